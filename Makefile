@@ -1,0 +1,65 @@
+# What people, hooks and CI call. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export BENTOML_DO_NOT_TRACK := True
+export UV_NO_PROGRESS := 1
+
+.PHONY: help setup train test lint format lock viz lab mlflow clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
+
+setup: $(READY) ## the virtual environment, from the hashed lock, once
+
+$(READY): requirements/requirements.lock requirements/uv.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.11, 3.12 or 3.13 (Debian: apt install python3 python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "$$($(PYTHON) --version) does not fit: install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "This Python has no venv: install it (Debian: apt install python3-venv)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/requirements.lock
+	@$(BIN)/python -m ensurepip --default-pip >/dev/null 2>&1 || true
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+train: $(READY) ## train on the embedded table: kedro run --pipelines training
+	@$(BIN)/kedro run --pipelines training
+
+test: $(READY) ## all tests
+	@$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
+
+lint: $(READY) ## format, rules, types and import rules, as CI checks them
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## format the code and mend what ruff can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock: $(READY) ## renew the locks
+	@echo 'uv' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" --output-file requirements/uv.lock -
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --group dev \
+	  --custom-compile-command "make lock" --output-file requirements/requirements.lock pyproject.toml
+
+viz: $(READY) ## the graph, in a browser
+	@$(BIN)/kedro viz run
+
+lab: $(READY) ## JupyterLab with the Kedro kernel
+	@$(BIN)/kedro jupyter lab
+
+mlflow: $(READY) ## runs, metrics and models, in a browser
+	@$(BIN)/kedro mlflow ui
+
+clean: ## everything that a run wrote; the environment stays
+	@git clean -fdX --exclude='!$(VENV)' --exclude='!conf/local' data mlruns .viz build src

@@ -1,0 +1,101 @@
+"""Configuration: Kedro's own loader, and what it needs to know of the chosen customer table."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from kedro.config import OmegaConfigLoader
+from kedro.framework.project import settings
+from kedro.utils import find_kedro_project
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.resolvers import oc
+
+from churn_pipeline.contract.errors import TableError
+
+
+class TableConfigLoader(OmegaConfigLoader):
+    """OmegaConfigLoader with three more resolvers.
+
+    ``${table:key}``
+        A key of the chosen table's file, such as its ``source``; ``${table:name}`` and
+        ``${table:filepath}`` are the table's name and the file itself. The table is
+        chosen by the parameter ``table`` (``kedro run --params table=telco``) and is looked for in the environment's
+        ``tables/``, then in ``conf/local/tables/``, then in ``conf/base/tables/``: a private table combines with
+        any environment, and a file is never merged with another's.
+    ``${project:}``
+        The project's folder, so that paths do not depend on the folder a command starts from.
+    ``${oc.env:NAME,default}``
+        An environment variable; Kedro allows it for credentials only.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        # Resolvers are global to the process: they must answer for the loader that is reading right now.
+        for name, resolver in (("table", self._from_table), ("project", self._project), ("oc.env", oc.env)):
+            OmegaConf.clear_resolver(name)
+            OmegaConf.register_resolver(name, resolver)
+        return super().__getitem__(key)
+
+    @property
+    def table(self) -> str:
+        """The chosen table's name."""
+        return str((self.runtime_params or {}).get("table") or self["parameters"]["table"])
+
+    @property
+    def table_file(self) -> Path:
+        """The chosen table's file.
+
+        Raises
+        ------
+        TableError
+            When no environment has a file of that name; it lists the tables that there are.
+        """
+        folders = [Path(self.conf_source) / env / "tables" for env in (self.env, "local", "base") if env]
+        for folder in folders:
+            if (folder / f"{self.table}.yml").is_file():
+                return folder / f"{self.table}.yml"
+        known = sorted({file.stem for folder in folders for file in folder.glob("*.yml")})
+        raise TableError(
+            f"There is no table '{self.table}'",
+            f"write conf/local/tables/{self.table}.yml (`kedro table draft` helps), or choose one of {', '.join(known)}",
+        )
+
+    def _project(self) -> str:
+        return str(Path(self.conf_source).resolve().parent)
+
+    def _from_table(self, key: str, default: Any = None) -> Any:
+        if key in ("name", "filepath"):
+            return self.table if key == "name" else str(self.table_file)
+        content = OmegaConf.load(self.table_file)
+        if not isinstance(content, DictConfig):
+            raise TableError(f"The table file {self.table_file.name}", "is empty: draft one with `kedro table draft`")
+        value = content.get(key, default)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+_in_use: list[OmegaConfigLoader] = []
+
+
+def use_configuration(loader: OmegaConfigLoader) -> None:
+    """Make the configuration of the Kedro context that was just created the one that pipelines are built from."""
+    _in_use[:] = [loader]
+
+
+def configured_candidates() -> list[str]:
+    """The candidates' names in conf, in their order: modelling has a namespace for each.
+
+    Under ``kedro run`` they come from the run's own context, with its environment and runtime parameters. ``kedro registry
+    describe`` and ``kedro viz build`` list pipelines before there is a context; then the project's configuration is
+    read here, for the environment that ``KEDRO_ENV`` names.
+    """
+    loader = _in_use[0] if _in_use else _project_loader()
+    candidates = loader["parameters"].get("candidates")
+    if not candidates:
+        raise TableError("There are no candidates", "name at least one under `candidates:` in the parameters")
+    return list(candidates)
+
+
+def _project_loader() -> OmegaConfigLoader:
+    project = find_kedro_project(Path.cwd()) or Path(__file__).parents[2]
+    return TableConfigLoader(
+        str(project / settings.CONF_SOURCE), env=os.environ.get("KEDRO_ENV"), **settings.CONFIG_LOADER_ARGS
+    )

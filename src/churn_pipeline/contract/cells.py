@@ -1,0 +1,133 @@
+"""From raw cells to typed columns, and from typed columns to what a model takes. Nothing is learned here."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from churn_pipeline.contract.table import Column, Contract
+
+TRUE_FALSE = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+
+
+def read_cells(raw: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
+    """Read one column's raw cells as its contract's type.
+
+    A cell that holds nothing but blanks is missing; a missing cell becomes the column's default where it has one.
+
+    Parameters
+    ----------
+    raw
+        Cells as any dataset gives them: text, numbers, booleans, dates.
+    column
+        The column's part of the contract.
+
+    Returns
+    -------
+    cells : pandas.Series
+        object (str), Int64, float64, boolean or datetime64[ns]; missing where the cell is, or could not be read.
+    unreadable : pandas.Series of bool
+        The cells that hold something which is not of the type.
+    """
+    text = raw.map(_as_text, na_action="ignore") if raw.dtype.kind not in "biufM" else raw
+    if text is not raw:
+        text = text.where(text.notna() & (text.map(str.strip, na_action="ignore") != ""), None)
+    reader = {
+        "str": _strings, "int64": _integers, "float64": _floats, "bool": _booleans, "datetime64[ns]": _dates,
+    }[column.dtype]
+    cells = reader(text)
+    unreadable = cells.isna() & text.notna()
+    if column.default is not None:
+        cells = cells.mask(text.isna(), column.default)
+        if column.dtype == "float64":
+            cells = cells.astype("float64")
+    return cells, unreadable
+
+
+def _as_text(cell: object) -> str:
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return cell if isinstance(cell, str) else str(cell)
+
+
+def _strings(cells: pd.Series) -> pd.Series:
+    if cells.dtype.kind in "biufM":
+        cells = cells.map(_as_text, na_action="ignore")
+    return cells.astype(object).where(cells.notna(), None)
+
+
+def _floats(cells: pd.Series) -> pd.Series:
+    if cells.dtype.kind in "biuf":
+        numbers = cells.astype("float64")
+    elif cells.dtype.kind == "M":
+        numbers = pd.Series(np.nan, index=cells.index)
+    else:
+        numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
+        readable = numbers.notna()
+        # Python's own reading of a decimal is exact to the last bit, to_numeric's is not always
+        numbers[readable] = cells[readable].str.strip().map(float)
+    return numbers.where(np.isfinite(numbers))
+
+
+def _integers(cells: pd.Series) -> pd.Series:
+    if cells.dtype.kind in "biu":
+        return cells.astype("Int64")
+    numbers = _floats(cells)
+    whole = numbers.where((numbers == np.floor(numbers)) & (numbers.abs() <= 2.0**53))
+    return whole.astype("Int64")
+
+
+def _booleans(cells: pd.Series) -> pd.Series:
+    if cells.dtype.kind == "b":
+        return cells.astype("boolean")
+    text = cells.map(_as_text, na_action="ignore").astype(object)
+    return text.map(lambda cell: TRUE_FALSE.get(cell.strip().lower()), na_action="ignore").astype("boolean")
+
+
+def _dates(cells: pd.Series) -> pd.Series:
+    if cells.dtype.kind in "biuf":
+        return pd.Series(pd.NaT, index=cells.index, dtype="datetime64[ns]")
+    dates = pd.to_datetime(cells, errors="coerce", format=None if cells.dtype.kind == "M" else "ISO8601", utc=True)
+    return dates.dt.tz_localize(None).astype("datetime64[ns]")
+
+
+def final_dtype(column: Column) -> str:
+    """The pandas type of a column in ``customers``: nullable whole numbers and booleans need pandas' own types."""
+    if column.nullable and column.default is None:
+        return {"int64": "Int64", "bool": "boolean", "str": "object"}.get(column.dtype, column.dtype)
+    return {"str": "object"}.get(column.dtype, column.dtype)
+
+
+def model_inputs(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
+    """The features of customers as a candidate takes them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Numeric features first, float64 with NaN for missing; then categorical ones, str with '' for missing.
+    """
+    columns: dict[str, pd.Series] = {
+        name: customers[name].astype("Float64").astype("float64") for name in contract.numeric
+    }
+    for name in contract.categorical:
+        levels = customers[name]
+        columns[name] = levels.map(str, na_action="ignore").astype(object).where(levels.notna(), "")
+    return pd.DataFrame(columns, index=customers.index)
+
+
+def churned(customers: pd.DataFrame, contract: Contract) -> pd.Series:
+    """The target as int64: 1 for a customer who churned, 0 for one who stayed."""
+    target = contract.roles.target
+    return (customers[target.column] == target.positive).astype("int64").rename("churned")
+
+
+def table_digest(table: pd.DataFrame) -> str:
+    """SHA-256 over a table's column names and cells, in their order.
+
+    Cells are hashed by :func:`pandas.util.hash_pandas_object`, so the digest does not depend on how a file was
+    formatted or compressed, only on what was read from it.
+    """
+    digest = hashlib.sha256("\x1f".join(map(str, table.columns)).encode())
+    for name in table.columns:
+        digest.update(pd.util.hash_pandas_object(table[name], index=False).to_numpy().tobytes())
+    return digest.hexdigest()

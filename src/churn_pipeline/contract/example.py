@@ -1,0 +1,39 @@
+"""Customers made up from the contract alone: examples that are nobody's."""
+
+from typing import Any
+
+import pandas as pd
+
+from churn_pipeline.contract.cells import final_dtype
+from churn_pipeline.contract.table import Column, Contract
+
+
+def example_value(column: Column) -> str | int | float | bool:
+    """A value that keeps the column's checks: its first level, or the middle of its bounds."""
+    if column.isin is not None:
+        return column.isin[0]
+    if column.dtype == "str":
+        return "example"
+    if column.dtype == "bool":
+        return False
+    if column.dtype == "datetime64[ns]":
+        return "2026-01-31"
+    low, high = _bounds(column)
+    middle = low + (high - low) / 2 if high > low else low
+    return round(middle) if column.dtype == "int64" else round(middle, 2)
+
+
+def _bounds(column: Column) -> tuple[float, float]:
+    lows = [column.greater_than, column.greater_than_or_equal_to, column.in_range and column.in_range.min_value]
+    highs = [column.less_than, column.less_than_or_equal_to, column.in_range and column.in_range.max_value]
+    low = max((float(value) for value in lows if value is not None), default=None)
+    high = min((float(value) for value in highs if value is not None), default=None)
+    if low is None:
+        low = 0.0 if high is None or high >= 0 else high - 2
+    return low, low + 2 if high is None else high
+
+
+def example_customers(contract: Contract, rows: int = 1) -> pd.DataFrame:
+    """Customers that keep the contract's types and bounds, typed as ``customers`` are; no identity, no real value."""
+    values: dict[str, Any] = {name: [example_value(column)] * rows for name, column in contract.columns.items()}
+    return pd.DataFrame(values).astype({name: final_dtype(column) for name, column in contract.columns.items()})

@@ -1,0 +1,156 @@
+"""The contract as a pandera schema, and the two guards that the catalog enforces with it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+import yaml
+from pandera.errors import SchemaErrors
+from pandera.io.pandas_io import deserialize_schema
+
+from churn_pipeline.contract.cells import final_dtype
+from churn_pipeline.contract.errors import EXAMPLES, Finding, TableError
+from churn_pipeline.contract.table import Contract
+
+NOT_CONTRACT = ("source", "truth")
+
+
+def contract_from(content: Mapping[str, Any], name: str) -> Contract:
+    """The contract in a table file's content: everything but where the table is read from."""
+    return Contract.parse({key: value for key, value in content.items() if key not in NOT_CONTRACT}, name)
+
+
+def read_contract(filepath: str | Path) -> Contract:
+    """Read a table file.
+
+    Raises
+    ------
+    TableError
+        When the file is not there, is no YAML or holds no contract, with every mistake in it.
+    """
+    path = Path(filepath)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TableError(f"The table file {path.name}", "is not there") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise TableError(f"The table file {path.name}", f"is not valid YAML{line}") from None
+    if not isinstance(content, dict):
+        raise TableError(f"The table file {path.name}", "is empty: draft one with `kedro table draft`")
+    return contract_from(content, path.stem)
+
+
+def schema(contract: Contract) -> pa.DataFrameSchema:
+    """The strict schema of ``customers``: the contract's columns and no others, in order, typed and checked."""
+    columns = {
+        name: {"dtype": final_dtype(column), "nullable": column.nullable and column.default is None, **column.checks}
+        for name, column in contract.columns.items()
+    }
+    unique = list(contract.key) or None
+    return deserialize_schema({"columns": columns, "strict": True, "ordered": True, "unique": unique})
+
+
+def value_checks(contract: Contract) -> pa.DataFrameSchema:
+    """The checks on values alone, for cells that were read already; missing ones pass."""
+    columns = {
+        name: {"nullable": True, "unique": column.unique and name not in contract.key, **column.checks}
+        for name, column in contract.columns.items()
+    }
+    return deserialize_schema({"columns": columns})
+
+
+def broken_checks(table: pd.DataFrame, checks: pa.DataFrameSchema) -> Iterator[tuple[str | None, str, list[int] | None]]:
+    """Every broken check as (column, rule, positions of the rows); positions are None for a check on the table."""
+    try:
+        checks.validate(table.reset_index(drop=True), lazy=True)
+    except SchemaErrors as errors:
+        cases = errors.failure_cases
+        names = cases["column"].where(cases["column"].notna(), "").astype(str)
+        for (column, rule), found in cases.groupby([names, cases["check"].astype(str)], sort=False):
+            rows = found["index"].dropna()
+            yield column or None, _rule(rule), sorted({int(row) for row in rows}) if len(rows) else None
+
+
+def _rule(check: str) -> str:
+    """A check's name without its levels, which may be many: the contract lists them."""
+    return check if len(check) <= 60 else f"{check[:50].rsplit(',', 1)[0]}, …"
+
+
+class RawTable:
+    """Catalog validator of the raw table as a whole; single rows are looked at by ``hold_to_contract``.
+
+    Parameters
+    ----------
+    contract
+        Path of the table file.
+
+    Examples
+    --------
+    >>> catalog_entry = {"validator": {"class": "churn_pipeline.contract.schema.RawTable", "on": ["load"],
+    ...                                "options": {"contract": "conf/base/tables/telco.yml"}}}
+    """
+
+    def __init__(self, contract: str) -> None:
+        self._contract = contract
+
+    def validate(self, data: pd.DataFrame) -> pd.DataFrame:
+        """Return the table unchanged, or raise a :class:`TableError` with everything that is wrong with it."""
+        contract = read_contract(self._contract)
+        findings = list(_file_findings(data, contract))
+        if findings:
+            raise TableError(f"The table '{contract.name}' cannot be used", findings)
+        return data
+
+
+def _file_findings(raw: pd.DataFrame, contract: Contract) -> Iterator[Finding]:
+    seen = [str(name) for name in raw.columns]
+    missing = [name for name in contract.columns if name not in seen]
+    if len(missing) == len(contract.columns):
+        yield Finding("not one of the contract's columns is in it", mend="Is it the right file, and its separator a comma?")
+        return
+    for name in missing:
+        yield Finding("is missing", name, mend="Add it to the file, or take it out of the contract.")
+    for name in sorted({name for name in seen if seen.count(name) > 1}):
+        yield Finding("stands in the header more than once", name)
+    if raw.empty:
+        yield Finding("it has a header and no rows")
+    elif not missing and _cut_off(raw, contract):
+        yield Finding("the last row ends early: the file looks truncated", rows=(len(raw),), count=1,
+                      mend="Copy it again.")
+
+
+def _cut_off(raw: pd.DataFrame, contract: Contract) -> bool:
+    """Whether the last row lacks its last cells, which the contract does not let be missing."""
+    last, name = raw.iloc[-1], str(raw.columns[-1])
+    column = contract.columns.get(name)
+    blank = pd.isna(last.iloc[-1]) or str(last.iloc[-1]).strip() == ""
+    whole_before = len(raw) == 1 or not pd.isna(raw.iloc[-2, -1])
+    return bool(blank and whole_before and (column is None or not column.nullable) and pd.isna(last.iloc[-2:]).all())
+
+
+class Customers:
+    """Catalog validator of ``customers``: the whole contract, strictly.
+
+    Parameters
+    ----------
+    contract
+        Path of the table file.
+    """
+
+    def __init__(self, contract: str) -> None:
+        self._contract = contract
+
+    def validate(self, data: pd.DataFrame) -> pd.DataFrame:
+        """Return the customers unchanged, or raise a :class:`TableError` that names no value."""
+        contract = read_contract(self._contract)
+        findings = [
+            Finding(rule, column, len(rows or ()), tuple(row + 1 for row in (rows or ())[:EXAMPLES]))
+            for column, rule, rows in broken_checks(data, schema(contract))
+        ]
+        if findings:
+            raise TableError(f"The customers of table '{contract.name}' break their contract", findings)
+        return data

@@ -1,0 +1,39 @@
+"""The contract of the chosen table as a catalog entry."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kedro.io import AbstractDataset, DatasetError
+
+from churn_pipeline.contract.schema import read_contract
+from churn_pipeline.contract.table import Contract
+
+
+class ContractDataset(AbstractDataset[NoReturn, Contract]):
+    """Reads a table file and gives its contract.
+
+    Examples
+    --------
+    >>> from churn_pipeline.datasets import ContractDataset
+    >>> contract = ContractDataset(filepath="conf/base/tables/simulated.yml").load()  # doctest: +SKIP
+    >>> contract.roles.target.column  # doctest: +SKIP
+    'Churn'
+    """
+
+    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._path = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Contract:
+        """Read the file; a :class:`~churn_pipeline.contract.errors.TableError` names every mistake in it."""
+        return read_contract(self._path)
+
+    def save(self, data: NoReturn) -> None:
+        """Contracts are written by people."""
+        raise DatasetError("A contract is written by a person and never saved by a pipeline.")
+
+    def _exists(self) -> bool:
+        return self._path.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}

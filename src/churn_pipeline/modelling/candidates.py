@@ -1,0 +1,165 @@
+"""What may be tried on a table: a classifier by its import path, and what stands in front of it.
+
+A candidate is configuration. `Candidate` reads it, and says what is wrong with it before anything is fitted;
+`build_candidate` makes the one scikit-learn pipeline in which everything learned from data is fitted.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sklearn.base import is_classifier
+from sklearn.pipeline import Pipeline
+
+from churn_pipeline.modelling.preprocessing import Numeric, QuantileSplines, build_preprocessing
+
+# What skops may load, beyond what it trusts itself. Everything here computes; nothing here runs code it was given.
+TRUSTED_TYPES: tuple[str, ...] = (
+    "churn_pipeline.modelling.preprocessing.QuantileSplines",
+    "churn_pipeline.modelling.preprocessing.limit_scores",
+    "churn_pipeline.modelling.preprocessing.round_to_float32",
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+)
+
+NUMERIC_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "as_is": (),
+    "scaled": (),
+    "splines": tuple(inspect.signature(QuantileSplines).parameters),
+}
+CATEGORICAL_ARGUMENTS: tuple[str, ...] = ("min_frequency", "max_categories")
+
+
+class Candidate(BaseModel):
+    """A classifier to try, and what stands in front of it.
+
+    Attributes
+    ----------
+    class_path : str
+        Import path of a scikit-learn-compatible classifier with ``predict_proba``; ``class`` in configuration.
+    arguments : dict
+        Its arguments.
+    numeric : {"as_is", "scaled", "splines"}
+        What becomes of a number: nothing (for trees), a standard score, or B-splines on quantile knots (the last two
+        for linear models).
+    numeric_arguments : dict
+        For ``splines``: ``n_knots`` and ``degree``. None for the others.
+    categorical_arguments : dict
+        ``min_frequency`` and ``max_categories``: what is rarer shares one column with what was never seen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_by_name=True, validate_by_alias=True)
+
+    class_path: str = Field(alias="class")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    numeric: Numeric = "as_is"
+    numeric_arguments: dict[str, Any] = Field(default_factory=dict)
+    categorical_arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse what could not be built, with every reason at once."""
+        estimator = import_classifier(self.class_path)
+        problems = [
+            *_unknown("arguments", self.arguments, _parameters(estimator), self.class_path),
+            *_unknown(
+                "numeric_arguments", self.numeric_arguments, NUMERIC_ARGUMENTS[self.numeric], f"numeric: {self.numeric}"
+            ),
+            *_unknown("categorical_arguments", self.categorical_arguments, CATEGORICAL_ARGUMENTS, "one-hot encoding"),
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def import_classifier(path: str) -> type[Any]:
+    """Import a classifier.
+
+    Parameters
+    ----------
+    path : str
+        Import path, such as ``sklearn.linear_model.LogisticRegression``.
+
+    Returns
+    -------
+    type
+        The class.
+
+    Raises
+    ------
+    ValueError
+        If there is no such class, or it is not a classifier with ``predict_proba``.
+    """
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        raise ValueError(f"class {path!r} is not an import path; write it like sklearn.linear_model.LogisticRegression")
+    try:
+        found = getattr(import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"class {path!r} cannot be imported ({error}); check the spelling, or install the package it is in"
+        ) from error
+    if not inspect.isclass(found) or not all(hasattr(found, method) for method in ("fit", "get_params")):
+        raise ValueError(f"class {path!r} is not a scikit-learn estimator: it lacks fit or get_params")
+    if not hasattr(found, "predict_proba"):
+        raise ValueError(f"class {path!r} has no predict_proba: a candidate must give probabilities")
+    return found
+
+
+def build_candidate(candidate: Candidate, numeric: Sequence[str], categorical: Sequence[str], seed: int) -> Pipeline:
+    """Build the pipeline of a candidate.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        What to build.
+    numeric : Sequence of str
+        Columns of float64, NaN where missing.
+    categorical : Sequence of str
+        Columns of str, ``""`` where missing.
+    seed : int
+        Becomes the classifier's ``random_state``, if it has one and the candidate does not set it.
+
+    Returns
+    -------
+    Pipeline
+        Unfitted, of two steps: ``preprocessing`` and ``classifier``. It takes a DataFrame with these columns.
+
+    Raises
+    ------
+    ValueError
+        If there is no column, or the classifier refuses its arguments.
+    """
+    estimator = import_classifier(candidate.class_path)
+    arguments = dict(candidate.arguments)
+    if "random_state" in _parameters(estimator):
+        arguments.setdefault("random_state", seed)
+    classifier = estimator(**arguments)
+    if not is_classifier(classifier):
+        raise ValueError(f"class {candidate.class_path!r} is not a classifier")
+    preprocessing = build_preprocessing(
+        candidate.numeric,
+        numeric,
+        categorical,
+        candidate.numeric_arguments,
+        candidate.categorical_arguments,
+    )
+    return Pipeline([("preprocessing", preprocessing), ("classifier", classifier)])
+
+
+def _parameters(estimator: type[Any]) -> tuple[str, ...]:
+    """Names of the arguments a class takes."""
+    return tuple(name for name in inspect.signature(estimator.__init__).parameters if name != "self")
+
+
+def _unknown(where: str, given: dict[str, Any], known: Sequence[str], of: str) -> list[str]:
+    """Say which given arguments are not known; a class with ``**kwargs`` knows them all."""
+    unknown = sorted(set(given) - set(known))
+    if not unknown or "kwargs" in known:
+        return []
+    return [f"{where} {unknown} are not known to {of}; it takes {sorted(known) or 'none'}"]

@@ -1,0 +1,1 @@
+"""The pipelines, one folder each: nodes.py (pure functions) and pipeline.py (wiring)."""

@@ -1,0 +1,187 @@
+"""Nodes of data engineering: hold the raw table to its contract, split it, and report on it."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import TargetEncoder
+
+from churn_pipeline.contract.cells import churned, model_inputs, table_digest
+from churn_pipeline.contract.errors import Finding, TableError
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.pipelines.data_engineering import splitting
+from churn_pipeline.pipelines.data_engineering.splitting import HOLDOUT, TRAIN, SplitSettings
+
+logger = logging.getLogger(__name__)
+
+
+class QuarantineSettings(BaseModel):
+    """How much of a table may break its contract before the run stops."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_share: float = Field(ge=0, lt=1)
+
+
+class LeakSettings(BaseModel):
+    """When a feature is reported as a likely leak of the label."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_auc: float = Field(gt=0.5, le=1, description="AUC that one feature alone may reach without a report.")
+    bins: int = Field(ge=2, description="Quantile bins of a numeric feature.")
+
+
+def hold_to_contract(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Read the raw cells as the contract's types, and set aside the rows that break it.
+
+    Returns
+    -------
+    held : pandas.DataFrame
+        Rows that keep the contract, typed.
+    quarantine : pandas.DataFrame
+        Rows that break it, as they came, with their row number and reasons.
+    report : dict
+        Counts, findings without any customer's value, and digests of data and contract.
+    """
+    held = hold(raw, contract)
+    report = {
+        "table": contract.name,
+        "rows": {"in": len(raw), "kept": len(held.customers), "quarantined": len(held.quarantine)},
+        "findings": [vars(finding) for finding in held.findings],
+        "columns_not_in_contract": sorted({str(name) for name in raw.columns} - set(contract.columns)),
+        "digests": {"data": table_digest(raw), "contract": contract.digest()},
+    }
+    if len(held.customers) + len(held.quarantine) != len(raw):
+        raise AssertionError(f"rows were lost: {report['rows']}")
+    return held.customers, held.quarantine, report
+
+
+def accept_customers(
+    held: pd.DataFrame, report: dict[str, Any], contract: Contract, settings: QuarantineSettings
+) -> pd.DataFrame:
+    """Let the run go on with the rows that keep the contract, or stop it.
+
+    Raises
+    ------
+    TableError
+        When more than ``settings.max_share`` of the rows are in quarantine, or one class is absent.
+    """
+    rows, findings = report["rows"], [Finding(**finding) for finding in report["findings"]]
+    logger.info("Rows in %s = kept %s + quarantined %s", *(f"{rows[part]:,}" for part in ("in", "kept", "quarantined")))
+    if rows["quarantined"] > settings.max_share * rows["in"]:
+        share = f"{rows['quarantined']:,} of {rows['in']:,} rows break the contract, more than {settings.max_share:.1%}"
+        raise TableError(
+            f"The table '{contract.name}' cannot be used: {share}",
+            [*findings, Finding("the rows and their reasons are in the quarantine file", mend="Mend the data or the contract "
+                                "(or raise `quarantine.max_share`).")],
+        )
+    for finding in findings:
+        logger.warning("Quarantined: %s", finding)
+    shares = churned(held, contract).mean()
+    if shares in (0.0, 1.0):
+        word = "churned" if shares == 0 else "stayed"
+        raise TableError(f"The table '{contract.name}' cannot be used", [Finding(
+            f"no customer {word}", contract.roles.target.column, mend="Check roles.target.positive in the table file.")])
+    return held
+
+
+def split_customers(
+    customers: pd.DataFrame, contract: Contract, settings: SplitSettings
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Split customers into those trained on, those held out, and those set aside with the reason.
+
+    Raises
+    ------
+    TableError
+        When a side is left without customers of both classes.
+    """
+    side = splitting.sides(customers, contract, settings)
+    train, holdout = customers[side == TRAIN], customers[side == HOLDOUT]
+    for part, rows in ((TRAIN, train), (HOLDOUT, holdout)):
+        if churned(rows, contract).nunique() < 2:
+            raise TableError(f"The table '{contract.name}' cannot be split", f"{part} has {len(rows):,} rows and not both "
+                             "classes: give more data, or change `split.holdout_share`")
+    rest = ~side.isin([TRAIN, HOLDOUT])
+    set_aside = customers[rest].assign(reason=side[rest])
+    return tuple(part.reset_index(drop=True) for part in (train, holdout, set_aside))  # type: ignore[return-value]
+
+
+def features_and_label(customers: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The model's inputs, and the label as a table of one column, ``churned`` (int64, 1 = churn)."""
+    return model_inputs(customers, contract), churned(customers, contract).to_frame()
+
+
+def make_folds(train: pd.DataFrame, label: pd.DataFrame, contract: Contract, settings: SplitSettings, seed: int) -> pd.DataFrame:
+    """Cross-validation folds; see :func:`.splitting.folds`."""
+    return splitting.folds(train, label["churned"], contract, settings, seed)
+
+
+def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettings, seed: int) -> dict[str, Any]:
+    """How well each feature separates the classes by itself, out of fold, and which do it too well to be true.
+
+    Each feature is cut into levels and replaced by the churn share of its level among the other folds
+    (:class:`sklearn.preprocessing.TargetEncoder`); the AUC of that is the feature's own.
+
+    Returns
+    -------
+    dict
+        ``auc`` by feature, from highest, and ``suspects``, those above ``settings.max_auc``.
+    """
+    churn = label["churned"].to_numpy()
+    levels = pd.DataFrame({name: _levels(features[name], settings.bins) for name in features})
+    encoder = TargetEncoder(target_type="binary", cv=StratifiedKFold(5, shuffle=True, random_state=seed))
+    encoded = encoder.fit_transform(levels.to_numpy(), churn)
+    aucs = {name: float(roc_auc_score(churn, encoded[:, place])) for place, name in enumerate(features)}
+    aucs = dict(sorted(aucs.items(), key=lambda item: -item[1]))
+    suspects = [name for name, auc in aucs.items() if auc > settings.max_auc]
+    for name in suspects:
+        logger.warning(
+            "LIKELY LEAK: '%s' alone reaches AUC %.3f. Is it known before the label? If not, put it under roles.ignored.",
+            name, aucs[name],
+        )
+    return {"max_auc": settings.max_auc, "suspects": suspects, "auc": aucs}
+
+
+def _levels(feature: pd.Series, bins: int) -> np.ndarray:
+    if feature.dtype.kind == "f":
+        edges = np.unique(feature.quantile(np.linspace(0, 1, bins + 1)[1:-1]).dropna())
+        return np.where(feature.isna(), -1, np.searchsorted(edges, feature.to_numpy(), side="right"))
+    return pd.factorize(feature)[0]
+
+
+def report_data(  # noqa: PLR0913
+    contract_report: dict[str, Any],
+    train: pd.DataFrame,
+    holdout: pd.DataFrame,
+    set_aside: pd.DataFrame,
+    leaks: dict[str, Any],
+    contract: Contract,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Everything a person should know of the data, and the digests that name it.
+
+    Returns
+    -------
+    report : dict
+        Rows in, kept, quarantined, trained on, held out and set aside; churn shares; findings; leaks.
+    digests : dict of str
+        Digests of data, contract and of the held-out rows.
+    """
+    parts: Iterable[tuple[str, pd.DataFrame]] = (("train", train), ("hold-out", holdout))
+    split = {name: {"rows": len(part), "churn_share": float(churned(part, contract).mean())} for name, part in parts}
+    reasons = set_aside["reason"].value_counts().to_dict()
+    if len(train) + len(holdout) + len(set_aside) != contract_report["rows"]["kept"]:
+        raise AssertionError("rows were lost in the split")
+    digests = {**contract_report["digests"], "holdout": table_digest(holdout)}
+    report = {
+        **contract_report, "digests": digests, "split": {**split, "set_aside": reasons}, "leaks": leaks,
+        "label": contract.label.model_dump(), "features": list(contract.features),
+        "protected": list(contract.roles.protected),
+    }
+    return report, digests

@@ -1,0 +1,5 @@
+"""Evaluation: the chosen model judged on customers it never saw."""
+
+from churn_pipeline.pipelines.evaluation.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,126 @@
+"""Nodes of modelling: validate each candidate out of fold, fit it, compare, choose, compile."""
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+from joblib import Parallel, delayed
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.pipeline import Pipeline
+from threadpoolctl import threadpool_limits
+
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.judgement.metrics import resolve_metric
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.compilation import compile_model, model_digest
+from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE
+
+logger = logging.getLogger(__name__)
+
+
+class ChoiceSettings(BaseModel):
+    """How candidates are compared and one is chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metrics: tuple[str, ...] = Field(min_length=1, description="Shown on the leaderboard; the candidates are chosen by log loss.")
+
+
+def search(  # noqa: PLR0913
+    features: pd.DataFrame, label: pd.DataFrame, folds: pd.DataFrame, candidate: Candidate, contract: Contract, seed: int
+) -> tuple[pd.DataFrame, Candidate]:
+    """Validate a candidate on every fold, everything it learns being fitted on that fold's training rows alone.
+
+    Returns
+    -------
+    predictions : pandas.DataFrame
+        A row for each validated customer and fold: ``fold``, ``row``, ``churned`` (0/1), ``probability`` (float64),
+        ``seconds`` (to fit and predict the fold).
+    candidate : Candidate
+        The candidate with the hyperparameters to fit.
+    """
+    models = [build_candidate(candidate, contract.numeric, contract.categorical, seed) for _ in folds]
+    parts = Parallel(n_jobs=-1, prefer="threads")(
+        delayed(_validate)(model, features, label["churned"], folds[name]) for model, name in zip(models, folds, strict=True)
+    )
+    return pd.concat(parts, ignore_index=True), candidate
+
+
+def _validate(model: Pipeline, features: pd.DataFrame, churn: pd.Series, fold: pd.Series) -> pd.DataFrame:
+    train, validate = fold == FOLD_TRAIN, fold == FOLD_VALIDATE
+    begin = time.perf_counter()
+    # Folds run side by side: threads within each of them would only wait for one another.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        model.fit(features[train], churn[train])
+        probability = model.predict_proba(features[validate])[:, 1]
+    return pd.DataFrame({
+        "fold": fold.name, "row": np.flatnonzero(validate), "churned": churn[validate].to_numpy(),
+        "probability": probability, "seconds": time.perf_counter() - begin,
+    })
+
+
+def fit(features: pd.DataFrame, label: pd.DataFrame, candidate: Candidate, contract: Contract, seed: int) -> Pipeline:
+    """Fit a candidate on all training customers."""
+    model = build_candidate(candidate, contract.numeric, contract.categorical, seed)
+    return model.fit(features, label["churned"])
+
+
+def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Rank candidates by cross-validated log loss.
+
+    Parameters
+    ----------
+    settings
+        Which metrics the leaderboard shows.
+    **predictions
+        Out-of-fold predictions by candidate, as :func:`search` gives them.
+
+    Returns
+    -------
+    leaderboard : pandas.DataFrame
+        A row a candidate, best first: mean over folds of each metric, the standard error of the mean log loss, and seconds.
+    choice : dict
+        The chosen candidate, and the rule and numbers that chose it.
+    """
+    names = list(dict.fromkeys(["log_loss", *settings.metrics]))
+    rows = []
+    for candidate, table in predictions.items():
+        scores = pd.DataFrame({
+            name: table.groupby("fold").apply(_score, resolve_metric(name), include_groups=False) for name in names
+        })
+        rows.append({
+            "candidate": candidate, **scores.mean().to_dict(),
+            "log_loss_se": scores["log_loss"].std(ddof=1) / np.sqrt(len(scores)),
+            "fit_seconds": table.groupby("fold")["seconds"].first().sum(),
+        })
+    leaderboard = pd.DataFrame(rows).sort_values("log_loss", kind="stable", ignore_index=True)
+    best = leaderboard.iloc[0]
+    choice = {"candidate": str(best["candidate"]), "rule": "lowest cross-validated log loss", "log_loss": float(best["log_loss"])}
+    logger.info("Chosen: %s, by %s (%.4f)", choice["candidate"], choice["rule"], choice["log_loss"])
+    return leaderboard, choice
+
+
+def _score(part: pd.DataFrame, metric: Any) -> float:
+    return float(metric(part["churned"].to_numpy(), part["probability"].to_numpy()))
+
+
+def choose(choice: dict[str, Any], **models: Pipeline) -> Pipeline:
+    """The fitted model of the chosen candidate."""
+    return models[choice["candidate"]]
+
+
+def compile_chosen(model: Pipeline, choice: dict[str, Any], contract: Contract) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
+    """Compile the chosen model to ONNX; the digest of its bytes is the model's digest.
+
+    Returns
+    -------
+    compiled : onnx.ModelProto
+    report, tags : dict of str
+        The chosen candidate and the model's digest, once for the nodes that follow and once for the MLflow run.
+    """
+    compiled = compile_model(model, contract.numeric, contract.categorical)
+    report = {"candidate": choice["candidate"], "model_digest": model_digest(compiled)}
+    return compiled, report, report

@@ -1,0 +1,61 @@
+"""The file the simulation writes: whole or absent, and bare of quotes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from kedro.io import DatasetError
+
+from churn_pipeline.datasets.chunked_csv import ChunkedCSVDataset
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> ChunkedCSVDataset:
+    return ChunkedCSVDataset(filepath=str(tmp_path / "new" / "table.csv"), load_args={"dtype": str})
+
+
+def test_chunks_become_one_file(dataset: ChunkedCSVDataset, tmp_path: Path) -> None:
+    dataset.save(pd.DataFrame({"a": ["x", " "], "b": [29.85, 70.0], "c": pd.Categorical(["No", "Yes"])}))
+    dataset.save(pd.DataFrame({"a": ["Bank (automatic)"], "b": [0.000001], "c": ["No"]}))
+    dataset.confirm()
+    assert (
+        tmp_path / "new" / "table.csv"
+    ).read_bytes() == b"a,b,c\nx,29.85,No\n ,70,Yes\nBank (automatic),0.000001,No\n"
+    assert dataset.load()["b"].tolist() == ["29.85", "70", "0.000001"]
+    assert not (tmp_path / "new" / "table.csv.part").exists()
+    assert dataset.exists()
+    assert "table.csv" in str(dataset)
+
+
+def test_a_second_run_replaces_the_first(dataset: ChunkedCSVDataset) -> None:
+    for value in (1, 2):
+        dataset.save(pd.DataFrame({"a": [value]}))
+        dataset.confirm()
+    assert dataset.load()["a"].tolist() == ["2"]
+
+
+def test_a_part_is_no_file(dataset: ChunkedCSVDataset) -> None:
+    dataset.save(pd.DataFrame({"a": [1]}))
+    assert not dataset.exists()
+    with pytest.raises(DatasetError, match="never finished"):
+        dataset.load()
+
+
+def test_nothing_to_confirm(dataset: ChunkedCSVDataset) -> None:
+    with pytest.raises(DatasetError, match="nothing was written"):
+        dataset.confirm()
+
+
+def test_chunks_must_have_the_same_columns(dataset: ChunkedCSVDataset) -> None:
+    dataset.save(pd.DataFrame({"a": [1], "b": [2]}))
+    with pytest.raises(DatasetError, match="those before it"):
+        dataset.save(pd.DataFrame({"b": [2], "a": [1]}))
+
+
+@pytest.mark.parametrize("text", ["a,b", 'say "x"', "two\nlines"])
+def test_text_that_needs_quotes_is_refused(dataset: ChunkedCSVDataset, text: str) -> None:
+    with pytest.raises((DatasetError, pa.ArrowInvalid), match="quote"):
+        dataset.save(pd.DataFrame({"a": [text]}))
