@@ -124,12 +124,11 @@ def _file_findings(raw: pd.DataFrame, contract: Contract) -> Iterator[Finding]:
 
 
 def _cut_off(raw: pd.DataFrame, contract: Contract) -> bool:
-    """Whether the last row lacks its last cells, which the contract does not let be missing."""
-    last, name = raw.iloc[-1], str(raw.columns[-1])
-    column = contract.columns.get(name)
-    blank = pd.isna(last.iloc[-1]) or str(last.iloc[-1]).strip() == ""
-    whole_before = len(raw) == 1 or not pd.isna(raw.iloc[-2, -1])
-    return bool(blank and whole_before and (column is None or not column.nullable) and pd.isna(last.iloc[-2:]).all())
+    """Whether the last row lacks its last cells, which the contract does not let be missing and other rows have."""
+    blank = raw.iloc[-2:].map(lambda cell: bool(pd.isna(cell)) or str(cell).strip() == "").to_numpy()
+    column = contract.columns.get(str(raw.columns[-1]))
+    ends_early = blank.shape[1] > 1 and blank[-1, -2:].all() and not blank[-1].all()
+    return bool(ends_early and not blank[0, -1] and (column is None or not column.nullable))
 
 
 class Customers:

@@ -206,21 +206,29 @@ def _calibration_error_by_chance(counted: Tally, seed: int, times: int = 2000) -
     return errors
 
 
+# Sums of products below are not written with @: BLAS shares them out among threads, which on a busy machine is
+# slower by far, and adds up in an order that depends on how many there are.
+
+
 def _auc(counted: Tally) -> float:
     above = np.cumsum(counted.churned)
     pairs = above[-1] * counted.stayed.sum()
-    return float(counted.stayed @ (above - 0.5 * counted.churned) / pairs)
+    return float((counted.stayed * (above - 0.5 * counted.churned)).sum() / pairs)
 
 
 def _average_precision(counted: Tally) -> float:
     above = np.cumsum(counted.churned)
     # Probabilities above the first that was drawn have nobody at all
     precision = above / np.maximum(np.cumsum(counted.customers), 1)
-    return float(counted.churned @ precision / above[-1])
+    return float((counted.churned * precision).sum() / above[-1])
 
 
 def _mean_loss(if_churned: Probabilities, if_stayed: Probabilities) -> TallyMetric:
-    return lambda counted: float((counted.churned @ if_churned + counted.stayed @ if_stayed) / counted.customers.sum())
+    def of(counted: Tally) -> float:
+        loss = counted.churned * if_churned + counted.stayed * if_stayed
+        return float(loss.sum() / counted.customers.sum())
+
+    return of
 
 
 def _log_loss(distinct: Probabilities) -> TallyMetric:

@@ -170,9 +170,11 @@ def calibration_error(y: Labels, p: Probabilities, n_bins: int | None = None) ->
         In [0, 1]. Never negative, so that a perfectly calibrated model shows a little error by chance alone:
         about 0.02 with 10 bins on 1,600 rows. Compare models on the same rows.
 
-    References ---------- Naeini, Cooper & Hauskrecht (2015), "Obtaining Well Calibrated Probabilities Using
-    Bayesian Binning", AAAI. Nixon et al. (2019), "Measuring Calibration in Deep Learning", CVPR Workshops:
-    equal mass. Kumar, Liang & Ma (2019), "Verified Uncertainty Calibration", NeurIPS: the upward bias.
+    References
+    ----------
+    Naeini, Cooper & Hauskrecht (2015), "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI.
+    Nixon et al. (2019), "Measuring Calibration in Deep Learning", CVPR Workshops: equal mass.
+    Kumar, Liang & Ma (2019), "Verified Uncertainty Calibration", NeurIPS: the upward bias.
     """
     return tally_calibration_error(tally(*check_predictions(y, p)), n_bins)
 

@@ -18,8 +18,8 @@ from churn_pipeline.pipelines.simulation.population import BLOCK, Table, draw_bl
 def simulate(simulation: Simulation) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Draw a customer base and, apart from it, each customer's probability to leave.
 
-    Memory is bounded by ``chunk_rows`` and by one block of customers, however many rows are drawn. The rows do not
-    depend on ``chunk_rows``.
+    Memory is bounded by ``chunk_rows`` and by one block of customers (times the dates of the window), however many
+    rows are drawn. The rows do not depend on ``chunk_rows``.
 
     Parameters
     ----------
