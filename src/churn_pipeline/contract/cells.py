@@ -1,6 +1,7 @@
 """From raw cells to typed columns, and from typed columns to what a model takes. Nothing is learned here."""
 
 import hashlib
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,8 @@ import pandas as pd
 from churn_pipeline.contract.table import Column, Contract
 
 TRUE_FALSE = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+INT64 = np.iinfo(np.int64)
+ZONE = r"[T ].*(?:[Zz]|[+-]\d\d(?::?\d\d)?)$"
 
 
 def read_cells(raw: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
@@ -52,7 +55,8 @@ def _as_text(cell: object) -> str:
 
 def _strings(cells: pd.Series) -> pd.Series:
     if cells.dtype.kind in "biufM":
-        cells = cells.map(_as_text, na_action="ignore")
+        # as objects: pandas' nullable whole numbers become floats when mapped, and lose digits
+        cells = cells.astype(object).map(_as_text, na_action="ignore")
     return cells.astype(object).where(cells.notna(), None)
 
 
@@ -70,14 +74,27 @@ def _floats(cells: pd.Series) -> pd.Series:
 
 
 def _integers(cells: pd.Series) -> pd.Series:
-    if cells.dtype.kind in "biu":
+    if cells.dtype.kind == "u":
+        return cells.astype("UInt64").where(cells <= INT64.max).astype("Int64")
+    if cells.dtype.kind in "bi":
         return cells.astype("Int64")
     numbers = _floats(cells)
-    whole = numbers.where((numbers == np.floor(numbers)) & (numbers.abs() <= 2.0**53))
-    return whole.astype("Int64")
+    whole = numbers.where((numbers == np.floor(numbers)) & (numbers.abs() <= 2.0**53)).astype("Int64")
+    # beyond 2**53 a float is not every whole number, but the text is exact
+    long = numbers.abs() >= 2.0**53
+    if cells.dtype.kind == "O" and long.any():
+        whole[long] = cells[long].map(_long_integer).astype("Int64")
+    return whole
+
+
+def _long_integer(cell: str) -> int | None:
+    number = Decimal(cell.strip())
+    return int(number) if number == number.to_integral_value() and INT64.min <= number <= INT64.max else None
 
 
 def _booleans(cells: pd.Series) -> pd.Series:
+    if cells.dtype.kind == "M":
+        return pd.Series(pd.NA, index=cells.index, dtype="boolean")
     if cells.dtype.kind == "b":
         return cells.astype("boolean")
     text = cells.map(_as_text, na_action="ignore").astype(object)
@@ -87,7 +104,16 @@ def _booleans(cells: pd.Series) -> pd.Series:
 def _dates(cells: pd.Series) -> pd.Series:
     if cells.dtype.kind in "biuf":
         return pd.Series(pd.NaT, index=cells.index, dtype="datetime64[ns]")
-    dates = pd.to_datetime(cells, errors="coerce", format=None if cells.dtype.kind == "M" else "ISO8601", utc=True)
+    if cells.dtype.kind == "M":
+        dates = pd.to_datetime(cells, utc=True)
+        dates = dates.where(dates.dt.year.between(pd.Timestamp.min.year + 1, pd.Timestamp.max.year - 1))
+    else:
+        text = cells.str.strip()
+        text = text.where(text.str.match(r"\d", na=False), None)  # pandas reads 'now' and 'today' as dates
+        # apart: pandas gives a date without a zone the zone of the row above it
+        zoned = text.str.contains(ZONE, na=False)
+        parts = [pd.to_datetime(text.where(part, None), errors="coerce", format="ISO8601", utc=True) for part in (zoned, ~zoned)]
+        dates = parts[0].fillna(parts[1])
     return dates.dt.tz_localize(None).astype("datetime64[ns]")
 
 

@@ -5,7 +5,9 @@ Nothing here needs pandas: the HTTP service reads the same file with the same co
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -29,12 +31,24 @@ class Bounds(_Frozen):
     include_min: bool = True
     include_max: bool = True
 
+    @model_validator(mode="after")
+    def _hold_something(self) -> "Bounds":
+        if not self.min_value <= self.max_value:
+            raise ValueError("min_value is above max_value")
+        return self
+
 
 class Lengths(_Frozen):
     """Arguments of pandera's ``str_length``, in characters."""
 
     min_value: int | None = None
     max_value: int | None = None
+
+    @model_validator(mode="after")
+    def _hold_something(self) -> "Lengths":
+        if self.min_value is None and self.max_value is None:
+            raise ValueError("needs min_value, max_value or both")
+        return self
 
 
 class Column(_Frozen):
@@ -83,7 +97,20 @@ class Column(_Frozen):
                 raise ValueError("isin needs at least one level, each once")
             if "" in self.isin:
                 raise ValueError("'' is no level: an empty cell is a missing one (nullable: true)")
+        if self.str_matches is not None:
+            _require(lambda: re.compile(self.str_matches or ""), "str_matches is no regular expression")
+        if self.default is not None:
+            self._check_default(self.default)
         return self
+
+    def _check_default(self, default: str | Number | bool) -> None:
+        kinds = {"int64": int, "float64": int | float, "bool": bool}.get(self.dtype, str)
+        if not isinstance(default, kinds) or (isinstance(default, bool) and self.dtype != "bool"):
+            raise ValueError(f"the default must be of the column's own type, {self.dtype}")
+        if self.dtype == "datetime64[ns]":
+            _require(lambda: datetime.fromisoformat(str(default)), "the default is no date in ISO format")
+        if self.isin is not None and default not in self.isin:
+            raise ValueError("the default is none of the levels")
 
     @property
     def checks(self) -> dict[str, Any]:
@@ -97,6 +124,13 @@ class Column(_Frozen):
         if self.dtype == "datetime64[ns]":
             return "date"
         return "categorical" if self.dtype == "str" or self.isin is not None else "numeric"
+
+
+def _require(read: Callable[[], object], problem: str) -> None:
+    try:
+        read()
+    except (ValueError, re.error):
+        raise ValueError(problem) from None
 
 
 class Target(_Frozen):
@@ -188,6 +222,8 @@ class Contract(_Frozen):
             yield "the target's positive value is none of its levels"
         if roles.id is not None and self.columns[roles.id].nullable:
             yield "the id may not be nullable"
+        if roles.date is not None and self.columns[roles.date].nullable:
+            yield "the date may not be nullable"
         if roles.date is not None and self.columns[roles.date].dtype != "datetime64[ns]":
             yield "the date's type must be datetime64[ns]"
         if roles.value is not None and self.columns[roles.value].kind != "numeric":

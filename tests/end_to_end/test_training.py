@@ -1,0 +1,227 @@
+"""Training as a user runs it: on the embedded table, on an invented one, and against a tracking server."""
+
+import json
+import random
+import socket
+import string
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import PUBLIC, Project, needs_public_data
+
+FEW_ROWS = 2_000
+
+
+def _shorten(project: Project) -> None:
+    for name in ("simulated_customers.csv", "simulated_truth.csv"):
+        file = project.path / "data/01_raw" / name
+        file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[: FEW_ROWS + 1]), encoding="utf-8")
+
+
+def _last_run(project: Project) -> mlflow.entities.Run:
+    client = mlflow.MlflowClient(f"sqlite:///{project.path}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("churn")
+    return client.search_runs([experiment.experiment_id], max_results=1)[0]
+
+
+def test_training_ends_with_leaderboard_metrics_and_a_registered_challenger(project: Project) -> None:
+    _shorten(project)
+
+    ended = project.kedro("run", "--pipelines", "training")
+
+    assert ended.code == 0, ended.output
+    for words in ("Leaderboard", "Chosen:", "best reachable", "kedro mlflow ui", "kedro viz"):
+        assert words in ended.output
+    run = _last_run(project)
+    assert run.info.status == "FINISHED"
+    assert {"holdout.auc", "holdout.auc_lower", "holdout.auc_upper", "holdout.log_loss"} <= set(run.data.metrics)
+    assert {"git.commit", "git.dirty", "digest.lock", "digest.data", "digest.contract", "digest.holdout", "table",
+            "model_digest", "candidate"} <= set(run.data.tags)
+    assert len(run.data.tags["digest.lock"]) == 64
+    client = mlflow.MlflowClient(f"sqlite:///{project.path}/mlruns/mlflow.db")
+    artifacts = {item.path for folder in ("plots", "reports") for item in client.list_artifacts(run.info.run_id, folder)}
+    assert {"plots/roc.png", "plots/precision_recall.png", "plots/reliability.png", "plots/gain.png",
+            "reports/leaderboard.csv", "reports/metrics.csv", "reports/data_report.json"} <= artifacts
+    version = client.get_model_version_by_alias("churn", "challenger")
+    assert version.run_id == run.info.run_id
+    assert version.tags["model_digest"] == run.data.tags["model_digest"]
+
+
+def test_the_registered_model_is_the_one_that_was_judged(project: Project) -> None:
+    _shorten(project)
+    assert project.kedro("run", "--pipelines", "training").code == 0
+    from churn_pipeline.datasets import RegisteredModelDataset
+
+    mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlruns/mlflow.db")
+    model = RegisteredModelDataset(name="churn", alias="challenger").load()
+
+    features = pd.read_parquet(project.path / "data/05_model_input/simulated/holdout_features.parquet")
+    judged = pd.read_parquet(project.path / "data/07_model_output/simulated/holdout_predictions.parquet")
+    np.testing.assert_array_equal(model.predict_proba(features)[:, 1], judged["probability"])
+
+
+def test_two_runs_on_the_same_data_give_the_same_metrics_and_the_same_model(make_project, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = []
+    for _ in range(2):
+        project = make_project()
+        monkeypatch.chdir(project.path)
+        _shorten(project)
+        assert project.kedro("run", "--pipelines", "training").code == 0
+        run = _last_run(project)
+        records.append((run.data.metrics, run.data.tags["model_digest"],
+                        (project.path / "data/08_reporting/simulated/metrics.csv").read_bytes()))
+
+    assert records[0] == records[1]
+
+
+def test_another_table_is_held_apart_and_from_nodes_goes_on(project: Project) -> None:
+    _shorten(project)
+    assert project.kedro("run", "--pipelines", "data_engineering").code == 0
+
+    ended = project.kedro("run", "--pipelines", "training", "--from-nodes", "train_features_and_label,holdout_features_and_label,"
+                          "make_folds,find_leaks,report_data,find_reachable")
+
+    assert ended.code == 0, ended.output
+
+
+def test_a_candidate_is_a_block_of_yaml(project: Project) -> None:
+    _shorten(project)
+    (project.path / "conf/local/parameters.yml").write_text(
+        "candidates:\n  extra_trees:\n    class: sklearn.ensemble.ExtraTreesClassifier\n"
+        "    arguments: {n_estimators: 30, min_samples_leaf: 20}\n", encoding="utf-8")
+
+    ended = project.kedro("run", "--pipelines", "training")
+
+    assert ended.code == 0, ended.output
+    assert "Chosen: extra_trees" in ended.output
+
+
+def _invented(rng: random.Random, folder: Path, rows: int = 1_500) -> Path:
+    """A table of random names, types and levels, with no id, in which some columns know of the churn."""
+
+    def name() -> str:
+        return "".join(rng.choices(string.ascii_letters + " äß/%", k=rng.randint(3, 12))).strip() or "column"
+
+    generator = np.random.default_rng(rng.randrange(2**32))
+    risk = generator.normal(size=rows)
+    table: dict[str, object] = {}
+    for _ in range(rng.randint(2, 4)):
+        table[name()] = np.round(risk * rng.uniform(0.2, 1) + generator.normal(size=rows), 2)
+    for _ in range(rng.randint(1, 3)):
+        table[name()] = np.clip(np.round(10 + 3 * risk + 4 * generator.normal(size=rows)), 0, None).astype(int)
+    for _ in range(rng.randint(1, 4)):
+        levels = [name() for _ in range(rng.randint(2, 9))]
+        table[name()] = generator.choice(levels, size=rows)
+    table[name()] = generator.random(rows) < 0.5
+    table["Has left?"] = np.where(generator.random(rows) < 1 / (1 + np.exp(1.2 - 1.5 * risk)), "gone", "here")
+    frame = pd.DataFrame(table)
+    blank = frame.columns[0]
+    frame.loc[generator.random(rows) < 0.05, blank] = np.nan
+    frame.to_csv(folder / "invented.csv", index=False, sep=rng.choice([",", ";"]))
+    return folder / "invented.csv"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_invented_table_is_drafted_and_trained_without_touching_the_code(seed: int, project: Project) -> None:
+    file = _invented(random.Random(seed), project.path)
+
+    drafted = project.kedro("table", "draft", str(file), "--name", "invented")
+    assert drafted.code == 0, drafted.output
+    assert "target 'Has left?'" in drafted.output
+    checked = project.kedro("table", "check", "invented")
+    assert checked.code == 0, checked.output
+    trained = project.kedro("run", "--pipelines", "training", "--params", "table=invented")
+
+    assert trained.code == 0, trained.output
+    metrics = pd.read_csv(project.path / "data/08_reporting/invented/metrics.csv").set_index("metric")["value"]
+    assert metrics["auc"] > 0.65
+
+
+def test_a_leak_is_reported_loudly(project: Project) -> None:
+    _shorten(project)
+    file = project.path / "data/01_raw/simulated_customers.csv"
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table["TotalCharges"] = np.where(table["Churn"] == "Yes", "1.5", "2.5")
+    table.to_csv(file, index=False)
+
+    ended = project.kedro("run", "--pipelines", "training")
+
+    assert "LIKELY LEAK: TotalCharges" in ended.output
+    report = json.loads((project.path / "data/08_reporting/simulated/data_report.json").read_text())
+    assert report["leaks"]["suspects"] == ["TotalCharges"]
+
+
+@needs_public_data
+@pytest.mark.parametrize(("table", "auc"), [("telco", 0.82), ("mlc_churn", 0.88), ("iranian", 0.95)])
+def test_public_tables_train_as_they_are(table: str, auc: float, project: Project) -> None:
+    assert PUBLIC
+    ended = project.kedro("run", "--pipelines", "training", "--params", f"table={table}")
+
+    assert ended.code == 0, ended.output
+    metrics = pd.read_csv(project.path / f"data/08_reporting/{table}/metrics.csv").set_index("metric")["value"]
+    assert metrics["auc"] > auc
+    report = json.loads((project.path / f"data/08_reporting/{table}/data_report.json").read_text())
+    assert report["rows"]["quarantined"] == 0
+
+
+@pytest.fixture
+def tracking_server(tmp_path: Path) -> Iterator[str]:
+    """A real MLflow tracking server on loopback, ended by its process id."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "artifacts")],
+            stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            if server.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            raise TimeoutError((tmp_path / "server.log").read_text())
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def test_production_records_on_a_tracking_server(project: Project, tracking_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shorten(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server)
+
+    ended = project.kedro("run", "--pipelines", "training", "--env", "production")
+
+    assert ended.code == 0, ended.output
+    client = mlflow.MlflowClient(tracking_server)
+    version = client.get_model_version_by_alias("churn", "challenger")
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["environment"] == "production"
+    assert {item.path for item in client.list_artifacts(run.info.run_id, "plots")} >= {"plots/roc.png"}
+
+
+def test_production_without_a_server_says_what_to_set(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    ended = project.kedro("run", "--pipelines", "training", "--env", "production")
+
+    assert ended.code == 1
+    assert "MLFLOW_TRACKING_URI" in ended.output
