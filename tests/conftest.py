@@ -71,9 +71,13 @@ def make_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) ->
         (path / "src").mkdir()
         shutil.copytree(ROOT / "requirements", path / "requirements")
         shutil.copy(ROOT / "pyproject.toml", path)
-        shutil.copytree(ROOT / "data" / "01_raw", path / "data" / "01_raw", ignore=lambda _, names: [
-            name for name in names if name not in ("simulated_customers.csv", "simulated_truth.csv")
-        ])
+        shutil.copytree(
+            ROOT / "data" / "01_raw",
+            path / "data" / "01_raw",
+            ignore=lambda _, names: [
+                name for name in names if name not in ("simulated_customers.csv", "simulated_truth.csv")
+            ],
+        )
         return Project(path)
 
     return make
@@ -84,4 +88,4 @@ def project(make_project: Callable[[], Project], monkeypatch: pytest.MonkeyPatch
     """A project of this test's own; commands run inside it."""
     made = make_project()
     monkeypatch.chdir(made.path)
-    yield made
+    return made

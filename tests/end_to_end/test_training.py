@@ -15,7 +15,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-
 from tests.conftest import PUBLIC, Project, needs_public_data
 
 FEW_ROWS = 2_000
@@ -24,7 +23,9 @@ FEW_ROWS = 2_000
 def _shorten(project: Project) -> None:
     for name in ("simulated_customers.csv", "simulated_truth.csv"):
         file = project.path / "data/01_raw" / name
-        file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[: FEW_ROWS + 1]), encoding="utf-8")
+        file.write_text(
+            "".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[: FEW_ROWS + 1]), encoding="utf-8"
+        )
 
 
 def _last_run(project: Project) -> mlflow.entities.Run:
@@ -44,13 +45,31 @@ def test_training_ends_with_leaderboard_metrics_and_a_registered_challenger(proj
     run = _last_run(project)
     assert run.info.status == "FINISHED"
     assert {"holdout.auc", "holdout.auc_lower", "holdout.auc_upper", "holdout.log_loss"} <= set(run.data.metrics)
-    assert {"git.commit", "git.dirty", "digest.lock", "digest.data", "digest.contract", "digest.holdout", "table",
-            "model_digest", "candidate"} <= set(run.data.tags)
+    assert {
+        "git.commit",
+        "git.dirty",
+        "digest.lock",
+        "digest.data",
+        "digest.contract",
+        "digest.holdout",
+        "table",
+        "model_digest",
+        "candidate",
+    } <= set(run.data.tags)
     assert len(run.data.tags["digest.lock"]) == 64
     client = mlflow.MlflowClient(f"sqlite:///{project.path}/mlruns/mlflow.db")
-    artifacts = {item.path for folder in ("plots", "reports") for item in client.list_artifacts(run.info.run_id, folder)}
-    assert {"plots/roc.png", "plots/precision_recall.png", "plots/reliability.png", "plots/gain.png",
-            "reports/leaderboard.csv", "reports/metrics.csv", "reports/data_report.json"} <= artifacts
+    artifacts = {
+        item.path for folder in ("plots", "reports") for item in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert {
+        "plots/roc.png",
+        "plots/precision_recall.png",
+        "plots/reliability.png",
+        "plots/gain.png",
+        "reports/leaderboard.csv",
+        "reports/metrics.csv",
+        "reports/data_report.json",
+    } <= artifacts
     version = client.get_model_version_by_alias("churn", "challenger")
     assert version.run_id == run.info.run_id
     assert version.tags["model_digest"] == run.data.tags["model_digest"]
@@ -69,7 +88,9 @@ def test_the_registered_model_is_the_one_that_was_judged(project: Project) -> No
     np.testing.assert_array_equal(model.predict_proba(features)[:, 1], judged["probability"])
 
 
-def test_two_runs_on_the_same_data_give_the_same_metrics_and_the_same_model(make_project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_on_the_same_data_give_the_same_metrics_and_the_same_model(
+    make_project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = []
     for _ in range(2):
         project = make_project()
@@ -77,8 +98,13 @@ def test_two_runs_on_the_same_data_give_the_same_metrics_and_the_same_model(make
         _shorten(project)
         assert project.kedro("run", "--pipelines", "training").code == 0
         run = _last_run(project)
-        records.append((run.data.metrics, run.data.tags["model_digest"],
-                        (project.path / "data/08_reporting/simulated/metrics.csv").read_bytes()))
+        records.append(
+            (
+                run.data.metrics,
+                run.data.tags["model_digest"],
+                (project.path / "data/08_reporting/simulated/metrics.csv").read_bytes(),
+            )
+        )
 
     assert records[0] == records[1]
 
@@ -87,8 +113,13 @@ def test_another_table_is_held_apart_and_from_nodes_goes_on(project: Project) ->
     _shorten(project)
     assert project.kedro("run", "--pipelines", "data_engineering").code == 0
 
-    ended = project.kedro("run", "--pipelines", "training", "--from-nodes", "train_features_and_label,holdout_features_and_label,"
-                          "make_folds,find_leaks,report_data,find_reachable")
+    ended = project.kedro(
+        "run",
+        "--pipelines",
+        "training",
+        "--from-nodes",
+        "train_features_and_label,holdout_features_and_label,make_folds,find_leaks,report_data,find_reachable",
+    )
 
     assert ended.code == 0, ended.output
 
@@ -97,7 +128,9 @@ def test_a_candidate_is_a_block_of_yaml(project: Project) -> None:
     _shorten(project)
     (project.path / "conf/local/parameters.yml").write_text(
         "candidates:\n  extra_trees:\n    class: sklearn.ensemble.ExtraTreesClassifier\n"
-        "    arguments: {n_estimators: 30, min_samples_leaf: 20}\n", encoding="utf-8")
+        "    arguments: {n_estimators: 30, min_samples_leaf: 20}\n",
+        encoding="utf-8",
+    )
 
     ended = project.kedro("run", "--pipelines", "training")
 
@@ -181,9 +214,25 @@ def tracking_server(tmp_path: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-             "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "artifacts")],
-            stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path,
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+                "--backend-store-uri",
+                f"sqlite:///{tmp_path}/server.db",
+                "--artifacts-destination",
+                str(tmp_path / "artifacts"),
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=tmp_path,
         )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -203,7 +252,9 @@ def tracking_server(tmp_path: Path) -> Iterator[str]:
         server.wait(timeout=30)
 
 
-def test_production_records_on_a_tracking_server(project: Project, tracking_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_records_on_a_tracking_server(
+    project: Project, tracking_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _shorten(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server)
 

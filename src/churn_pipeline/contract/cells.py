@@ -2,6 +2,7 @@
 
 import hashlib
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,11 +33,16 @@ def read_cells(raw: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
     unreadable : pandas.Series of bool
         The cells that hold something which is not of the type.
     """
-    text = raw.map(_as_text, na_action="ignore") if raw.dtype.kind not in "biufM" else raw
-    if text is not raw:
-        text = text.where(text.notna() & (text.map(str.strip, na_action="ignore") != ""), None)
+    text: pd.Series[Any] = raw
+    if raw.dtype.kind not in "biufM":
+        text = raw.map(_as_text, na_action="ignore")
+        text = text.mask(text.isna() | (text.map(str.strip, na_action="ignore") == ""), None)
     reader = {
-        "str": _strings, "int64": _integers, "float64": _floats, "bool": _booleans, "datetime64[ns]": _dates,
+        "str": _strings,
+        "int64": _integers,
+        "float64": _floats,
+        "bool": _booleans,
+        "datetime64[ns]": _dates,
     }[column.dtype]
     cells = reader(text)
     unreadable = cells.isna() & text.notna()
@@ -57,7 +63,7 @@ def _strings(cells: pd.Series) -> pd.Series:
     if cells.dtype.kind in "biufM":
         # as objects: pandas' nullable whole numbers become floats when mapped, and lose digits
         cells = cells.astype(object).map(_as_text, na_action="ignore")
-    return cells.astype(object).where(cells.notna(), None)
+    return cells.astype(object).mask(cells.isna(), None)
 
 
 def _floats(cells: pd.Series) -> pd.Series:
@@ -112,7 +118,10 @@ def _dates(cells: pd.Series) -> pd.Series:
         text = text.where(text.str.match(r"\d", na=False), None)  # pandas reads 'now' and 'today' as dates
         # apart: pandas gives a date without a zone the zone of the row above it
         zoned = text.str.contains(ZONE, na=False)
-        parts = [pd.to_datetime(text.where(part, None), errors="coerce", format="ISO8601", utc=True) for part in (zoned, ~zoned)]
+        parts = [
+            pd.to_datetime(text.where(part, None), errors="coerce", format="ISO8601", utc=True)
+            for part in (zoned, ~zoned)
+        ]
         dates = parts[0].fillna(parts[1])
     return dates.dt.tz_localize(None).astype("datetime64[ns]")
 

@@ -17,10 +17,13 @@ from churn_pipeline.contract.table import Column, Dtype
 MOST_LEVELS = 60
 MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-")
 TARGET_NAME = re.compile(r"churn|attrition|exited|cancel|left|leav|target|label|response", re.IGNORECASE)
-ID_NAME = re.compile(r"(^|[^a-z])id([^a-z]|$)|ID$|Id$|customer.?(no|number|key)|account.?(no|number)|msisdn|uuid", re.IGNORECASE)
+ID_NAME = re.compile(
+    r"(^|[^a-z])id([^a-z]|$)|ID$|Id$|customer.?(no|number|key)|account.?(no|number)|msisdn|uuid", re.IGNORECASE
+)
 PROTECTED_NAME = re.compile(
     r"(^|[^a-z])(gender|sex|age|race|ethnicity|religion|nationality|marital.?status|disability|senior.?citizen)([^a-z]|$)|"
-    r"^(gender|sex|age|seniorcitizen|maritalstatus)$", re.IGNORECASE,
+    r"^(gender|sex|age|seniorcitizen|maritalstatus)$",
+    re.IGNORECASE,
 )
 POSITIVES = ("yes", "1", "true", "churn", "churned", "exited", "left", "y", "attrited customer", "true.")
 
@@ -108,14 +111,17 @@ def draft(table: pd.DataFrame, source: dict[str, Any]) -> str:
     columns[target].column = columns[target].column.model_copy(update={"nullable": False})
     lines = [
         "# Drafted from the table: read it, correct it, and describe the columns. Guesses are marked.",
-        "description: \"\"",
-        "source:", *_yaml_lines(source, 2),
+        'description: ""',
+        "source:",
+        *_yaml_lines(source, 2),
         "label:",
         '  meaning: "What the target means, when it was observed and over which horizon: please write it"',
         '  observed: ""',
         '  horizon: ""',
         "roles:",
-        f"  id: {_quoted(identity)}  # guessed" if identity else "  # id: none was found; rows are then known by their features",
+        f"  id: {_quoted(identity)}  # guessed"
+        if identity
+        else "  # id: none was found; rows are then known by their features",
         f"  target: {{column: {_quoted(target)}, positive: {_quoted(positive)}}}  # guessed{'' if sure else ': please check'}",
         f"  protected: {_quoted(protected)}  # guessed: for audit, not inputs of the model",
         *([f"  date: {_quoted(date)}  # guessed"] if date else []),
@@ -153,7 +159,11 @@ def _draft_column(raw: pd.Series) -> _Drafted:
 
 def _candidates(raw: pd.Series) -> tuple[Dtype, ...]:
     by_kind: dict[str, tuple[Dtype, ...]] = {
-        "b": ("bool",), "i": ("int64",), "u": ("int64",), "f": ("int64", "float64"), "M": ("datetime64[ns]",),
+        "b": ("bool",),
+        "i": ("int64",),
+        "u": ("int64",),
+        "f": ("int64", "float64"),
+        "M": ("datetime64[ns]",),
     }
     if raw.dtype.kind in by_kind:
         return by_kind[raw.dtype.kind]
@@ -165,7 +175,7 @@ def _candidates(raw: pd.Series) -> tuple[Dtype, ...]:
 
 def _wide(value: float, dtype: str, up: bool) -> int | float:
     """A bound with room beyond what was seen: 0 where nothing is negative, else twice as far, as 1, 2 or 5 × 10ⁿ."""
-    if not up and value >= 0 or up and value <= 0:
+    if (not up and value >= 0) or (up and value <= 0):
         return 0
     size = 2 * abs(value)
     power = 10.0 ** math.floor(math.log10(size))
@@ -175,7 +185,9 @@ def _wide(value: float, dtype: str, up: bool) -> int | float:
 
 
 def _guess_target(columns: dict[str, _Drafted]) -> tuple[str, str | int | bool, bool]:
-    binary = [name for name, seen in columns.items() if seen.distinct == 2 and seen.column.dtype in ("str", "int64", "bool")]
+    binary = [
+        name for name, seen in columns.items() if seen.distinct == 2 and seen.column.dtype in ("str", "int64", "bool")
+    ]
     if not binary:
         raise TableError("No target was found", "a table needs a column of two values that says who churned")
     named = [name for name in binary if TARGET_NAME.search(name)]

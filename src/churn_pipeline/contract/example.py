@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from churn_pipeline.contract.cells import final_dtype
-from churn_pipeline.contract.table import Column, Contract
+from churn_pipeline.contract.table import Column, Contract, Lengths
 
 
 def example_value(column: Column) -> str | int | float | bool:
@@ -13,19 +13,27 @@ def example_value(column: Column) -> str | int | float | bool:
     if column.isin is not None:
         return column.isin[0]
     if column.dtype == "str":
-        return "example"
+        return _text(column.str_length or Lengths(min_value=0))
     if column.dtype == "bool":
         return False
     if column.dtype == "datetime64[ns]":
         return "2026-01-31"
     low, high = _bounds(column)
     middle = low + (high - low) / 2 if high > low else low
-    return round(middle) if column.dtype == "int64" else round(middle, 2)
+    if column.dtype == "int64":
+        return round(middle)
+    return round(middle, 2) if low < round(middle, 2) < high else middle
+
+
+def _text(lengths: Lengths) -> str:
+    return "example"[: lengths.max_value].ljust(lengths.min_value or 0, "e")
 
 
 def _bounds(column: Column) -> tuple[float, float]:
-    lows = [column.greater_than, column.greater_than_or_equal_to, column.in_range and column.in_range.min_value]
-    highs = [column.less_than, column.less_than_or_equal_to, column.in_range and column.in_range.max_value]
+    lows = [column.greater_than, column.greater_than_or_equal_to]
+    highs = [column.less_than, column.less_than_or_equal_to]
+    if column.in_range is not None:
+        lows, highs = [*lows, column.in_range.min_value], [*highs, column.in_range.max_value]
     low = max((float(value) for value in lows if value is not None), default=None)
     high = min((float(value) for value in highs if value is not None), default=None)
     if low is None:

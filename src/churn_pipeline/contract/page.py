@@ -2,6 +2,8 @@
 
 from churn_pipeline.contract.table import Column, Contract
 
+BAR = r"\|"
+
 
 def contract_page(contract: Contract) -> str:
     """The contract as a Markdown page: what the label means, what each column is for, and which rules it keeps."""
@@ -13,15 +15,30 @@ def contract_page(contract: Contract) -> str:
         f"**Rows are named by:** {', '.join(f'`{name}`' for name in contract.key) or 'their features; there is no id'}.",
     ]
     rows = [
-        f"| `{name}` | {_role(name, contract)} | {column.dtype} | {_missing(column)} | {_rules(column)} | {column.description or ''} |"
+        _row(
+            f"`{name}`", _role(name, contract), column.dtype, _missing(column), _rules(column), column.description or ""
+        )
         for name, column in contract.columns.items()
     ]
-    return "\n".join([
-        f"# {contract.name}", "", *([contract.description, ""] if contract.description else []),
-        "  \n".join(facts), "",
-        "| column | role | type | missing | rules | meaning |", "|---|---|---|---|---|---|", *rows, "",
-        f"Contract digest: `{contract.digest()}`", "",
-    ])
+    return "\n".join(
+        [
+            f"# {contract.name}",
+            "",
+            *([contract.description, ""] if contract.description else []),
+            "  \n".join(facts),
+            "",
+            "| column | role | type | missing | rules | meaning |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"Contract digest: `{contract.digest()}`",
+            "",
+        ]
+    )
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', BAR) for cell in cells)} |"
 
 
 def _role(name: str, contract: Contract) -> str:

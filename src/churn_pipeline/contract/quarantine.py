@@ -49,8 +49,8 @@ def hold(raw: pd.DataFrame, contract: Contract) -> Held:
         if missing.any() and not column.nullable:
             note(name, "is missing", np.flatnonzero(missing))
     typed = pd.DataFrame(cells)
-    for column, rule, rows in broken_checks(typed, value_checks(contract)):
-        note(column, rule, np.asarray(range(len(raw)) if rows is None else rows))
+    for where, rule, rows in broken_checks(typed, value_checks(contract)):
+        note(where, rule, np.asarray(range(len(raw)) if rows is None else rows))
     if contract.key:
         repeated = np.flatnonzero(typed.duplicated(list(contract.key), keep=False))
         if len(repeated):

@@ -51,7 +51,10 @@ def schema(contract: Contract) -> pa.DataFrameSchema:
         for name, column in contract.columns.items()
     }
     unique = list(contract.key) or None
-    return deserialize_schema({"columns": columns, "strict": True, "ordered": True, "unique": unique})
+    made: pa.DataFrameSchema = deserialize_schema(  # type: ignore[no-untyped-call]
+        {"columns": columns, "strict": True, "ordered": True, "unique": unique}
+    )
+    return made
 
 
 def value_checks(contract: Contract) -> pa.DataFrameSchema:
@@ -60,10 +63,13 @@ def value_checks(contract: Contract) -> pa.DataFrameSchema:
         name: {"nullable": True, "unique": column.unique and name not in contract.key, **column.checks}
         for name, column in contract.columns.items()
     }
-    return deserialize_schema({"columns": columns})
+    made: pa.DataFrameSchema = deserialize_schema({"columns": columns})  # type: ignore[no-untyped-call]
+    return made
 
 
-def broken_checks(table: pd.DataFrame, checks: pa.DataFrameSchema) -> Iterator[tuple[str | None, str, list[int] | None]]:
+def broken_checks(
+    table: pd.DataFrame, checks: pa.DataFrameSchema
+) -> Iterator[tuple[str | None, str, list[int] | None]]:
     """Every broken check as (column, rule, positions of the rows); positions are None for a check on the table."""
     try:
         checks.validate(table.reset_index(drop=True), lazy=True)
@@ -110,7 +116,9 @@ def _file_findings(raw: pd.DataFrame, contract: Contract) -> Iterator[Finding]:
     seen = [str(name) for name in raw.columns]
     missing = [name for name in contract.columns if name not in seen]
     if len(missing) == len(contract.columns):
-        yield Finding("not one of the contract's columns is in it", mend="Is it the right file, and its separator a comma?")
+        yield Finding(
+            "not one of the contract's columns is in it", mend="Is it the right file, and its separator a comma?"
+        )
         return
     for name in missing:
         yield Finding("is missing", name, mend="Add it to the file, or take it out of the contract.")
@@ -119,8 +127,9 @@ def _file_findings(raw: pd.DataFrame, contract: Contract) -> Iterator[Finding]:
     if raw.empty:
         yield Finding("it has a header and no rows")
     elif not missing and _cut_off(raw, contract):
-        yield Finding("the last row ends early: the file looks truncated", rows=(len(raw),), count=1,
-                      mend="Copy it again.")
+        yield Finding(
+            "the last row ends early: the file looks truncated", rows=(len(raw),), count=1, mend="Copy it again."
+        )
 
 
 def _cut_off(raw: pd.DataFrame, contract: Contract) -> bool:

@@ -116,7 +116,9 @@ class Column(_Frozen):
     def checks(self) -> dict[str, Any]:
         """The checks that are set, by pandera's name, as plain YAML values."""
         names = type(self).model_fields.keys() - {"dtype", "title", "description", "nullable", "unique", "default"}
-        return {name: value for name, value in self.model_dump(mode="json").items() if name in names and value is not None}
+        return {
+            name: value for name, value in self.model_dump(mode="json").items() if name in names and value is not None
+        }
 
     @property
     def kind(self) -> Literal["numeric", "categorical", "date"]:
@@ -195,9 +197,17 @@ class Contract(_Frozen):
         roles, problems = self.roles, []
         named = [roles.target.column, roles.id, roles.date, roles.value]
         named += [*roles.protected, *roles.protected_features, *roles.ignored]
-        problems += [f"roles name the column '{name}', which is not in columns" for name in named if name and name not in self.columns]
-        single = [name for name in (roles.target.column, roles.id, roles.date, *roles.protected, *roles.ignored) if name]
-        problems += [f"the column '{name}' has two roles" for name in sorted({n for n in single if single.count(n) > 1})]
+        problems += [
+            f"roles name the column '{name}', which is not in columns"
+            for name in named
+            if name and name not in self.columns
+        ]
+        single = [
+            name for name in (roles.target.column, roles.id, roles.date, *roles.protected, *roles.ignored) if name
+        ]
+        problems += [
+            f"the column '{name}' has two roles" for name in sorted({n for n in single if single.count(n) > 1})
+        ]
         problems += [
             f"'{name}' is in protected_features but not in protected"
             for name in set(roles.protected_features) - set(roles.protected)

@@ -14,7 +14,7 @@ _HOMES = {
     "RegisteredModelDataset": "mlflow_datasets",
     "SkopsDataset": "skops_dataset",
 }
-__all__ = list(_HOMES)  # noqa: PLE0605
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

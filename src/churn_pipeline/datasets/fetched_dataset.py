@@ -1,6 +1,5 @@
 """A public file, from a folder where it lies already, else fetched once and held to its checksum."""
 
-import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +31,7 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
     ... )
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         dataset: dict[str, Any],
         url: str,
@@ -64,13 +63,20 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
     def _fetch(self) -> Path:
         if self._local_copy:
             if self._local_copy.is_file() and pooch.file_hash(str(self._local_copy)) != self._sha256:
-                raise TableError(f"The public table {self._local_copy.name}", "is not the published file: its SHA-256 differs")
+                raise TableError(
+                    f"The public table {self._local_copy.name}", "is not the published file: its SHA-256 differs"
+                )
             return self._local_copy
         try:
-            return Path(pooch.retrieve(
-                self._url, known_hash=f"sha256:{self._sha256}", path=self._folder, fname=self._filepath.name,
-                downloader=pooch.HTTPDownloader(timeout=30),
-            ))
+            return Path(
+                pooch.retrieve(
+                    self._url,
+                    known_hash=f"sha256:{self._sha256}",
+                    path=self._folder,
+                    fname=self._filepath.name,
+                    downloader=pooch.HTTPDownloader(timeout=30),
+                )
+            )
         except (OSError, ValueError) as error:
             reason = "its SHA-256 differs" if isinstance(error, ValueError) else "it cannot be reached"
             raise TableError(
@@ -84,7 +90,7 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
         raise DatasetError("A public file is only ever read.")
 
     def _exists(self) -> bool:
-        return os.path.exists(self._filepath)
+        return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"url": self._url, "sha256": self._sha256, "filepath": str(self._filepath)}

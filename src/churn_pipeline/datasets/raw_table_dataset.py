@@ -69,8 +69,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _explain(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError):
-        public = "" if os.environ.get("CHURN_PUBLIC_DATA") else (
-            " For a public table, set CHURN_PUBLIC_DATA to the folder that holds it (see the table's page)."
+        public = (
+            ""
+            if os.environ.get("CHURN_PUBLIC_DATA")
+            else (" For a public table, set CHURN_PUBLIC_DATA to the folder that holds it (see the table's page).")
         )
         return f"it is not there: {Path(error.filename).name if error.filename else 'no such file'}.{public}"
     if isinstance(error, pd.errors.EmptyDataError):

@@ -33,7 +33,7 @@ Rows = npt.NDArray[np.intp]
 TallyMetric = Callable[[Tally], float]
 
 
-def bootstrap_metrics(  # noqa: PLR0913, PLR0917 - all but three have defaults
+def bootstrap_metrics(
     y: npt.ArrayLike,
     p: npt.ArrayLike,
     metrics: Sequence[str] | Mapping[str, Metric],

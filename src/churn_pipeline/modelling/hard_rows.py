@@ -26,7 +26,19 @@ EXTREMES = (
     *(sign * size for size in (0.0, 1e-45, 1e-30, 1.0, 1e30, FLOAT32_MAX, 1e300) for sign in (1.0, -1.0)),
     np.nan,
 )
-ODD_LEVELS = ("", " ", "never seen", " padded ", "two  blanks", "Ünïcödé ✓ 漢字 🙂", "0", "nan", "None", "0:0", "x" * 10_000)
+ODD_LEVELS = (
+    "",
+    " ",
+    "never seen",
+    " padded ",
+    "two  blanks",
+    "Ünïcödé ✓ 漢字 🙂",
+    "0",
+    "nan",
+    "None",
+    "0:0",
+    "x" * 10_000,
+)
 
 
 def hard_rows(

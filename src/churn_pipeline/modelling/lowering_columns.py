@@ -92,7 +92,7 @@ def lower_columns(graph: Graph, transformer: ColumnTransformer, table: Table) ->
     """
     parts = []
     for name, step, columns in transformer.transformers_:
-        if isinstance(step, str) and step == "drop" or not len(columns):
+        if (isinstance(step, str) and step == "drop") or not len(columns):
             continue
         parts.append(lower_step(graph, step, table.select(graph, list(columns)), f"preprocessing.{name}"))
     return _side_by_side(graph, parts)
@@ -128,8 +128,12 @@ def lower_step(graph: Graph, step: Any, value: str, where: str) -> str:
         return value
     if isinstance(step, FeatureUnion):
         return _side_by_side(
-            graph, [lower_step(graph, inner, value, f"{where}.{name}") for name, inner in step.transformer_list
-                    if _width(inner)]
+            graph,
+            [
+                lower_step(graph, inner, value, f"{where}.{name}")
+                for name, inner in step.transformer_list
+                if _width(inner)
+            ],
         )
     lower = _LOWERINGS.get(type(step))
     if lower is None:
@@ -263,8 +267,12 @@ def _lower_one_hot(graph: Graph, step: OneHotEncoder, value: str, where: str) ->
             owners.append(column)
     prefix = graph.constant([[f"{column}:" for column in range(len(step.categories_))]], str)
     position = graph.node(
-        "LabelEncoder", graph.node("StringConcat", prefix, value), domain=ML_DOMAIN,
-        keys_strings=keys or [""], values_int64s=positions or [-1], default_int64=-1,
+        "LabelEncoder",
+        graph.node("StringConcat", prefix, value),
+        domain=ML_DOMAIN,
+        keys_strings=keys or [""],
+        values_int64s=positions or [-1],
+        default_int64=-1,
     )
     unknown = graph.node("Less", position, graph.constant(0, np.int64))
     position = graph.node("Where", unknown, graph.constant([otherwise], np.int64), position)

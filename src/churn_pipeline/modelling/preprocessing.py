@@ -241,9 +241,7 @@ def build_preprocessing(
         steps = numeric_steps(kind, numeric_arguments)
         branches.append(("numeric", steps, list(numeric)))
     if categorical:
-        encoder = OneHotEncoder(
-            handle_unknown="infrequent_if_exist", sparse_output=False, **categorical_arguments
-        )
+        encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=False, **categorical_arguments)
         branches.append(("categorical", encoder, list(categorical)))
     if not branches:
         raise ValueError("A candidate needs at least one feature: both numeric and categorical are empty.")

@@ -79,16 +79,29 @@ def accept_customers(
         share = f"{rows['quarantined']:,} of {rows['in']:,} rows break the contract, more than {settings.max_share:.1%}"
         raise TableError(
             f"The table '{contract.name}' cannot be used: {share}",
-            [*findings, Finding("the rows and their reasons are in the quarantine file", mend="Mend the data or the contract "
-                                "(or raise `quarantine.max_share`).")],
+            [
+                *findings,
+                Finding(
+                    "the rows and their reasons are in the quarantine file",
+                    mend="Mend the data or the contract (or raise `quarantine.max_share`).",
+                ),
+            ],
         )
     for finding in findings:
         logger.warning("Quarantined: %s", finding)
     shares = churned(held, contract).mean()
     if shares in (0.0, 1.0):
         word = "churned" if shares == 0 else "stayed"
-        raise TableError(f"The table '{contract.name}' cannot be used", [Finding(
-            f"no customer {word}", contract.roles.target.column, mend="Check roles.target.positive in the table file.")])
+        raise TableError(
+            f"The table '{contract.name}' cannot be used",
+            [
+                Finding(
+                    f"no customer {word}",
+                    contract.roles.target.column,
+                    mend="Check roles.target.positive in the table file.",
+                )
+            ],
+        )
     return held
 
 
@@ -106,8 +119,10 @@ def split_customers(
     train, holdout = customers[side == TRAIN], customers[side == HOLDOUT]
     for part, rows in ((TRAIN, train), (HOLDOUT, holdout)):
         if churned(rows, contract).nunique() < 2:
-            raise TableError(f"The table '{contract.name}' cannot be split", f"{part} has {len(rows):,} rows and not both "
-                             "classes: give more data, or change `split.holdout_share`")
+            raise TableError(
+                f"The table '{contract.name}' cannot be split",
+                f"{part} has {len(rows):,} rows and not both classes: give more data, or change `split.holdout_share`",
+            )
     rest = ~side.isin([TRAIN, HOLDOUT])
     set_aside = customers[rest].assign(reason=side[rest])
     return tuple(part.reset_index(drop=True) for part in (train, holdout, set_aside))  # type: ignore[return-value]
@@ -118,7 +133,9 @@ def features_and_label(customers: pd.DataFrame, contract: Contract) -> tuple[pd.
     return model_inputs(customers, contract), churned(customers, contract).to_frame()
 
 
-def make_folds(train: pd.DataFrame, label: pd.DataFrame, contract: Contract, settings: SplitSettings, seed: int) -> pd.DataFrame:
+def make_folds(
+    train: pd.DataFrame, label: pd.DataFrame, contract: Contract, settings: SplitSettings, seed: int
+) -> pd.DataFrame:
     """Cross-validation folds; see :func:`.splitting.folds`."""
     return splitting.folds(train, label["churned"], contract, settings, seed)
 
@@ -144,7 +161,8 @@ def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettin
     for name in suspects:
         logger.warning(
             "LIKELY LEAK: '%s' alone reaches AUC %.3f. Is it known before the label? If not, put it under roles.ignored.",
-            name, aucs[name],
+            name,
+            aucs[name],
         )
     return {"max_auc": settings.max_auc, "suspects": suspects, "auc": aucs}
 
@@ -156,7 +174,7 @@ def _levels(feature: pd.Series, bins: int) -> np.ndarray:
     return pd.factorize(feature)[0]
 
 
-def report_data(  # noqa: PLR0913
+def report_data(
     contract_report: dict[str, Any],
     train: pd.DataFrame,
     holdout: pd.DataFrame,
@@ -180,8 +198,12 @@ def report_data(  # noqa: PLR0913
         raise AssertionError("rows were lost in the split")
     digests = {**contract_report["digests"], "holdout": table_digest(holdout)}
     report = {
-        **contract_report, "digests": digests, "split": {**split, "set_aside": reasons}, "leaks": leaks,
-        "label": contract.label.model_dump(), "features": list(contract.features),
+        **contract_report,
+        "digests": digests,
+        "split": {**split, "set_aside": reasons},
+        "leaks": leaks,
+        "label": contract.label.model_dump(),
+        "features": list(contract.features),
         "protected": list(contract.roles.protected),
     }
     return report, digests

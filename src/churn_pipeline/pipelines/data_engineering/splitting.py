@@ -1,7 +1,8 @@
-"""Who is held out and who validates whom: by customer, by features and by time, so that no row leaks into another's fold."""
+"""Who is held out and who validates whom: by customer, features and time, so that no row leaks into another's fold."""
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,9 @@ def stable_fraction(rows: pd.DataFrame) -> np.ndarray:
     numpy.ndarray of float64, shape (n_rows,)
     """
     texts = (map(str, rows[name].tolist()) for name in rows.columns)
-    hashes = (hashlib.blake2b("\x1f".join(cells).encode(), digest_size=8).digest() for cells in zip(*texts, strict=True))
+    hashes = (
+        hashlib.blake2b("\x1f".join(cells).encode(), digest_size=8).digest() for cells in zip(*texts, strict=True)
+    )
     # 53 bits are what a float holds: all 64 could round up to 1
     return (np.frombuffer(b"".join(hashes), dtype=">u8") >> 11).astype("float64") / 2.0**53
 
@@ -84,8 +87,8 @@ def sides(customers: pd.DataFrame, contract: Contract, settings: SplitSettings) 
     held_out = stable_fraction(customers[[roles.id] if roles.id else list(contract.features)]) < settings.holdout_share
     side = np.where(held_out, HOLDOUT, TRAIN).astype(object)
     if roles.date is not None:
-        dates = customers[roles.date]
-        begin = dates.quantile(1 - settings.holdout_latest, interpolation="nearest")
+        dates: pd.Series[Any] = customers[roles.date]
+        begin: Any = dates.quantile(1 - settings.holdout_latest, interpolation="nearest")
         known = dates + pd.Timedelta(days=contract.label.horizon_days)
         side[held_out & (dates < begin)] = EARLY
         side[~held_out & ((known > begin) | (dates >= begin))] = LATE
@@ -95,7 +98,9 @@ def sides(customers: pd.DataFrame, contract: Contract, settings: SplitSettings) 
     return pd.Series(side, index=customers.index, name="side")
 
 
-def folds(train: pd.DataFrame, churn: pd.Series, contract: Contract, settings: SplitSettings, seed: int) -> pd.DataFrame:
+def folds(
+    train: pd.DataFrame, churn: pd.Series, contract: Contract, settings: SplitSettings, seed: int
+) -> pd.DataFrame:
     """Cross-validation folds of the training customers: a column a fold; 1 trains, 2 validates, 0 is not used.
 
     Customers with several rows, and rows with identical features, stay on one side of each fold. With a date, folds go
@@ -111,12 +116,16 @@ def folds(train: pd.DataFrame, churn: pd.Series, contract: Contract, settings: S
         sides_by_fold = _forward_folds(train[contract.roles.date], groups, contract.label.horizon_days, settings.folds)
     else:
         sides_by_fold = _grouped_folds(groups, churn.to_numpy(), settings.folds, seed)
-    table = pd.DataFrame({f"fold_{number}": side for number, side in enumerate(sides_by_fold, start=1)}, index=train.index)
+    table = pd.DataFrame(
+        {f"fold_{number}": side for number, side in enumerate(sides_by_fold, start=1)}, index=train.index
+    )
     for name in table:
         for part, code in (("train", FOLD_TRAIN), ("validation", FOLD_VALIDATE)):
             if churn[table[name] == code].nunique() < 2:
-                raise TableError("The customers cannot be cross-validated", f"the {part} side of {name} has one class only: "
-                                 "give more data or set fewer `split.folds`")
+                raise TableError(
+                    "The customers cannot be cross-validated",
+                    f"the {part} side of {name} has one class only: give more data or set fewer `split.folds`",
+                )
     return table
 
 
@@ -126,8 +135,11 @@ def _grouped_folds(groups: np.ndarray, churn: np.ndarray, number: int, seed: int
     np.maximum.at(churns, groups, churn.astype(np.int8))
     fewest = int(np.bincount(churns, minlength=2).min())
     if fewest < number:
-        raise TableError("The customers cannot be cross-validated", f"{number} folds need {number} groups of customers of "
-                         f"each class, and there are {fewest}: give more data or set fewer `split.folds`")
+        raise TableError(
+            "The customers cannot be cross-validated",
+            f"{number} folds need {number} groups of customers of "
+            f"each class, and there are {fewest}: give more data or set fewer `split.folds`",
+        )
     splitter = StratifiedKFold(number, shuffle=True, random_state=seed)
     result = []
     for _, validating in splitter.split(churns, churns):

@@ -1,5 +1,6 @@
 """Nodes of evaluation: judge the chosen model on the hold-out, record it, and say what came of the run."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.pipeline import Pipeline
 
+from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.example import example_customers
-from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.datasets.mlflow_datasets import ModelRecord
 from churn_pipeline.judgement import plots
@@ -61,17 +62,25 @@ def find_reachable(holdout: pd.DataFrame, truth: pd.DataFrame | None, contract: 
         return pd.DataFrame({"probability": pd.Series(dtype="float64")})
     key = list(contract.key)
     if not {*key, "churn_probability"} <= set(truth.columns):
-        raise TableError(f"The truth of table '{contract.name}'", f"needs the columns {', '.join([*key, 'probability'])}")
+        raise TableError(
+            f"The truth of table '{contract.name}'", f"needs the columns {', '.join([*key, 'probability'])}"
+        )
     known = truth.astype({name: holdout[name].dtype for name in key})
     joined = holdout[key].merge(known, on=key, how="left", validate="one_to_one")
     if joined["churn_probability"].isna().any():
-        raise TableError(f"The truth of table '{contract.name}'", "lacks held-out customers: draw table and truth together")
+        raise TableError(
+            f"The truth of table '{contract.name}'", "lacks held-out customers: draw table and truth together"
+        )
     return joined[["churn_probability"]].rename(columns={"churn_probability": "probability"})
 
 
 def judge(
-    predictions: pd.DataFrame, reachable: pd.DataFrame, holdout: pd.DataFrame, contract: Contract,
-    settings: JudgementSettings, seed: int,
+    predictions: pd.DataFrame,
+    reachable: pd.DataFrame,
+    holdout: pd.DataFrame,
+    contract: Contract,
+    settings: JudgementSettings,
+    seed: int,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Metrics on the hold-out with bootstrap intervals, and how far they are from the best reachable.
 
@@ -90,13 +99,19 @@ def judge(
     metrics = bootstrap_metrics(
         y, p, functions, n_resamples=settings.resamples, level=settings.level, seed=seed, groups=groups
     )
-    best = [function(y, reachable["probability"].to_numpy()) for function in functions.values()] if len(reachable) else np.nan
+    best = (
+        [function(y, reachable["probability"].to_numpy()) for function in functions.values()]
+        if len(reachable)
+        else np.nan
+    )
     metrics = metrics.assign(best_reachable=best)
     logged = {}
     for row in metrics.to_dict("records"):
         parts = {"": "value", "_lower": "lower", "_upper": "upper", "_best_reachable": "best_reachable"}
         name = row["metric"].rsplit(".", 1)[-1]
-        logged.update({f"{name}{end}": {"value": row[part], "step": 0} for end, part in parts.items() if np.isfinite(row[part])})
+        logged.update(
+            {f"{name}{end}": {"value": row[part], "step": 0} for end, part in parts.items() if np.isfinite(row[part])}
+        )
     return metrics, logged
 
 
@@ -112,7 +127,7 @@ def record_model(
     model: Pipeline, contract: Contract, data_report: dict[str, Any], model_report: dict[str, str]
 ) -> ModelRecord:
     """The chosen model as the registry keeps it: signature from the contract, and an example that is no customer's."""
-    inputs = [ColSpec(DataType.double, name) for name in contract.numeric]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.double, name) for name in contract.numeric]
     inputs += [ColSpec(DataType.string, name) for name in contract.categorical]
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, MODEL_OUTPUTS), "probabilities")])
     return ModelRecord(
@@ -120,13 +135,19 @@ def record_model(
         example=model_inputs(example_customers(contract), contract),
         signature=ModelSignature(inputs=Schema(inputs), outputs=outputs),
         metadata={
-            "table": contract.name, **model_report, **{f"{name}_digest": value for name, value in data_report["digests"].items()}
+            "table": contract.name,
+            **model_report,
+            **{f"{name}_digest": value for name, value in data_report["digests"].items()},
         },
     )
 
 
 def summarise(
-    data_report: dict[str, Any], leaderboard: pd.DataFrame, choice: dict[str, Any], metrics: pd.DataFrame, contract: Contract
+    data_report: dict[str, Any],
+    leaderboard: pd.DataFrame,
+    choice: dict[str, Any],
+    metrics: pd.DataFrame,
+    contract: Contract,
 ) -> str:
     """What a person wants to read when a training has ended, as text."""
     rows, split = data_report["rows"], data_report["split"]
@@ -136,11 +157,16 @@ def summarise(
         f"{split['train']['rows']:,} to train on, {split['hold-out']['rows']:,} held out, {sum(split['set_aside'].values()):,} "
         f"set aside; churn {split['train']['churn_share']:.1%}",
         *_leak_lines(data_report["leaks"]),
-        "", f"Leaderboard, cross-validated on {split['train']['rows']:,} customers", shown,
-        "", f"Chosen: {choice['candidate']} ({choice['rule']})",
-        "", f"Judged on {split['hold-out']['rows']:,} held-out customers, with {_level(metrics)} bootstrap intervals",
+        "",
+        f"Leaderboard, cross-validated on {split['train']['rows']:,} customers",
+        shown,
+        "",
+        f"Chosen: {choice['candidate']} ({choice['rule']})",
+        "",
+        f"Judged on {split['hold-out']['rows']:,} held-out customers, with {_level(metrics)} bootstrap intervals",
         *[_metric_line(row) for row in metrics.to_dict("records")],
-        "", "Look next:",
+        "",
+        "Look next:",
         "  kedro mlflow ui             runs, metrics, plots and the registered model churn@challenger",
         "  kedro viz                   the graph, with tables and plots on its nodes",
         "  data/08_reporting/          leaderboard, metrics, data report, roc, precision_recall, reliability and gain plots",
@@ -156,10 +182,13 @@ def _leak_lines(leaks: dict[str, Any]) -> list[str]:
     if not leaks["suspects"]:
         return []
     named = ", ".join(f"{name} (AUC {leaks['auc'][name]:.3f})" for name in leaks["suspects"])
-    return ["", f"!! LIKELY LEAK: {named} nearly separates the classes alone.",
-            "!! Is it known before the label? If not, put it under roles.ignored and train again."]
+    return [
+        "",
+        f"!! LIKELY LEAK: {named} nearly separates the classes alone.",
+        "!! Is it known before the label? If not, put it under roles.ignored and train again.",
+    ]
 
 
-def _metric_line(row: dict[str, Any]) -> str:
+def _metric_line(row: dict[Hashable, Any]) -> str:
     best = f"   best reachable {row['best_reachable']:.4f}" if np.isfinite(row["best_reachable"]) else ""
     return f"  {row['metric']:<22}{row['value']:>8.4f}   [{row['lower']:.4f}, {row['upper']:.4f}]{best}"

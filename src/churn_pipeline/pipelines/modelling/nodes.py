@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,18 @@ class ChoiceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metrics: tuple[str, ...] = Field(min_length=1, description="Shown on the leaderboard; the candidates are chosen by log loss.")
+    metrics: tuple[str, ...] = Field(
+        min_length=1, description="Shown on the leaderboard; the candidates are chosen by log loss."
+    )
 
 
-def search(  # noqa: PLR0913
-    features: pd.DataFrame, label: pd.DataFrame, folds: pd.DataFrame, candidate: Candidate, contract: Contract, seed: int
+def search(
+    features: pd.DataFrame,
+    label: pd.DataFrame,
+    folds: pd.DataFrame,
+    candidate: Candidate,
+    contract: Contract,
+    seed: int,
 ) -> tuple[pd.DataFrame, Candidate]:
     """Validate a candidate on every fold, everything it learns being fitted on that fold's training rows alone.
 
@@ -44,7 +52,8 @@ def search(  # noqa: PLR0913
     """
     models = [build_candidate(candidate, contract.numeric, contract.categorical, seed) for _ in folds]
     parts = Parallel(n_jobs=-1, prefer="threads")(
-        delayed(_validate)(model, features, label["churned"], folds[name]) for model, name in zip(models, folds, strict=True)
+        delayed(_validate)(model, features, label["churned"], folds[name])
+        for model, name in zip(models, folds, strict=True)
     )
     return pd.concat(parts, ignore_index=True), candidate
 
@@ -56,10 +65,15 @@ def _validate(model: Pipeline, features: pd.DataFrame, churn: pd.Series, fold: p
     with threadpool_limits(limits=1, user_api="openmp"):
         model.fit(features[train], churn[train])
         probability = model.predict_proba(features[validate])[:, 1]
-    return pd.DataFrame({
-        "fold": fold.name, "row": np.flatnonzero(validate), "churned": churn[validate].to_numpy(),
-        "probability": probability, "seconds": time.perf_counter() - begin,
-    })
+    return pd.DataFrame(
+        {
+            "fold": fold.name,
+            "row": np.flatnonzero(validate),
+            "churned": churn[validate].to_numpy(),
+            "probability": probability,
+            "seconds": time.perf_counter() - begin,
+        }
+    )
 
 
 def fit(features: pd.DataFrame, label: pd.DataFrame, candidate: Candidate, contract: Contract, seed: int) -> Pipeline:
@@ -81,30 +95,45 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
     Returns
     -------
     leaderboard : pandas.DataFrame
-        A row a candidate, best first: mean over folds of each metric, the standard error of the mean log loss, and seconds.
+        A row a candidate, best first: mean over folds of each metric, the mean log loss's standard error, and seconds.
     choice : dict
         The chosen candidate, and the rule and numbers that chose it.
     """
     names = list(dict.fromkeys(["log_loss", *settings.metrics]))
     rows = []
     for candidate, table in predictions.items():
-        scores = pd.DataFrame({
-            name: table.groupby("fold").apply(_score, resolve_metric(name), include_groups=False) for name in names
-        })
-        rows.append({
-            "candidate": candidate, **scores.mean().to_dict(),
-            "log_loss_se": scores["log_loss"].std(ddof=1) / np.sqrt(len(scores)),
-            "fit_seconds": table.groupby("fold")["seconds"].first().sum(),
-        })
+        scores = _fold_scores(table, names)
+        rows.append(
+            {
+                "candidate": candidate,
+                **scores.mean().to_dict(),
+                "log_loss_se": scores["log_loss"].std(ddof=1) / np.sqrt(len(scores)),
+                "fit_seconds": table.groupby("fold")["seconds"].first().sum(),
+            }
+        )
     leaderboard = pd.DataFrame(rows).sort_values("log_loss", kind="stable", ignore_index=True)
     best = leaderboard.iloc[0]
-    choice = {"candidate": str(best["candidate"]), "rule": "lowest cross-validated log loss", "log_loss": float(best["log_loss"])}
+    choice = {
+        "candidate": str(best["candidate"]),
+        "rule": "lowest cross-validated log loss",
+        "log_loss": float(best["log_loss"]),
+    }
     logger.info("Chosen: %s, by %s (%.4f)", choice["candidate"], choice["rule"], choice["log_loss"])
     return leaderboard, choice
 
 
-def _score(part: pd.DataFrame, metric: Any) -> float:
-    return float(metric(part["churned"].to_numpy(), part["probability"].to_numpy()))
+def _fold_scores(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """A row a fold, a column a metric."""
+    metrics = {name: resolve_metric(name) for name in names}
+    return pd.DataFrame.from_records(
+        [
+            {
+                name: metric(fold["churned"].to_numpy(), fold["probability"].to_numpy())
+                for name, metric in metrics.items()
+            }
+            for _, fold in predictions.groupby("fold")
+        ]
+    )
 
 
 def choose(choice: dict[str, Any], **models: Pipeline) -> Pipeline:
@@ -112,7 +141,9 @@ def choose(choice: dict[str, Any], **models: Pipeline) -> Pipeline:
     return models[choice["candidate"]]
 
 
-def compile_chosen(model: Pipeline, choice: dict[str, Any], contract: Contract) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
+def compile_chosen(
+    model: Pipeline, choice: dict[str, Any], contract: Contract
+) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
     """Compile the chosen model to ONNX; the digest of its bytes is the model's digest.
 
     Returns

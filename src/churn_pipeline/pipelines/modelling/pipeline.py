@@ -10,23 +10,48 @@ SHARED = {"train_features", "train_label", "folds", "contract"}
 
 def create_pipeline() -> Pipeline:
     """``search → fit`` in a namespace of its own for each candidate, ``compare`` and ``choose`` over all of them."""
-    template = Pipeline([
-        Node(nodes.search, ["train_features", "train_label", "folds", "params:candidate", "contract", "params:seed"],
-             ["cv_predictions", "found"], name="search"),
-        Node(nodes.fit, ["train_features", "train_label", "found", "contract", "params:seed"], "model", name="fit"),
-    ])
+    template = Pipeline(
+        [
+            Node(
+                nodes.search,
+                ["train_features", "train_label", "folds", "params:candidate", "contract", "params:seed"],
+                ["cv_predictions", "found"],
+                name="search",
+            ),
+            Node(nodes.fit, ["train_features", "train_label", "found", "contract", "params:seed"], "model", name="fit"),
+        ]
+    )
     candidates = configured_candidates()
     boxes = [
-        Pipeline(template, namespace=name, inputs=SHARED,
-                 outputs={"cv_predictions": f"{name}_cv_predictions", "model": f"{name}_model"},
-                 parameters={"params:candidate": f"params:candidates.{name}", "params:seed": "params:seed"})
+        Pipeline(
+            template,
+            namespace=name,
+            inputs=SHARED,
+            outputs={"cv_predictions": f"{name}_cv_predictions", "model": f"{name}_model"},
+            parameters={"params:candidate": f"params:candidates.{name}", "params:seed": "params:seed"},
+        )
         for name in candidates
     ]
-    choice = Pipeline([
-        Node(nodes.compare, {"settings": "params:choice", **{name: f"{name}_cv_predictions" for name in candidates}},
-             ["leaderboard", "choice"], name="compare"),
-        Node(nodes.choose, {"choice": "choice", **{name: f"{name}_model" for name in candidates}},
-             "chosen_model", name="choose"),
-        Node(nodes.compile_chosen, ["chosen_model", "choice", "contract"], ["compiled_model", "model_report", "model_tags"], name="compile"),
-    ])
+    choice = Pipeline(
+        [
+            Node(
+                nodes.compare,
+                {"settings": "params:choice", **{name: f"{name}_cv_predictions" for name in candidates}},
+                ["leaderboard", "choice"],
+                name="compare",
+            ),
+            Node(
+                nodes.choose,
+                {"choice": "choice", **{name: f"{name}_model" for name in candidates}},
+                "chosen_model",
+                name="choose",
+            ),
+            Node(
+                nodes.compile_chosen,
+                ["chosen_model", "choice", "contract"],
+                ["compiled_model", "model_report", "model_tags"],
+                name="compile",
+            ),
+        ]
+    )
     return Pipeline([*boxes, choice], tags="modelling")

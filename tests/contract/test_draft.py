@@ -1,0 +1,306 @@
+"""Drafts: whatever the table, its draft is a table file that parses and that the table itself keeps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kedro.io import AbstractDataset
+
+from churn_pipeline.contract.draft import draft, read_for_draft
+from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.quarantine import Held, hold
+from churn_pipeline.contract.schema import contract_from
+from churn_pipeline.contract.table import Contract
+from tests.customers import raw_customers
+
+SOURCE = {"type": "pandas.CSVDataset", "filepath": "customers.csv"}
+
+
+def drafted(table: pd.DataFrame) -> Contract:
+    return contract_from(yaml.safe_load(draft(table, SOURCE)), "drafted")
+
+
+def held_to_its_draft(table: pd.DataFrame) -> Held:
+    return hold(table, drafted(table))
+
+
+def read_by_its_draft(path: Path) -> tuple[pd.DataFrame, Contract]:
+    """The file as Kedro reads it by the draft, and the draft's contract."""
+    table, source = read_for_draft(path)
+    content = yaml.safe_load(draft(table, source))
+    return AbstractDataset.from_config("source", content["source"]).load(), contract_from(content, "drafted")
+
+
+def customers(**columns: Any) -> pd.DataFrame:
+    """Ten rows: an id, a number and who churned, with these columns beside or instead of them."""
+    table = {
+        "id": [f"C{number}" for number in range(10)], "months": [str(number) for number in range(10)],
+        "churn": ["no", "yes"] * 5, **columns,
+    }
+    return pd.DataFrame(table, dtype=object)
+
+
+# ---- any table keeps its own draft -----------------------------------------------------------------------------------
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+CELLS: dict[str, st.SearchStrategy[str]] = {
+    "levels": st.sampled_from(["No", "Yes", "on", "null", "a: b", "'", '"q"', "# x", "Ü", "1e3", " "]),
+    "text": st.text(st.characters(codec="utf-8"), max_size=8),
+    "numbers": st.integers(-(2**63), 2**63 - 1).map(str),
+    "few numbers": st.integers(-1, 1).map(str),
+    "decimals": finite.map(repr),
+    "dates": st.datetimes(pd.Timestamp("1800-01-01").to_pydatetime(), pd.Timestamp("2200-01-01").to_pydatetime()).map(str),
+    "true and false": st.sampled_from(["True", "False", "true"]),
+    "padded numbers": st.sampled_from(["007", "7", "07", "12"]),
+    "nothing": st.just(""),
+}
+names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12) | st.sampled_from(
+    ["customer id", "Churn ?", "größe", 'say "so"', "a: b", "- x", "No", "#", "1", "null", " lead", "gender", "day", "ID"]
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pd.DataFrame:
+    """A table as a CSV file gives it, with one column of two values that could be a target."""
+    rows = draw(st.integers(4, 25))
+    header = draw(st.lists(names, min_size=2, max_size=6, unique_by=str.strip))
+    columns: dict[str, list[str | None]] = {}
+    for name in header[1:]:
+        cell = CELLS[draw(st.sampled_from(sorted(CELLS)))]
+        cell = draw(st.sampled_from([cell, cell | st.just(""), cell | st.none()]))
+        columns[name] = draw(st.lists(cell, min_size=rows, max_size=rows))
+    target = draw(st.sampled_from([("0", "1"), ("No", "Yes"), ("True", "False"), ("stays", "goes: away")]))
+    columns[header[0]] = [*target, *draw(st.lists(st.sampled_from(target), min_size=rows - 2, max_size=rows - 2))]
+    return pd.DataFrame(columns, dtype=object)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables())
+def test_a_table_keeps_its_own_draft(table: pd.DataFrame) -> None:
+    try:
+        contract = drafted(table)
+    except TableError as error:
+        # nothing but the target is left where all else is an id, a date, text without order or protected
+        assert "no column is left to be a feature" in str(error)  # noqa: PT017
+        return
+    held = hold(table, contract)
+    unnamed = held.quarantine[~held.quarantine["reasons"].str.contains("is missing|is not unique")]
+    assert unnamed.empty
+    target = contract.roles.target.column
+    blank = table[target].isna() | (table[target].astype(str).str.strip() == "")
+    assert len(held.quarantine) == blank.sum()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 100), st.booleans())
+def test_typed_tables_keep_their_draft_too(seed: int, with_id: bool) -> None:
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(5, 60))
+    table = pd.DataFrame({
+        "months": rng.integers(0, 100, rows),
+        "charge": rng.normal(size=rows) * 10.0 ** rng.integers(-6, 7),
+        "discount": np.where(rng.random(rows) < 0.5, np.nan, rng.random(rows)),
+        "paperless": rng.random(rows) < 0.5,
+        "region": pd.Categorical(rng.choice(["north", "south"], rows)),
+        "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, rows), unit="D"),
+        "left": np.arange(rows) % 2,
+    })
+    if with_id:
+        table.insert(0, "customer_id", np.arange(rows) + 10**17)
+    contract = drafted(table)
+    held = hold(table, contract)
+    assert held.quarantine.empty
+    assert contract.roles.id == ("customer_id" if with_id else None)
+    assert contract.roles.target.column == "left"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(finite, min_size=4, max_size=20))
+def test_bounds_hold_all_that_was_seen_with_room(numbers: list[float]) -> None:
+    table = pd.DataFrame({"n": [*numbers, 0.5], "churn": ["no", "yes", *["no"] * (len(numbers) - 1)]})
+    contract = drafted(table)
+    column = contract.columns["n"]
+    assert column.in_range is not None
+    assert column.in_range.min_value <= min(table["n"])
+    assert column.in_range.max_value >= max(table["n"])
+    if min(numbers) >= 0:
+        assert column.in_range.min_value == 0
+
+
+# ---- guesses ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("levels", "positive"),
+    [(["No", "Yes"], "Yes"), (["0", "1"], 1), (["False", "True"], True), (["Existing Customer", "Attrited Customer"], "Attrited Customer"),
+     (["n", "y"], "y"), (["stayed", "churned"], "churned")],
+)
+def test_the_target_and_what_means_churn_are_guessed(levels: list[str], positive: object) -> None:
+    contract = drafted(customers(churn=levels * 5))
+    assert contract.roles.target.column == "churn"
+    assert contract.roles.target.positive == positive
+
+
+def test_without_a_word_for_churn_the_rarer_level_is_positive() -> None:
+    assert drafted(customers(churn=["blue"] * 7 + ["red"] * 3)).roles.target.positive == "red"
+
+
+@pytest.mark.parametrize("name", ["Churn", "Attrition_Flag", "Exited", "cancelled", "has_left"])
+def test_the_target_is_found_by_its_name_wherever_it_stands(name: str) -> None:
+    table = customers(**{name: ["0", "1"] * 5, "other": ["a", "b"] * 5}).drop(columns="churn")
+    assert drafted(table).roles.target.column == name
+    assert "please check" not in draft(table, SOURCE)
+
+
+def test_a_guess_without_a_name_asks_for_a_check() -> None:
+    table = customers(flag=["a", "b"] * 5).drop(columns="churn")
+    assert drafted(table).roles.target.column == "flag"
+    assert "guessed: please check" in draft(table, SOURCE)
+
+
+@pytest.mark.parametrize("name", ["customerID", "CustomerId", "id", "account_no", "msisdn", "client id"])
+def test_the_id_is_found_by_its_name(name: str) -> None:
+    table = customers(**{name: [str(number) for number in range(100, 110)]}).drop(columns="id")
+    assert drafted(table).roles.id == name
+
+
+@pytest.mark.parametrize("name", ["paid", "idle", "width", "Video"])
+def test_a_name_with_id_inside_a_word_is_no_id(name: str) -> None:
+    table = customers(**{name: [str(number * 3 % 7) for number in range(10)]}).drop(columns="id")
+    assert drafted(table).roles.id is None
+
+
+def test_without_an_id_rows_are_known_by_their_features() -> None:
+    table = customers().drop(columns="id")
+    assert drafted(table).roles.id is None
+    assert "# id: none was found" in draft(table, SOURCE)
+
+
+def test_protected_columns_are_guessed_and_kept_from_the_model() -> None:
+    contract = drafted(customers(gender=["f", "m"] * 5, Age=["20", "30"] * 5, SeniorCitizen=["0", "1"] * 5, Usage=["1", "2"] * 5))
+    assert set(contract.roles.protected) == {"gender", "Age", "SeniorCitizen"}
+    assert not set(contract.roles.protected) & set(contract.features)
+    assert "Usage" in contract.features
+
+
+def test_a_date_beside_a_returning_id_is_the_date_of_a_row() -> None:
+    days = ["2026-01-01", "2026-02-01"] * 5
+    returning = customers(id=[f"C{number // 2}" for number in range(10)], month=days)
+    assert drafted(returning).roles.date == "month"
+    assert held_to_its_draft(returning).quarantine.empty
+    assert drafted(customers(month=days)).roles.ignored == ("month",)
+
+
+def test_free_text_is_ignored() -> None:
+    assert drafted(customers(comment=[f"called about {number}" for number in range(10)])).roles.ignored == ("comment",)
+
+
+# ---- odd columns -----------------------------------------------------------------------------------------------------
+
+
+def test_a_column_without_any_cell_and_a_constant_one() -> None:
+    table = customers(empty=[""] * 10, none=[None] * 10, constant=["5"] * 10, word=["a"] * 10)
+    contract = drafted(table)
+    assert contract.columns["empty"].nullable
+    assert contract.columns["none"].nullable
+    assert contract.columns["constant"].isin == (5,)
+    assert contract.columns["word"].isin == ("a",)
+    assert held_to_its_draft(table).quarantine.empty
+
+
+def test_whole_numbers_with_leading_zeros_stay_text() -> None:
+    contract = drafted(customers(id=[f"{number:05d}" for number in range(10)], zip=["01234", "12345"] * 5))
+    assert contract.columns["id"].dtype == "str"
+    assert contract.columns["zip"].isin == ("01234", "12345")
+
+
+def test_columns_are_described_in_their_order_with_what_was_seen() -> None:
+    table = customers(calls=["1", "2", "3", "4", "", "6", "7", "8", "9", "10"])
+    text = draft(table, SOURCE)
+    assert list(drafted(table).columns) == list(table)
+    assert '"calls":  # seen 1 … 10; 10.00% missing' in text
+    assert drafted(table).columns["calls"].nullable
+
+
+def test_no_column_of_two_values_is_a_clear_error() -> None:
+    with pytest.raises(TableError, match="a column of two values that says who churned"):
+        draft(customers().drop(columns="churn"), SOURCE)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators_are_found(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "customers.csv"
+    raw = raw_customers(40)
+    raw.to_csv(path, index=False, sep=separator)
+    table, contract = read_by_its_draft(path)
+    assert list(contract.columns) == list(raw)
+    assert hold(table, contract).quarantine.empty
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_encodings_are_found(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "customers.csv"
+    customers(größe=["groß", "klein"] * 5).to_csv(path, index=False, encoding=encoding)
+    table, contract = read_by_its_draft(path)
+    assert contract.columns["größe"].isin == ("groß", "klein")
+    assert list(table)[0] == "id"
+    assert hold(table, contract).quarantine.empty
+
+
+@pytest.mark.parametrize("word", ["NA", "null", "?", "-"])
+def test_words_for_missing_are_found_among_numbers_and_are_levels_elsewhere(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "customers.csv"
+    customers(calls=[word, *"123456789"]).to_csv(path, index=False)
+    table, contract = read_by_its_draft(path)
+    assert contract.columns["calls"].dtype == "int64"
+    assert contract.columns["calls"].nullable
+    assert hold(table, contract).quarantine.empty
+    customers(region=[word, "north"] * 5).to_csv(path, index=False)
+    assert word in (read_by_its_draft(path)[1].columns["region"].isin or ())
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".pq"])
+def test_parquet_keeps_its_types(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"customers{suffix}"
+    pd.DataFrame({"id": range(10), "charge": np.linspace(0, 1, 10), "churn": [True, False] * 5}).to_parquet(path)
+    table, contract = read_by_its_draft(path)
+    assert {name: column.dtype for name, column in contract.columns.items()} == {"id": "int64", "charge": "float64", "churn": "bool"}
+    assert hold(table, contract).quarantine.empty
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not one table"),
+        (b"id,churn\n", "has no rows"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "is no text"),
+        (b"a,b\n1,2\n1,2,3,4\n", "is not one table"),
+    ],
+    ids=["empty", "a header alone", "binary", "ragged"],
+)
+def test_what_is_no_table_is_a_clear_error(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=words):
+        read_for_draft(path)
+
+
+def test_a_parquet_file_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "customers.parquet"
+    path.write_bytes(b"PAR1 but no more")
+    with pytest.raises(TableError, match="customers.parquet"):
+        read_for_draft(path)
+
+
+@pytest.mark.parametrize("name", ["customers.csv", "customers.parquet"])
+def test_no_file_is_a_clear_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TableError, match=f"{name}:\n  - is not there"):
+        read_for_draft(tmp_path / name)
