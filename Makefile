@@ -8,7 +8,8 @@ READY := $(VENV)/.ready
 export BENTOML_DO_NOT_TRACK := True
 export UV_NO_PROGRESS := 1
 
-.PHONY: help setup train test lint format lock viz lab mlflow clean
+.PHONY: help setup train test lint format lock pages viz lab mlflow clean \
+  benchmark-folds benchmark-time benchmark-start benchmark-million
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -52,6 +53,9 @@ lock: $(READY) ## renew the locks
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --group dev \
 	  --custom-compile-command "make lock" --output-file requirements/requirements.lock pyproject.toml
 
+pages: $(READY) ## write the tables' pages in docs/tables from their contracts
+	@for file in conf/base/tables/*.yml; do name=$$(basename $$file .yml); $(BIN)/kedro table page $$name > docs/tables/$$name.md; done
+
 viz: $(READY) ## the graph, in a browser
 	@$(BIN)/kedro viz run
 
@@ -60,6 +64,18 @@ lab: $(READY) ## JupyterLab with the Kedro kernel
 
 mlflow: $(READY) ## runs, metrics and models, in a browser
 	@$(BIN)/kedro mlflow ui
+
+benchmark-folds: $(READY) ## five outer folds of a table: make benchmark-folds TABLE=telco
+	@$(BIN)/python -m benchmarks.outer_folds --table $(or $(TABLE),simulated)
+
+benchmark-time: $(READY) ## where the time of a training goes
+	@$(BIN)/python -m benchmarks.training_time
+
+benchmark-start: $(READY) ## what our code adds to the start of a command
+	@$(BIN)/python -m benchmarks.start_up
+
+benchmark-million: $(READY) ## a million customers: time and memory
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m benchmarks.million
 
 clean: ## everything that a run wrote; the environment stays
 	@git clean -fdX --exclude='!$(VENV)' --exclude='!conf/local' data mlruns .viz build src

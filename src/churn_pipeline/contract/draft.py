@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,13 @@ MOST_LEVELS = 60
 MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-")
 TARGET_NAME = re.compile(r"churn|attrition|exited|cancel|left|leav|target|label|response", re.IGNORECASE)
 ID_NAME = re.compile(
-    r"(^|[^a-z])id([^a-z]|$)|ID$|Id$|customer.?(no|number|key)|account.?(no|number)|msisdn|uuid", re.IGNORECASE
+    r"(^|[^a-z])id([^a-z]|$)|(?-i:(?<![A-Z])ID$|[a-z]Id$)|(customer|client|subscriber|user|member).?id$|"
+    r"customer.?(no|number|key)|account.?(no|number)|msisdn|uuid",
+    re.IGNORECASE,
 )
+UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")  # to YAML
+MOST_REPEATED = 0.05
+LEADING_ZERO = re.compile(r"\s*[+-]?0\d+\s*")
 PROTECTED_NAME = re.compile(
     r"(^|[^a-z])(gender|sex|age|race|ethnicity|religion|nationality|marital.?status|disability|senior.?citizen)([^a-z]|$)|"
     r"^(gender|sex|age|seniorcitizen|maritalstatus)$",
@@ -56,7 +62,7 @@ def read_for_draft(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         When it is neither, or empty.
     """
     if path.suffix.lower() in (".parquet", ".pq"):
-        return pd.read_parquet(path), {"type": "pandas.ParquetDataset", "filepath": str(path)}
+        return _read_parquet(path), {"type": "pandas.ParquetDataset", "filepath": str(path)}
     arguments: dict[str, Any] = {"dtype": "str", "keep_default_na": False}
     try:
         try:
@@ -83,6 +89,18 @@ def read_for_draft(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table, {"type": "pandas.CSVDataset", "filepath": str(path), "load_args": arguments}
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise TableError(f"The file {path.name}", "is not there") from None
+    except (OSError, ValueError):
+        raise TableError(f"The file {path.name}", "is no Parquet file, or was cut off") from None
+    if table.empty:
+        raise TableError(f"The file {path.name}", "has no rows")
+    return table
+
+
 def _separator(head: str) -> str:
     try:
         return csv.Sniffer().sniff(head, delimiters=",;\t|").delimiter
@@ -104,10 +122,15 @@ def draft(table: pd.DataFrame, source: dict[str, Any]) -> str:
     target, positive, sure = _guess_target(columns)
     identity = _guess_id(columns, target)
     dates = [name for name, seen in columns.items() if seen.column.kind == "date"]
-    date = dates[0] if dates and identity and columns[identity].distinct < len(table) else None
+    whole = [name for name in dates if not columns[name].column.nullable]
+    date = whole[0] if whole and identity and columns[identity].distinct < len(table) else None
+    if identity and _repeated(columns, identity, date) > MOST_REPEATED:
+        returning, identity, date = [identity], None, None
+    else:
+        returning = []
     protected = [name for name in columns if PROTECTED_NAME.search(name) and name not in (target, identity)]
-    ignored = [name for name in dates if name != date]
-    ignored += [name for name, seen in columns.items() if _is_free_text(seen) and name not in (target, identity)]
+    ignored = returning + [name for name in dates if name != date]
+    ignored += [name for name, seen in columns.items() if _is_free_text(seen) and name not in (target, identity, *returning)]
     columns[target].column = columns[target].column.model_copy(update={"nullable": False})
     lines = [
         "# Drafted from the table: read it, correct it, and describe the columns. Guesses are marked.",
@@ -145,7 +168,7 @@ def _draft_column(raw: pd.Series) -> _Drafted:
         checks["isin"] = tuple(sorted(map(str, distinct)))
     elif dtype == "int64" and 0 < len(distinct) <= 2:
         checks["isin"] = tuple(sorted(int(level) for level in distinct))
-    elif dtype in ("int64", "float64"):
+    elif dtype in ("int64", "float64") and len(distinct):
         low, high = float(cells.min()), float(cells.max())
         checks["in_range"] = {"min_value": _wide(low, dtype, up=False), "max_value": _wide(high, dtype, up=True)}
         remarks.append(f"seen {low:g} … {high:g}")
@@ -170,6 +193,8 @@ def _candidates(raw: pd.Series) -> tuple[Dtype, ...]:
     words = set(raw.dropna().astype(str).str.strip().str.lower().unique()[:10])
     if words and words <= {"true", "false"}:
         return ("bool",)
+    if raw.dropna().astype(str).str.fullmatch(LEADING_ZERO).any():
+        return ("str",)  # a code: 007 is not 7
     return ("int64", "float64", "datetime64[ns]", "str")
 
 
@@ -177,9 +202,9 @@ def _wide(value: float, dtype: str, up: bool) -> int | float:
     """A bound with room beyond what was seen: 0 where nothing is negative, else twice as far, as 1, 2 or 5 × 10ⁿ."""
     if (not up and value >= 0) or (up and value <= 0):
         return 0
-    size = 2 * abs(value)
-    power = 10.0 ** math.floor(math.log10(size))
-    nice = next(step for step in (1, 2, 5, 10) if step * power >= size) * power
+    size = min(2 * abs(value), sys.float_info.max)
+    power = 10.0 ** max(math.floor(math.log10(size)), -300)
+    nice = min(next(step for step in (1, 2, 5, 10) if step * power >= size) * power, sys.float_info.max)
     bound = math.copysign(nice, value)
     return round(bound) if dtype == "int64" or bound.is_integer() else bound
 
@@ -209,12 +234,18 @@ def _guess_id(columns: dict[str, _Drafted], target: str) -> str | None:
     return None
 
 
+def _repeated(columns: dict[str, _Drafted], *key: str | None) -> float:
+    """The share of rows that an id, or id and date, does not name alone."""
+    cells = pd.DataFrame({name: columns[name].cells for name in key if name})
+    return float(cells.duplicated(keep=False).mean())
+
+
 def _is_free_text(seen: _Drafted) -> bool:
     return seen.column.dtype == "str" and seen.column.isin is None and seen.distinct > 0.5 * len(seen.cells)
 
 
 def _quoted(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _yaml_lines(content: dict[str, Any], indent: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""What is measured, and how; one make target each, results in `benchmarks/results`."""

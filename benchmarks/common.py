@@ -1,0 +1,37 @@
+"""What the benchmarks share: the project's own catalog, and where results go."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from kedro.framework.context import KedroContext
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+
+
+@contextmanager
+def project(**params: Any) -> Iterator[KedroContext]:
+    """The project's context with runtime parameters, such as ``table='telco'``."""
+    bootstrap_project(ROOT)
+    with KedroSession.create(ROOT, runtime_params=params) as session:
+        yield session.load_context()
+
+
+def write(name: str, title: str, how: str, table: pd.DataFrame) -> None:
+    """Write a result as Markdown, with how it was made, and print it."""
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
+    rows = [[str(cell) for cell in row] for row in [table.columns.tolist(), *table.to_numpy().tolist()]]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * table.shape[1])
+    text = "\n".join([f"# {title}", "", *lines, "", how, "", f"Measured on {machine}.", ""])
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)

@@ -1,0 +1,320 @@
+"""Splitting: who is held out never changes, and no customer, no feature row and no later label leaks across a side."""
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.pipelines.data_engineering.splitting import (
+    EARLY,
+    FOLD_TRAIN,
+    FOLD_VALIDATE,
+    HOLDOUT,
+    LATE,
+    NOT_IN_FOLD,
+    TRAIN,
+    TWIN,
+    SplitSettings,
+    customer_groups,
+    feature_groups,
+    folds,
+    sides,
+    stable_fraction,
+)
+
+property_test = settings(max_examples=50, deadline=None)
+SETTINGS = SplitSettings(holdout_share=0.3, holdout_latest=0.4, folds=3)
+HORIZON = 30
+
+
+def contract(with_id: bool = True, dated: bool = False) -> Contract:
+    columns: dict[str, Any] = {"size": {"dtype": "int64"}, "kind": {"dtype": "str", "nullable": True}, "churn": {"dtype": "int64", "isin": [0, 1]}}
+    roles: dict[str, Any] = {"target": {"column": "churn", "positive": 1}}
+    if with_id:
+        columns["id"], roles["id"] = {"dtype": "str"}, "id"
+    if dated:
+        columns["day"], roles["date"] = {"dtype": "datetime64[ns]"}, "day"
+    label = {"meaning": "left", "horizon_days": HORIZON if dated else 0}
+    return Contract.parse({"columns": columns, "roles": roles, "label": label}, "customers")
+
+
+def customers(rows: int, seed: int = 0, ids: int | None = None, sizes: int = 10**6, days: int = 365) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame({
+        "size": rng.integers(0, sizes, rows),
+        "kind": rng.choice(np.array(["a", "b", None], dtype=object), rows),
+        "churn": rng.integers(0, 2, rows),
+        "id": [f"C{number}" for number in (range(rows) if ids is None else rng.integers(0, ids, rows))],
+        "day": pd.Timestamp("2025-01-01") + pd.to_timedelta(rng.integers(0, days, rows), unit="D"),
+    })
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pd.DataFrame:
+    """Few ids, few features and few days, so that everything repeats."""
+    rows = draw(st.integers(5, 60))
+    return customers(rows, draw(st.integers(0, 10**6)), draw(st.integers(2, 60)), draw(st.integers(1, 60)), draw(st.integers(2, 400)))
+
+
+def shared(one: pd.Series, other: pd.Series) -> set[Any]:
+    return set(one) & set(other)
+
+
+# ---- the stable hash -------------------------------------------------------------------------------------------------
+
+
+def test_known_fractions() -> None:
+    """If these change, customers who were held out are trained on."""
+    ids = stable_fraction(pd.DataFrame({"id": ["C-00001", "C-00002", "7590-VHVEG", "", "Ümit"]}))
+    assert ids.tolist() == [0.9061718939650796, 0.44238110902107153, 0.5231491461209571, 0.8931675160897388, 0.750723811214779]
+    rows = pd.DataFrame({"size": [1, 2], "charge": [0.1, 25.0], "kind": ["a", None], "paid": [True, False]})
+    assert stable_fraction(rows).tolist() == [0.24379771693800345, 0.6236532457392052]
+
+
+def test_fractions_are_the_same_in_another_process() -> None:
+    code = (
+        "import pandas as pd; from churn_pipeline.pipelines.data_engineering.splitting import stable_fraction;"
+        "print(stable_fraction(pd.DataFrame({'id': ['C-00001', 'C-00002']})).tolist())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={"PYTHONHASHSEED": "7"}).stdout
+    assert said.strip() == str(stable_fraction(pd.DataFrame({"id": ["C-00001", "C-00002"]})).tolist())
+
+
+@property_test
+@given(tables(), st.randoms(use_true_random=False))
+def test_a_fraction_depends_on_its_own_row_alone(table: pd.DataFrame, random: Any) -> None:
+    fractions = stable_fraction(table)
+    order = list(range(len(table)))
+    random.shuffle(order)
+    some = order[: max(1, len(order) // 2)]
+    assert stable_fraction(table.iloc[some]).tolist() == fractions[some].tolist()
+    assert ((fractions >= 0) & (fractions < 1)).all()
+
+
+def test_cells_are_kept_apart() -> None:
+    apart = stable_fraction(pd.DataFrame({"a": ["1", "12"], "b": ["23", "3"]}))
+    assert apart[0] != apart[1]
+
+
+def test_no_rows_have_no_fractions() -> None:
+    assert stable_fraction(pd.DataFrame({"id": pd.Series(dtype=object)})).shape == (0,)
+
+
+@pytest.mark.parametrize("ids", [range(20_000), [f"C-{number:06d}" for number in range(20_000)]], ids=["numbers", "text"])
+def test_fractions_are_uniform(ids: Any) -> None:
+    fractions = stable_fraction(pd.DataFrame({"id": ids}))
+    assert stats.kstest(fractions, "uniform").statistic < 0.015
+    # and those of neighbouring ids are unrelated
+    assert abs(np.corrcoef(fractions[:-1], fractions[1:])[0, 1]) < 0.03
+
+
+# ---- groups ----------------------------------------------------------------------------------------------------------
+
+
+def brute_force_groups(table: pd.DataFrame, names: list[list[str]]) -> list[frozenset[int]]:
+    """The rows of each row's group, found by joining rows that agree until nothing changes."""
+    cells = [[tuple(map(str, row)) for row in table[columns].to_numpy().tolist()] for columns in names]
+    groups = [{row} for row in range(len(table))]
+    for one in range(len(table)):
+        for other in range(one):
+            if groups[one] is not groups[other] and any(column[one] == column[other] for column in cells):
+                groups[one] |= groups[other]
+                for row in groups[one]:
+                    groups[row] = groups[one]
+    return [frozenset(group) for group in groups]
+
+
+@property_test
+@given(tables())
+def test_customer_groups_join_what_shares_a_customer_or_features(table: pd.DataFrame) -> None:
+    numbers = customer_groups(table, contract())
+    found = [frozenset(np.flatnonzero(numbers == number).tolist()) for number in numbers]
+    assert found == brute_force_groups(table, [["id"], ["size", "kind"]])
+
+
+@property_test
+@given(tables())
+def test_without_an_id_groups_are_rows_of_identical_features(table: pd.DataFrame) -> None:
+    found = customer_groups(table, contract(with_id=False))
+    assert found.tolist() == feature_groups(table, contract()).tolist()
+    assert len(set(found)) == len(table[["size", "kind"]].drop_duplicates())
+
+
+# ---- sides -----------------------------------------------------------------------------------------------------------
+
+
+@property_test
+@given(tables(), st.booleans(), st.booleans())
+def test_every_row_gets_one_side(table: pd.DataFrame, with_id: bool, dated: bool) -> None:
+    side = sides(table, contract(with_id, dated), SETTINGS)
+    assert side.index.equals(table.index)
+    assert set(side) <= {TRAIN, HOLDOUT, TWIN, EARLY, LATE}
+    if not dated:
+        assert set(side) <= {TRAIN, HOLDOUT, TWIN}
+
+
+@property_test
+@given(tables(), st.booleans(), st.booleans())
+def test_no_customer_and_no_feature_row_is_on_both_sides(table: pd.DataFrame, with_id: bool, dated: bool) -> None:
+    side = sides(table, contract(with_id, dated), SETTINGS)
+    train, holdout = table[side == TRAIN], table[side == HOLDOUT]
+    rows = [list(map(tuple, part[["size", "kind"]].astype(str).to_numpy())) for part in (train, holdout)]
+    assert not set(rows[0]) & set(rows[1])
+    if with_id:
+        assert not shared(train["id"], holdout["id"])
+        # nor does any customer have rows on the train side while others of theirs were set aside for the hold-out
+        assert not shared(train["id"], table["id"][side == EARLY])
+
+
+@property_test
+@given(tables())
+def test_with_a_date_the_holdout_is_later_and_training_labels_were_known_by_then(table: pd.DataFrame) -> None:
+    side = sides(table, contract(dated=True), SETTINGS)
+    train, holdout = table[side == TRAIN], table[side == HOLDOUT]
+    begin = table["day"].quantile(1 - SETTINGS.holdout_latest, interpolation="nearest")
+    assert (holdout["day"] >= begin).all()
+    assert (train["day"] + pd.Timedelta(days=HORIZON) <= begin).all()
+    assert (train["day"] < begin).all()
+    held_out = stable_fraction(table[["id"]]) < SETTINGS.holdout_share
+    assert (side[held_out & (table["day"] >= begin).to_numpy()] == HOLDOUT).all()
+
+
+def test_with_a_date_and_no_horizon_training_still_ends_before_the_holdout_begins() -> None:
+    table = customers(300, ids=100)
+    plain = contract(dated=True).model_copy(update={"label": contract().label})
+    side = sides(table, plain, SETTINGS)
+    assert table["day"][side == TRAIN].max() < table["day"][side == HOLDOUT].min()
+
+
+@property_test
+@given(tables(), st.integers(0, 100), st.randoms(use_true_random=False))
+def test_who_is_held_out_stays_held_out_when_rows_are_added_or_shuffled(table: pd.DataFrame, seed: int, random: Any) -> None:
+    before = set(table["id"][sides(table, contract(), SETTINGS) == HOLDOUT])
+    more = pd.concat([table, customers(30, seed, ids=90)], ignore_index=True)
+    order = list(range(len(more)))
+    random.shuffle(order)
+    more = more.iloc[order]
+    side = sides(more, contract(), SETTINGS)
+    assert (side[more["id"].isin(before)] == HOLDOUT).all()
+    assert before >= set(table["id"]) & set(more["id"][side == HOLDOUT])
+
+
+def test_the_share_held_out_is_near_the_setting() -> None:
+    table = customers(10_000)
+    for share in (0.1, 0.3, 0.5):
+        side = sides(table, contract(), SplitSettings(holdout_share=share, holdout_latest=0.5, folds=3))
+        assert abs((side == HOLDOUT).mean() - share) < 0.015
+
+
+def test_a_larger_share_holds_out_the_same_customers_and_more() -> None:
+    table = customers(2000)
+    small, large = (sides(table, contract(), SplitSettings(holdout_share=share, holdout_latest=0.5, folds=3)) == HOLDOUT
+                    for share in (0.1, 0.2))
+    assert (large | ~small).all()
+
+
+def test_the_label_has_no_say_in_who_is_held_out() -> None:
+    table = customers(500, sizes=50)
+    flipped = table.assign(churn=1 - table["churn"])
+    for with_id in (True, False):
+        pd.testing.assert_series_equal(sides(table, contract(with_id), SETTINGS), sides(flipped, contract(with_id), SETTINGS))
+
+
+# ---- folds -----------------------------------------------------------------------------------------------------------
+
+
+def make_folds(table: pd.DataFrame, of: Contract, number: int = 3, seed: int = 1) -> pd.DataFrame:
+    setting = SplitSettings(holdout_share=0.3, holdout_latest=0.4, folds=number)
+    return folds(table, table["churn"], of, setting, seed)
+
+
+@property_test
+@given(tables(), st.booleans())
+def test_each_row_validates_once_and_groups_stay_together(table: pd.DataFrame, with_id: bool) -> None:
+    try:
+        made = make_folds(table, contract(with_id))
+    except TableError:
+        assume(False)
+    assert list(made) == ["fold_1", "fold_2", "fold_3"]
+    assert (made == FOLD_VALIDATE).sum(axis=1).eq(1).all()
+    assert made.isin([FOLD_TRAIN, FOLD_VALIDATE]).all(axis=None)
+    groups = customer_groups(table, contract(with_id))
+    assert (made.groupby(groups).nunique() == 1).all(axis=None)
+
+
+def test_folds_are_of_like_size_and_churn() -> None:
+    table = customers(3000).assign(churn=lambda table: (np.arange(3000) % 10 == 0).astype(int))
+    made = make_folds(table, contract(), number=5)
+    for name in made:
+        validates = made[name] == FOLD_VALIDATE
+        assert abs(validates.mean() - 0.2) < 0.01
+        assert abs(table["churn"][validates].mean() - 0.1) < 0.01
+
+
+def test_folds_are_the_same_for_the_same_seed_only() -> None:
+    table = customers(200)
+    pd.testing.assert_frame_equal(make_folds(table, contract(), seed=1), make_folds(table, contract(), seed=1))
+    assert not make_folds(table, contract(), seed=1).equals(make_folds(table, contract(), seed=2))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(30, 200), st.booleans(), st.integers(2, 6))
+def test_forward_folds_train_on_what_was_known_before_they_validate(seed: int, ids: int, with_id: bool, number: int) -> None:
+    table = customers(400, seed, ids=ids, days=500)
+    try:
+        made = make_folds(table, contract(with_id, dated=True), number)
+    except TableError:
+        assume(False)
+    groups = pd.Series(customer_groups(table, contract(with_id, dated=True)))
+    begins = []
+    for name in made:
+        train, validates = made[name] == FOLD_TRAIN, made[name] == FOLD_VALIDATE
+        begin = table["day"][validates].min()
+        assert (table["day"][train] + pd.Timedelta(days=HORIZON) <= begin).all()
+        assert not shared(groups[train], groups[validates])
+        begins.append(begin)
+    assert begins == sorted(begins)
+    assert ((made == FOLD_VALIDATE).sum(axis=1) <= 1).all()
+    assert made.isin([NOT_IN_FOLD, FOLD_TRAIN, FOLD_VALIDATE]).all(axis=None)
+
+
+def test_forward_folds_use_different_stretches_of_time() -> None:
+    table = customers(2000, days=500)
+    made = make_folds(table, contract(dated=True), 4)
+    spans = [table["day"][made[name] == FOLD_VALIDATE].agg(["min", "max"]) for name in made]
+    for before, after in zip(spans, spans[1:], strict=False):
+        assert before["max"] < after["min"]
+
+
+def test_too_few_customers_of_a_class_are_a_clear_error() -> None:
+    table = customers(50).assign(churn=[1, 1, *[0] * 48])
+    with pytest.raises(TableError, match=r"3 folds need 3 groups of customers of each class, and there are 2.*fewer `split.folds`"):
+        make_folds(table, contract())
+    with pytest.raises(TableError, match="there are 0"):
+        make_folds(customers(50).assign(churn=0), contract())
+
+
+def test_a_side_of_a_forward_fold_with_one_class_is_a_clear_error() -> None:
+    table = customers(200, days=500).assign(churn=lambda table: (table["day"] > "2026-01-01").astype(int))
+    with pytest.raises(TableError, match="side of fold_1 has one class only"):
+        make_folds(table, contract(dated=True))
+
+
+def test_one_customer_of_all_rows_cannot_be_folded() -> None:
+    with pytest.raises(TableError, match="cannot be cross-validated"):
+        make_folds(customers(50).assign(id="C"), contract())
+
+
+@pytest.mark.parametrize("setting", [{"holdout_share": 0}, {"holdout_share": 1}, {"holdout_latest": 1}, {"folds": 1}, {"fold": 5}])
+def test_settings_out_of_their_bounds_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        SplitSettings(**{"holdout_share": 0.2, "holdout_latest": 0.2, "folds": 5, **setting})

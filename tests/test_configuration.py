@@ -1,0 +1,196 @@
+"""Configuration: which table, from which folder; several loaders at once; and the candidates that pipelines are built from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kedro.config import OmegaConfigLoader
+from omegaconf import OmegaConf
+
+from churn_pipeline import configuration
+from churn_pipeline.configuration import TableConfigLoader, configured_candidates, use_configuration
+from churn_pipeline.contract.errors import TableError
+
+CATALOG = {
+    "raw": "${table:source}", "truth": "${table:truth,null}", "contract": {"filepath": "${table:filepath}"},
+    "report": {"type": "json.JSONDataset", "filepath": "${project:}/data/${table:name}/report.json"},
+}
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+
+
+def table(folder: Path, name: str, said: str, **more: Any) -> None:
+    write(folder / "tables" / f"{name}.yml", {"source": {"type": "pandas.CSVDataset", "filepath": f"{said}.csv"}, **more})
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """Tables: everywhere in base, local and production; local in base and local; plain in base alone."""
+    conf = tmp_path / "conf"
+    write(conf / "base" / "parameters.yml", {"table": "plain", "candidates": {"one": {}, "two": {}}})
+    write(conf / "base" / "catalog.yml", CATALOG)
+    write(conf / "base" / "globals.yml", {})
+    for env, names in (("base", ("everywhere", "local", "plain")), ("local", ("everywhere", "local")), ("production", ("everywhere",))):
+        for name in names:
+            table(conf / env, name, f"{env}/{name}")
+    return conf
+
+
+def loader(conf: Path, env: str | None = None, **runtime: Any) -> TableConfigLoader:
+    return TableConfigLoader(str(conf), env=env, base_env="base", default_run_env="local", runtime_params=runtime)
+
+
+def source(conf: Path, env: str | None, name: str) -> str:
+    return str(loader(conf, env, table=name)["catalog"]["raw"]["filepath"])
+
+
+# ---- which table -----------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_looked_for_in_the_environment_then_locally_then_in_base(conf: Path) -> None:
+    assert source(conf, "production", "everywhere") == "production/everywhere.csv"
+    assert source(conf, "production", "local") == "local/local.csv"
+    assert source(conf, "production", "plain") == "base/plain.csv"
+    for env in (None, "local", "base"):
+        assert source(conf, env, "plain") == "base/plain.csv"
+    assert source(conf, None, "everywhere") == "local/everywhere.csv"
+    assert source(conf, "local", "local") == "local/local.csv"
+
+
+def test_the_base_environment_alone_still_finds_private_tables(conf: Path) -> None:
+    table(conf / "local", "mine", "local/mine")
+    assert source(conf, "base", "mine") == "local/mine.csv"
+
+
+def test_the_parameter_chooses_and_the_runtime_parameter_overrules_it(conf: Path) -> None:
+    assert loader(conf).table == "plain"
+    assert loader(conf, table="local").table == "local"
+    write(conf / "production" / "parameters.yml", {"table": "everywhere"})
+    assert loader(conf, "production").table == "everywhere"
+    assert loader(conf, "production", table="plain").table == "plain"
+
+
+def test_a_table_file_is_never_merged_with_another(conf: Path) -> None:
+    table(conf / "base", "local", "base", truth={"type": "x"})
+    catalog = loader(conf, table="local")["catalog"]
+    assert catalog["raw"] == {"type": "pandas.CSVDataset", "filepath": "local/local.csv"}
+    assert catalog["truth"] is None
+
+
+def test_name_file_and_project_are_known_to_the_catalog(conf: Path) -> None:
+    catalog = loader(conf, table="local")["catalog"]
+    assert catalog["contract"]["filepath"] == str(conf / "local" / "tables" / "local.yml")
+    assert catalog["report"]["filepath"] == f"{conf.parent}/data/local/report.json"
+
+
+def test_the_project_is_known_wherever_a_command_starts(conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert loader(Path("conf"))["catalog"]["report"]["filepath"] == f"{tmp_path}/data/plain/report.json"
+
+
+def test_an_unknown_table_lists_those_that_there_are(conf: Path) -> None:
+    table(conf / "local", "mine", "mine")
+    with pytest.raises(TableError) as caught:
+        _ = loader(conf, table="tleco").table_file
+    said = str(caught.value)
+    assert "There is no table 'tleco'" in said
+    assert "conf/local/tables/tleco.yml" in said
+    assert "choose one of everywhere, local, mine, plain" in said
+
+
+def test_a_table_file_of_no_content_is_empty(conf: Path) -> None:
+    write(conf / "local" / "tables" / "plain.yml", "# nothing yet\n")
+    with pytest.raises(Exception, match="The table file plain.yml") as caught:
+        _ = loader(conf)["catalog"]
+    assert "is empty: draft one" in str(caught.value)
+
+
+def test_environment_variables_are_read_in_catalogs_and_tables(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(conf / "base", "plain", "${oc.env:SOME_FOLDER,data}/x")
+    monkeypatch.delenv("SOME_FOLDER", raising=False)
+    assert source(conf, None, "plain") == "data/x.csv"
+    monkeypatch.setenv("SOME_FOLDER", "/else")
+    assert source(conf, None, "plain") == "/else/x.csv"
+
+
+# ---- several loaders -------------------------------------------------------------------------------------------------
+
+
+def test_two_loaders_answer_for_themselves(conf: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "conf"
+    write(other / "base" / "parameters.yml", {"table": "theirs"})
+    write(other / "base" / "catalog.yml", CATALOG)
+    table(other / "base", "theirs", "theirs")
+    mine, theirs, local = loader(conf), loader(other), loader(conf, table="local")
+    for _ in range(2):
+        assert mine["catalog"]["raw"]["filepath"] == "base/plain.csv"
+        assert theirs["catalog"]["raw"]["filepath"] == "theirs.csv"
+        assert theirs["catalog"]["report"]["filepath"] == f"{other.parent}/data/theirs/report.json"
+        assert local["catalog"]["raw"]["filepath"] == "local/local.csv"
+
+
+def test_kedros_own_loader_is_not_disturbed(conf: Path, tmp_path: Path) -> None:
+    _ = loader(conf)["catalog"]
+    write(tmp_path / "plain" / "base" / "catalog.yml", {"a": {"filepath": "x/${b}"}, "b": "y"})
+    plain = OmegaConfigLoader(str(tmp_path / "plain"), base_env="base", default_run_env="base")
+    assert plain["catalog"]["a"]["filepath"] == "x/y"
+
+
+def test_resolvers_are_of_the_process_and_the_last_reader_answers(conf: Path) -> None:
+    _ = loader(conf)["parameters"]
+    assert OmegaConf.to_container(OmegaConf.create({"name": "${table:name}"}), resolve=True) == {"name": "plain"}
+
+
+# ---- candidates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_context() -> Iterator[None]:
+    """No Kedro context has been created in this process, and none of this test's stays."""
+    before = list(configuration._in_use)
+    configuration._in_use.clear()
+    yield
+    configuration._in_use[:] = before
+
+
+@pytest.mark.usefixtures("no_context")
+def test_candidates_are_those_of_the_context_in_use(conf: Path) -> None:
+    use_configuration(loader(conf))
+    assert configured_candidates() == ["one", "two"]
+    write(conf / "production" / "parameters.yml", {"candidates": {"three": {}}})
+    use_configuration(loader(conf, "production"))
+    assert configured_candidates() == ["three"]
+
+
+@pytest.mark.usefixtures("no_context")
+def test_without_a_context_the_projects_configuration_is_read_for_the_environment(
+    conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(conf.parent / "pyproject.toml", '[tool.kedro]\npackage_name = "p"\nproject_name = "p"\nkedro_init_version = "1.7.0"\n')
+    monkeypatch.chdir(conf.parent)
+    monkeypatch.delenv("KEDRO_ENV", raising=False)
+    assert configured_candidates() == ["one", "two"]
+    write(conf / "production" / "parameters.yml", {"candidates": {"three": {}}})
+    monkeypatch.setenv("KEDRO_ENV", "production")
+    assert configured_candidates() == ["three"]
+
+
+@pytest.mark.usefixtures("no_context")
+def test_outside_any_project_this_projects_own_candidates_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KEDRO_ENV", raising=False)
+    assert "logistic" in configured_candidates()
+
+
+@pytest.mark.usefixtures("no_context")
+@pytest.mark.parametrize("candidates", [{}, None])
+def test_no_candidates_are_a_clear_error(conf: Path, candidates: object) -> None:
+    write(conf / "base" / "parameters.yml", {"table": "plain", "candidates": candidates})
+    use_configuration(loader(conf))
+    with pytest.raises(TableError, match="name at least one under `candidates:`"):
+        configured_candidates()

@@ -1,0 +1,45 @@
+"""The pipelines that Kedro lists, with and without a run under way."""
+
+import pytest
+from kedro.framework.startup import bootstrap_project
+
+from churn_pipeline import configuration
+from churn_pipeline.pipeline_registry import register_pipelines
+from tests.conftest import Project
+
+
+@pytest.fixture
+def pipelines(project: Project, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(configuration, "_in_use", [])
+    bootstrap_project(project.path)
+    return register_pipelines()
+
+
+def test_training_is_data_engineering_modelling_and_evaluation(pipelines) -> None:
+    parts = {node for name in ("data_engineering", "modelling", "evaluation") for node in pipelines[name].nodes}
+
+    assert set(pipelines["training"].nodes) == parts
+    assert set(pipelines["__default__"].nodes) == parts
+
+
+def test_each_candidate_has_its_namespace(pipelines) -> None:
+    namespaces = {node.namespace for node in pipelines["modelling"].nodes if node.namespace}
+
+    assert namespaces == {"logistic", "splines", "random_forest", "gradient_boosting"}
+
+
+def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:
+    readers = {
+        node.name for pipeline in pipelines.values() for node in pipeline.nodes
+        if {"truth", "simulated_truth", "reachable"} & set(node.inputs)
+    }
+
+    assert readers == {"find_reachable", "judge", "draw_plots"}
+    trained_from = pipelines["training"].to_outputs("chosen_model").all_inputs()
+    assert not {"truth", "simulated_truth", "reachable"} & trained_from
+
+
+def test_training_reads_only_the_table_and_parameters(pipelines) -> None:
+    free = {name for name in pipelines["training"].inputs() if not name.startswith("params:")}
+
+    assert free == {"raw_customers", "contract", "truth"}
