@@ -9,7 +9,7 @@ export BENTOML_DO_NOT_TRACK := True
 export UV_NO_PROGRESS := 1
 
 .PHONY: help setup train test lint format lock pages viz lab mlflow clean \
-  benchmark-folds benchmark-time benchmark-start benchmark-million
+  benchmark-folds benchmark-time benchmark-start benchmark-million readme
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ benchmark-start: $(READY) ## what our code adds to the start of a command
 
 benchmark-million: $(READY) ## a million customers: time and memory
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m benchmarks.million
+
+readme: $(READY) ## write the last summary and the measured figures into the README
+	@$(BIN)/python -m benchmarks.readme
 
 clean: ## everything that a run wrote; the environment stays
 	@git clean -fdX --exclude='!$(VENV)' --exclude='!conf/local' data mlruns .viz build src
