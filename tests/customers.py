@@ -26,7 +26,10 @@ def table_file(dated: bool = False, **changes: Any) -> dict[str, Any]:
         "churn": {"dtype": "str", "isin": ["No", "Yes"]},
     }
     roles: dict[str, Any] = {
-        "id": "customer", "target": {"column": "churn", "positive": "Yes"}, "value": "charge", "protected": ["age"],
+        "id": "customer",
+        "target": {"column": "churn", "positive": "Yes"},
+        "value": "charge",
+        "protected": ["age"],
     }
     if dated:
         columns = {"seen": {"dtype": "datetime64[ns]"}, **columns}

@@ -14,7 +14,9 @@ from churn_pipeline.configuration import TableConfigLoader, configured_candidate
 from churn_pipeline.contract.errors import TableError
 
 CATALOG = {
-    "raw": "${table:source}", "truth": "${table:truth,null}", "contract": {"filepath": "${table:filepath}"},
+    "raw": "${table:source}",
+    "truth": "${table:truth,null}",
+    "contract": {"filepath": "${table:filepath}"},
     "report": {"type": "json.JSONDataset", "filepath": "${project:}/data/${table:name}/report.json"},
 }
 
@@ -25,7 +27,9 @@ def write(path: Path, content: Any) -> None:
 
 
 def table(folder: Path, name: str, said: str, **more: Any) -> None:
-    write(folder / "tables" / f"{name}.yml", {"source": {"type": "pandas.CSVDataset", "filepath": f"{said}.csv"}, **more})
+    write(
+        folder / "tables" / f"{name}.yml", {"source": {"type": "pandas.CSVDataset", "filepath": f"{said}.csv"}, **more}
+    )
 
 
 @pytest.fixture
@@ -35,7 +39,11 @@ def conf(tmp_path: Path) -> Path:
     write(conf / "base" / "parameters.yml", {"table": "plain", "candidates": {"one": {}, "two": {}}})
     write(conf / "base" / "catalog.yml", CATALOG)
     write(conf / "base" / "globals.yml", {})
-    for env, names in (("base", ("everywhere", "local", "plain")), ("local", ("everywhere", "local")), ("production", ("everywhere",))):
+    for env, names in (
+        ("base", ("everywhere", "local", "plain")),
+        ("local", ("everywhere", "local")),
+        ("production", ("everywhere",)),
+    ):
         for name in names:
             table(conf / env, name, f"{env}/{name}")
     return conf
@@ -88,7 +96,9 @@ def test_name_file_and_project_are_known_to_the_catalog(conf: Path) -> None:
     assert catalog["report"]["filepath"] == f"{conf.parent}/data/local/report.json"
 
 
-def test_the_project_is_known_wherever_a_command_starts(conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_project_is_known_wherever_a_command_starts(
+    conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert loader(Path("conf"))["catalog"]["report"]["filepath"] == f"{tmp_path}/data/plain/report.json"
 
@@ -105,9 +115,8 @@ def test_an_unknown_table_lists_those_that_there_are(conf: Path) -> None:
 
 def test_a_table_file_of_no_content_is_empty(conf: Path) -> None:
     write(conf / "local" / "tables" / "plain.yml", "# nothing yet\n")
-    with pytest.raises(Exception, match="The table file plain.yml") as caught:
+    with pytest.raises(Exception, match=r"The table file plain\.yml:\n  - is empty: draft one"):
         _ = loader(conf)["catalog"]
-    assert "is empty: draft one" in str(caught.value)
 
 
 def test_environment_variables_are_read_in_catalogs_and_tables(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +135,7 @@ def test_two_loaders_answer_for_themselves(conf: Path, tmp_path: Path) -> None:
     write(other / "base" / "parameters.yml", {"table": "theirs"})
     write(other / "base" / "catalog.yml", CATALOG)
     table(other / "base", "theirs", "theirs")
+    (other / "local").mkdir()
     mine, theirs, local = loader(conf), loader(other), loader(conf, table="local")
     for _ in range(2):
         assert mine["catalog"]["raw"]["filepath"] == "base/plain.csv"
@@ -171,7 +181,10 @@ def test_candidates_are_those_of_the_context_in_use(conf: Path) -> None:
 def test_without_a_context_the_projects_configuration_is_read_for_the_environment(
     conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(conf.parent / "pyproject.toml", '[tool.kedro]\npackage_name = "p"\nproject_name = "p"\nkedro_init_version = "1.7.0"\n')
+    write(
+        conf.parent / "pyproject.toml",
+        '[tool.kedro]\npackage_name = "p"\nproject_name = "p"\nkedro_init_version = "1.7.0"\n',
+    )
     monkeypatch.chdir(conf.parent)
     monkeypatch.delenv("KEDRO_ENV", raising=False)
     assert configured_candidates() == ["one", "two"]
@@ -181,7 +194,9 @@ def test_without_a_context_the_projects_configuration_is_read_for_the_environmen
 
 
 @pytest.mark.usefixtures("no_context")
-def test_outside_any_project_this_projects_own_candidates_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_any_project_this_projects_own_candidates_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KEDRO_ENV", raising=False)
     assert "logistic" in configured_candidates()

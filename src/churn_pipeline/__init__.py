@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 
 __version__ = "0.1.0"
 
@@ -14,8 +15,14 @@ def prepare() -> None:
     """Quieten the stack; Kedro calls this before it loads its plugins.
 
     Python's warnings go to the log, without two that are upstream's, and nothing is sent to anyone: kedro-telemetry
-    reads ``.telemetry`` in the working directory only, and commands start in any folder of the project.
+    reads ``.telemetry`` in the working directory only, and commands start in any folder of the project. For the same
+    reason Kedro is told where the project's ``conf/logging.yml`` is.
     """
+    from kedro.utils import find_kedro_project  # the service imports this package too, and has no Kedro
+
+    project = find_kedro_project(Path.cwd())
+    if project and (project / "conf" / "logging.yml").is_file():
+        os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(project / "conf" / "logging.yml"))
     os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     # Threads that wait for each other sleep: spinning, they slow boosting twentyfold on cores that others use too.

@@ -14,7 +14,7 @@ from churn_pipeline.contract.errors import TableError
 
 
 class TableConfigLoader(OmegaConfigLoader):
-    """OmegaConfigLoader with three more resolvers.
+    """OmegaConfigLoader with four more resolvers.
 
     ``${table:key}``
         A key of the chosen table's file, such as its ``source``; ``${table:name}`` and
@@ -24,13 +24,15 @@ class TableConfigLoader(OmegaConfigLoader):
         any environment, and a file is never merged with another's.
     ``${project:}``
         The project's folder, so that paths do not depend on the folder a command starts from.
+    ``${package:}``
+        The folder of this package's code, wherever it is installed.
     ``${oc.env:NAME,default}``
         An environment variable; Kedro allows it for credentials only.
     """
 
     def __getitem__(self, key: str) -> Any:
         # Resolvers are global to the process: they must answer for the loader that is reading right now.
-        for name, resolver in (("table", self._from_table), ("project", self._project), ("oc.env", oc.env)):
+        for name, resolver in (("table", self._from_table), ("project", self._project), ("package", _package), ("oc.env", oc.env)):
             OmegaConf.clear_resolver(name)
             OmegaConf.register_resolver(name, resolver)
         return super().__getitem__(key)
@@ -66,10 +68,14 @@ class TableConfigLoader(OmegaConfigLoader):
         if key in ("name", "filepath"):
             return self.table if key == "name" else str(self.table_file)
         content = OmegaConf.load(self.table_file)
-        if not isinstance(content, DictConfig):
+        if not isinstance(content, DictConfig) or not content:
             raise TableError(f"The table file {self.table_file.name}", "is empty: draft one with `kedro table draft`")
         value = content.get(key, default)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _package() -> str:
+    return str(Path(__file__).parent)
 
 
 _in_use: list[AbstractConfigLoader] = []

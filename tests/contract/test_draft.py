@@ -10,13 +10,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kedro.io import AbstractDataset
+from tests.customers import raw_customers
 
 from churn_pipeline.contract.draft import draft, read_for_draft
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.quarantine import Held, hold
 from churn_pipeline.contract.schema import contract_from
 from churn_pipeline.contract.table import Contract
-from tests.customers import raw_customers
 
 SOURCE = {"type": "pandas.CSVDataset", "filepath": "customers.csv"}
 
@@ -39,8 +39,10 @@ def read_by_its_draft(path: Path) -> tuple[pd.DataFrame, Contract]:
 def customers(**columns: Any) -> pd.DataFrame:
     """Ten rows: an id, a number and who churned, with these columns beside or instead of them."""
     table = {
-        "id": [f"C{number}" for number in range(10)], "months": [str(number) for number in range(10)],
-        "churn": ["no", "yes"] * 5, **columns,
+        "id": [f"C{number}" for number in range(10)],
+        "months": [str(number) for number in range(10)],
+        "churn": ["no", "yes"] * 5,
+        **columns,
     }
     return pd.DataFrame(table, dtype=object)
 
@@ -54,13 +56,34 @@ CELLS: dict[str, st.SearchStrategy[str]] = {
     "numbers": st.integers(-(2**63), 2**63 - 1).map(str),
     "few numbers": st.integers(-1, 1).map(str),
     "decimals": finite.map(repr),
-    "dates": st.datetimes(pd.Timestamp("1800-01-01").to_pydatetime(), pd.Timestamp("2200-01-01").to_pydatetime()).map(str),
+    "dates": st.datetimes(pd.Timestamp("1800-01-01").to_pydatetime(), pd.Timestamp("2200-01-01").to_pydatetime()).map(
+        str
+    ),
     "true and false": st.sampled_from(["True", "False", "true"]),
     "padded numbers": st.sampled_from(["007", "7", "07", "12"]),
     "nothing": st.just(""),
 }
-names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12) | st.sampled_from(
-    ["customer id", "Churn ?", "größe", 'say "so"', "a: b", "- x", "No", "#", "1", "null", " lead", "gender", "day", "ID"]
+names = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12
+) | st.sampled_from(
+    [
+        "customer id",
+        "gender id",
+        "sex",
+        "Churn ?",
+        "größe",
+        'say "so"',
+        "a: b",
+        "- x",
+        "No",
+        "#",
+        "1",
+        "null",
+        " lead",
+        "gender",
+        "day",
+        "ID",
+    ]
 )
 
 
@@ -100,15 +123,17 @@ def test_a_table_keeps_its_own_draft(table: pd.DataFrame) -> None:
 def test_typed_tables_keep_their_draft_too(seed: int, with_id: bool) -> None:
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(5, 60))
-    table = pd.DataFrame({
-        "months": rng.integers(0, 100, rows),
-        "charge": rng.normal(size=rows) * 10.0 ** rng.integers(-6, 7),
-        "discount": np.where(rng.random(rows) < 0.5, np.nan, rng.random(rows)),
-        "paperless": rng.random(rows) < 0.5,
-        "region": pd.Categorical(rng.choice(["north", "south"], rows)),
-        "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, rows), unit="D"),
-        "left": np.arange(rows) % 2,
-    })
+    table = pd.DataFrame(
+        {
+            "months": rng.integers(0, 100, rows),
+            "charge": rng.normal(size=rows) * 10.0 ** rng.integers(-6, 7),
+            "discount": np.where(rng.random(rows) < 0.5, np.nan, rng.random(rows)),
+            "paperless": rng.random(rows) < 0.5,
+            "region": pd.Categorical(rng.choice(["north", "south"], rows)),
+            "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, rows), unit="D"),
+            "left": np.arange(rows) % 2,
+        }
+    )
     if with_id:
         table.insert(0, "customer_id", np.arange(rows) + 10**17)
     contract = drafted(table)
@@ -136,8 +161,14 @@ def test_bounds_hold_all_that_was_seen_with_room(numbers: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("levels", "positive"),
-    [(["No", "Yes"], "Yes"), (["0", "1"], 1), (["False", "True"], True), (["Existing Customer", "Attrited Customer"], "Attrited Customer"),
-     (["n", "y"], "y"), (["stayed", "churned"], "churned")],
+    [
+        (["No", "Yes"], "Yes"),
+        (["0", "1"], 1),
+        (["False", "True"], True),
+        (["Existing Customer", "Attrited Customer"], "Attrited Customer"),
+        (["n", "y"], "y"),
+        (["stayed", "churned"], "churned"),
+    ],
 )
 def test_the_target_and_what_means_churn_are_guessed(levels: list[str], positive: object) -> None:
     contract = drafted(customers(churn=levels * 5))
@@ -181,7 +212,9 @@ def test_without_an_id_rows_are_known_by_their_features() -> None:
 
 
 def test_protected_columns_are_guessed_and_kept_from_the_model() -> None:
-    contract = drafted(customers(gender=["f", "m"] * 5, Age=["20", "30"] * 5, SeniorCitizen=["0", "1"] * 5, Usage=["1", "2"] * 5))
+    contract = drafted(
+        customers(gender=["f", "m"] * 5, Age=["20", "30"] * 5, SeniorCitizen=["0", "1"] * 5, Usage=["1", "2"] * 5)
+    )
     assert set(contract.roles.protected) == {"gender", "Age", "SeniorCitizen"}
     assert not set(contract.roles.protected) & set(contract.features)
     assert "Usage" in contract.features
@@ -264,7 +297,7 @@ def test_encodings_are_found(tmp_path: Path, encoding: str) -> None:
     customers(größe=["groß", "klein"] * 5).to_csv(path, index=False, encoding=encoding)
     table, contract = read_by_its_draft(path)
     assert contract.columns["größe"].isin == ("groß", "klein")
-    assert list(table)[0] == "id"
+    assert next(iter(table)) == "id"
     assert hold(table, contract).quarantine.empty
 
 
@@ -285,7 +318,11 @@ def test_parquet_keeps_its_types(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"customers{suffix}"
     pd.DataFrame({"id": range(10), "charge": np.linspace(0, 1, 10), "churn": [True, False] * 5}).to_parquet(path)
     table, contract = read_by_its_draft(path)
-    assert {name: column.dtype for name, column in contract.columns.items()} == {"id": "int64", "charge": "float64", "churn": "bool"}
+    assert {name: column.dtype for name, column in contract.columns.items()} == {
+        "id": "int64",
+        "charge": "float64",
+        "churn": "bool",
+    }
     assert hold(table, contract).quarantine.empty
 
 
@@ -309,7 +346,7 @@ def test_what_is_no_table_is_a_clear_error(tmp_path: Path, content: bytes, words
 def test_a_parquet_file_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "customers.parquet"
     path.write_bytes(b"PAR1 but no more")
-    with pytest.raises(TableError, match="customers.parquet"):
+    with pytest.raises(TableError, match=r"customers\.parquet"):
         read_for_draft(path)
 
 

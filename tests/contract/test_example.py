@@ -3,13 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import ROOT
+from tests.customers import make_contract, table_file
 
 from churn_pipeline.contract.cells import final_dtype
 from churn_pipeline.contract.example import example_customers, example_value
 from churn_pipeline.contract.schema import read_contract, schema
 from churn_pipeline.contract.table import Column, Contract
-from tests.conftest import ROOT
-from tests.customers import make_contract, table_file
 
 numbers = st.integers(-1000, 1000)
 
@@ -37,7 +37,12 @@ def test_as_many_examples_as_asked_for() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(numbers, st.integers(2, 500), st.sampled_from(["in_range", "between", "above", "below", "from", "to"]), st.booleans())
+@given(
+    numbers,
+    st.integers(2, 500),
+    st.sampled_from(["in_range", "between", "above", "below", "from", "to"]),
+    st.booleans(),
+)
 def test_an_example_keeps_its_bounds(low: int, width: int, kind: str, whole: bool) -> None:
     high = low + width
     checks: dict[str, object] = {

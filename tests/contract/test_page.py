@@ -1,8 +1,9 @@
 """A table's page: everything a person asks of a table, in Markdown that holds together."""
 
+from tests.customers import make_contract, table_file
+
 from churn_pipeline.contract.page import contract_page
 from churn_pipeline.contract.table import Contract
-from tests.customers import make_contract, table_file
 
 
 def rows(page: str) -> dict[str, list[str]]:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandera.errors import SchemaError, SchemaErrors
+from tests.customers import make_contract, raw_customers, table_file
 
 from churn_pipeline.contract.quarantine import Held, hold
 from churn_pipeline.contract.schema import schema
 from churn_pipeline.contract.table import Contract
-from tests.customers import make_contract, raw_customers, table_file
 
 property_test = settings(max_examples=30, deadline=None)
 CONTRACT, DATED = make_contract(), make_contract(dated=True)
@@ -74,7 +74,9 @@ def assert_nothing_lost(raw: pd.DataFrame, held: Held) -> None:
     assert held.customers["customer"].tolist() == raw["customer"].iloc[kept].tolist()
 
 
-faults_by_row = st.dictionaries(st.integers(0, 24), st.lists(st.sampled_from(FAULTS), min_size=1, max_size=3), max_size=8)
+faults_by_row = st.dictionaries(
+    st.integers(0, 24), st.lists(st.sampled_from(FAULTS), min_size=1, max_size=3), max_size=8
+)
 
 
 @property_test
@@ -106,7 +108,8 @@ def test_one_fault_quarantines_one_row_for_that_reason(fault: Fault) -> None:
     assert held.quarantine["row"].tolist() == [4]
     assert f"{fault.column}: {fault.reason}" in held.quarantine["reasons"][0]
     assert [(finding.column, finding.count, finding.rows) for finding in held.findings] in (
-        [(fault.column, 1, (4,))], [(fault.column, 1, (4,))] * 2,
+        [(fault.column, 1, (4,))],
+        [(fault.column, 1, (4,))] * 2,
     )
 
 
@@ -125,7 +128,9 @@ def test_the_raw_index_does_not_matter(faults: dict[int, list[Fault]], kind: str
 @given(faults_by_row)
 def test_findings_never_hold_a_cells_value(faults: dict[int, list[Fault]]) -> None:
     raw = break_cells(raw_customers(25), faults)
-    raw = raw.replace({"atlantis": "SECRET", "Maybe": "SECRET", "about 40": "SECRET", "aa": "SECRET", "perhaps": "SECRET"})
+    raw = raw.replace(
+        {"atlantis": "SECRET", "Maybe": "SECRET", "about 40": "SECRET", "aa": "SECRET", "perhaps": "SECRET"}
+    )
     raw.loc[len(raw)] = raw.loc[0].to_numpy()  # a duplicated id too
     held = hold(raw, CONTRACT)
     said = " ".join(map(str, held.findings)) + " ".join(held.quarantine["reasons"])
@@ -213,8 +218,11 @@ def test_a_unique_column_may_miss_several_cells_where_it_may_miss_any() -> None:
 def test_what_a_level_is_does_not_depend_on_what_held_it() -> None:
     raw = raw_customers(8)
     typed = raw.assign(
-        age=raw["age"].astype("int64"), charge=raw["charge"].astype("float64"), lines=raw["lines"].astype("float64"),
-        region=raw["region"].astype("category"), plan=raw["plan"].astype("string"),
+        age=raw["age"].astype("int64"),
+        charge=raw["charge"].astype("float64"),
+        lines=raw["lines"].astype("float64"),
+        region=raw["region"].astype("category"),
+        plan=raw["plan"].astype("string"),
         paperless=raw["paperless"].isin(["true", "yes"]),
     )
     pd.testing.assert_frame_equal(hold(typed, CONTRACT).customers, hold(raw, CONTRACT).customers)

@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from tests.conftest import ROOT
+from tests.customers import make_contract, raw_customers, table_file
 
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.schema import Customers, RawTable, broken_checks, read_contract, schema
-from tests.conftest import ROOT
-from tests.customers import make_contract, raw_customers, table_file
 
 
 def write(folder: Path, content: object) -> str:
@@ -89,7 +89,9 @@ def test_missing_last_cells_elsewhere_are_no_truncation(filepath: str, tmp_path:
     raw.iloc[2, -4:] = None
     RawTable(filepath).validate(raw)
     content = table_file()
-    content["columns"] = {name: content["columns"][name] for name in sorted(content["columns"], key=lambda name: name == "calls")}
+    content["columns"] = {
+        name: content["columns"][name] for name in sorted(content["columns"], key=lambda name: name == "calls")
+    }
     last_may_be_missing = raw_customers(5)[list(content["columns"])]
     last_may_be_missing.iloc[-1, -1:] = None
     RawTable(write(tmp_path, content)).validate(last_may_be_missing)
@@ -121,14 +123,18 @@ def test_customers_that_break_it_are_described_without_a_value(filepath: str) ->
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("change", [
-    lambda customers: customers.assign(note="n"),
-    lambda customers: customers.drop(columns="plan"),
-    lambda customers: customers[customers.columns[::-1]],
-    lambda customers: customers.assign(age=customers["age"].astype("float64")),
-    lambda customers: customers.assign(age=customers["age"].astype("object").where(customers.index != 1, "SECRET")),
-    lambda customers: customers.assign(charge=customers["charge"].where(customers.index != 1)),
-], ids=["a column more", "a column less", "another order", "another type", "text among numbers", "missing"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda customers: customers.assign(note="n"),
+        lambda customers: customers.drop(columns="plan"),
+        lambda customers: customers[customers.columns[::-1]],
+        lambda customers: customers.assign(age=customers["age"].astype("float64")),
+        lambda customers: customers.assign(age=customers["age"].astype("object").where(customers.index != 1, "SECRET")),
+        lambda customers: customers.assign(charge=customers["charge"].where(customers.index != 1)),
+    ],
+    ids=["a column more", "a column less", "another order", "another type", "text among numbers", "missing"],
+)
 def test_customers_are_guarded_strictly(filepath: str, change: object) -> None:
     customers = hold(raw_customers(20), make_contract()).customers
     with pytest.raises(TableError) as caught:

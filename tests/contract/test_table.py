@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.customers import make_contract, table_file
 
 from churn_pipeline.contract.errors import Finding, TableError
 from churn_pipeline.contract.table import Column, Contract
-from tests.customers import make_contract, table_file
 
 property_test = settings(max_examples=40, deadline=None)
 
@@ -61,7 +61,9 @@ def test_ignored_and_date_columns_are_no_features() -> None:
 @given(st.sets(st.sampled_from(["region", "months", "charge", "calls", "plan", "lines"])), st.data())
 def test_every_column_is_a_feature_or_has_another_role(protected: set[str], data: st.DataObject) -> None:
     inputs = data.draw(st.sets(st.sampled_from(sorted(protected)))) if protected else set()
-    contract = changed(lambda content: content["roles"].update(protected=sorted(protected), protected_features=sorted(inputs)))
+    contract = changed(
+        lambda content: content["roles"].update(protected=sorted(protected), protected_features=sorted(inputs))
+    )
     outside = {"customer", "churn"} | (protected - inputs)
     assert set(contract.features) == set(contract.columns) - outside
     assert set(contract.numeric) | set(contract.categorical) == set(contract.features)
@@ -90,18 +92,22 @@ def test_the_digest_does_not_depend_on_layout_nor_on_the_tables_name() -> None:
     assert parse(content).digest() == parse(reordered(content)).digest() == parse(content, "other").digest()
 
 
-@pytest.mark.parametrize("change", [
-    lambda content: content["columns"]["age"]["in_range"].update(max_value=100),
-    lambda content: content["columns"]["region"]["isin"].append("west"),
-    lambda content: content["columns"]["calls"].update(nullable=False),
-    lambda content: content["columns"]["total"].update(default=1),
-    lambda content: content["columns"]["months"].update(dtype="float64"),
-    lambda content: content["roles"]["target"].update(positive="No"),
-    lambda content: content["roles"].update(protected=[]),
-    lambda content: content["label"].update(horizon_days=30),
-    lambda content: content.update(columns=dict(reversed(content["columns"].items()))),
-    lambda content: content["columns"].pop("calls"),
-], ids=["bound", "level", "nullable", "default", "type", "positive", "protected", "horizon", "column order", "column"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["columns"]["age"]["in_range"].update(max_value=100),
+        lambda content: content["columns"]["region"]["isin"].append("west"),
+        lambda content: content["columns"]["calls"].update(nullable=False),
+        lambda content: content["columns"]["total"].update(default=1),
+        lambda content: content["columns"]["months"].update(dtype="float64"),
+        lambda content: content["roles"]["target"].update(positive="No"),
+        lambda content: content["roles"].update(protected=[]),
+        lambda content: content["label"].update(horizon_days=30),
+        lambda content: content.update(columns=dict(reversed(content["columns"].items()))),
+        lambda content: content["columns"].pop("calls"),
+    ],
+    ids=["bound", "level", "nullable", "default", "type", "positive", "protected", "horizon", "column order", "column"],
+)
 def test_the_digest_changes_with_the_meaning(change: Callable[[dict[str, Any]], object]) -> None:
     assert changed(change).digest() != make_contract().digest()
 
@@ -109,7 +115,8 @@ def test_the_digest_changes_with_the_meaning(change: Callable[[dict[str, Any]], 
 def test_the_digest_is_the_same_on_every_machine() -> None:
     content = {
         "columns": {"x": {"dtype": "float64"}, "y": {"dtype": "int64", "isin": [0, 1]}},
-        "roles": {"target": {"column": "y", "positive": 1}}, "label": {"meaning": "m"},
+        "roles": {"target": {"column": "y", "positive": 1}},
+        "label": {"meaning": "m"},
     }
     assert parse(content).digest() == "278ec84ed0787572747ddb89ebfc051ad1f73263f5c3c4f02f9afe14bd3fdd9b"
 
@@ -122,34 +129,78 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an unknown type": (lambda content: content["columns"]["age"].update(dtype="int"), "columns.age.dtype"),
     "no label": (lambda content: content.pop("label"), "label: Field required"),
     "no target": (lambda content: content["roles"].pop("target"), "roles.target: Field required"),
-    "unquoted levels": (lambda content: content["columns"]["churn"].update(isin=[False, True]), "put such levels in quotes"),
+    "unquoted levels": (
+        lambda content: content["columns"]["churn"].update(isin=[False, True]),
+        "put such levels in quotes",
+    ),
     "an unquoted positive": (lambda content: content["roles"]["target"].update(positive=True), "need quotes in YAML"),
-    "a positive of another type": (lambda content: content["roles"]["target"].update(positive=1), "must be of its type, str"),
-    "a positive that is no level": (lambda content: content["roles"]["target"].update(positive="yes"), "none of its levels"),
-    "a role of an absent column": (lambda content: content["roles"].update(id="nobody"), "the column 'nobody', which is not in"),
-    "two roles": (lambda content: content["roles"].update(protected=["customer"]), "the column 'customer' has two roles"),
-    "a nullable target": (lambda content: content["columns"]["churn"].update(nullable=True), "target may not be nullable"),
+    "a positive of another type": (
+        lambda content: content["roles"]["target"].update(positive=1),
+        "must be of its type, str",
+    ),
+    "a positive that is no level": (
+        lambda content: content["roles"]["target"].update(positive="yes"),
+        "none of its levels",
+    ),
+    "a role of an absent column": (
+        lambda content: content["roles"].update(id="nobody"),
+        "the column 'nobody', which is not in",
+    ),
+    "two roles": (
+        lambda content: content["roles"].update(protected=["customer"]),
+        "the column 'customer' has two roles",
+    ),
+    "a nullable target": (
+        lambda content: content["columns"]["churn"].update(nullable=True),
+        "target may not be nullable",
+    ),
     "a nullable id": (lambda content: content["columns"]["customer"].update(nullable=True), "id may not be nullable"),
-    "a target of floats": (lambda content: content["roles"].update(target={"column": "charge", "positive": 1}),
-                           "the target must be str, int64 or bool, and is float64"),
+    "a target of floats": (
+        lambda content: content["roles"].update(target={"column": "charge", "positive": 1}),
+        "the target must be str, int64 or bool, and is float64",
+    ),
     "a date that is none": (lambda content: content["roles"].update(date="plan"), "type must be datetime64[ns]"),
-    "a value that is no number": (lambda content: content["roles"].update(value="plan"), "value column must be a number"),
-    "a date without a role": (lambda content: content["columns"].update(day={"dtype": "datetime64[ns]"}),
-                              "'day' is a date without a role"),
-    "a feature protected nowhere": (lambda content: content["roles"].update(protected_features=["plan"]),
-                                    "'plan' is in protected_features but not in protected"),
-    "bounds on text": (lambda content: content["columns"]["plan"].update(greater_than=1), "greater_than does not fit the type str"),
-    "a pattern on numbers": (lambda content: content["columns"]["age"].update(str_matches="a"), "str_matches does not fit"),
-    "levels of another type": (lambda content: content["columns"]["lines"].update(isin=["1", "2"]), "of the column's own type"),
+    "a value that is no number": (
+        lambda content: content["roles"].update(value="plan"),
+        "value column must be a number",
+    ),
+    "a date without a role": (
+        lambda content: content["columns"].update(day={"dtype": "datetime64[ns]"}),
+        "'day' is a date without a role",
+    ),
+    "a feature protected nowhere": (
+        lambda content: content["roles"].update(protected_features=["plan"]),
+        "'plan' is in protected_features but not in protected",
+    ),
+    "bounds on text": (
+        lambda content: content["columns"]["plan"].update(greater_than=1),
+        "greater_than does not fit the type str",
+    ),
+    "a pattern on numbers": (
+        lambda content: content["columns"]["age"].update(str_matches="a"),
+        "str_matches does not fit",
+    ),
+    "levels of another type": (
+        lambda content: content["columns"]["lines"].update(isin=["1", "2"]),
+        "of the column's own type",
+    ),
     "no levels": (lambda content: content["columns"]["lines"].update(isin=[]), "at least one level"),
     "a level twice": (lambda content: content["columns"]["lines"].update(isin=[1, 1]), "each once"),
-    "an empty level": (lambda content: content["columns"]["region"].update(isin=["", "north"]), "an empty cell is a missing one"),
-    "bounds the wrong way round": (lambda content: content["columns"]["age"].update(in_range={"min_value": 9, "max_value": 1}),
-                                   "columns.age.in_range"),
+    "an empty level": (
+        lambda content: content["columns"]["region"].update(isin=["", "north"]),
+        "an empty cell is a missing one",
+    ),
+    "bounds the wrong way round": (
+        lambda content: content["columns"]["age"].update(in_range={"min_value": 9, "max_value": 1}),
+        "columns.age.in_range",
+    ),
     "no length": (lambda content: content["columns"]["plan"].update(str_length={}), "columns.plan.str_length"),
     "no regular expression": (lambda content: content["columns"]["plan"].update(str_matches="[A-"), "columns.plan"),
     "a default of another type": (lambda content: content["columns"]["total"].update(default="none"), "columns.total"),
-    "a default that is no level": (lambda content: content["columns"]["region"].update(default="west"), "columns.region"),
+    "a default that is no level": (
+        lambda content: content["columns"]["region"].update(default="west"),
+        "columns.region",
+    ),
 }
 
 
@@ -185,7 +236,11 @@ def test_all_mistakes_are_said_at_once() -> None:
 
 
 def test_a_contract_without_features_is_a_mistake() -> None:
-    content = {"columns": {"y": {"dtype": "bool"}}, "roles": {"target": {"column": "y", "positive": True}}, "label": {"meaning": "m"}}
+    content = {
+        "columns": {"y": {"dtype": "bool"}},
+        "roles": {"target": {"column": "y", "positive": True}},
+        "label": {"meaning": "m"},
+    }
     assert "no column is left to be a feature" in mistakes(content)
 
 

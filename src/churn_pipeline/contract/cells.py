@@ -75,8 +75,15 @@ def _floats(cells: pd.Series) -> pd.Series:
         numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
         readable = numbers.notna()
         # Python's own reading of a decimal is exact to the last bit, to_numeric's is not always
-        numbers[readable] = cells[readable].str.strip().map(float)
+        numbers[readable] = cells[readable].map(_exact_float).astype("float64")
     return numbers.where(np.isfinite(numbers))
+
+
+def _exact_float(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:  # to_numeric takes a zero byte for the end of the text
+        return np.nan
 
 
 def _integers(cells: pd.Series) -> pd.Series:
@@ -114,16 +121,16 @@ def _dates(cells: pd.Series) -> pd.Series:
         dates = pd.to_datetime(cells, utc=True)
         dates = dates.where(dates.dt.year.between(pd.Timestamp.min.year + 1, pd.Timestamp.max.year - 1))
     else:
-        text = cells.str.strip()
-        text = text.where(text.str.match(r"\d", na=False), None)  # pandas reads 'now' and 'today' as dates
+        text = cells.astype(object).str.strip()
+        text = text.where(text.str.match(r"\d", na=False))  # pandas reads 'now' and 'today' as dates
         # apart: pandas gives a date without a zone the zone of the row above it
         zoned = text.str.contains(ZONE, na=False)
-        parts = [
-            pd.to_datetime(text.where(part, None), errors="coerce", format="ISO8601", utc=True)
-            for part in (zoned, ~zoned)
-        ]
-        dates = parts[0].fillna(parts[1])
+        dates = _iso_dates(text.where(zoned)).fillna(_iso_dates(text.where(~zoned)))
     return dates.dt.tz_localize(None).astype("datetime64[ns]")
+
+
+def _iso_dates(text: pd.Series) -> pd.Series:
+    return pd.to_datetime(text, errors="coerce", format="ISO8601", utc=True)
 
 
 def final_dtype(column: Column) -> str:

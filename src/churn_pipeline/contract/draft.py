@@ -128,9 +128,10 @@ def draft(table: pd.DataFrame, source: dict[str, Any]) -> str:
         returning, identity, date = [identity], None, None
     else:
         returning = []
-    protected = [name for name in columns if PROTECTED_NAME.search(name) and name not in (target, identity)]
-    ignored = returning + [name for name in dates if name != date]
-    ignored += [name for name, seen in columns.items() if _is_free_text(seen) and name not in (target, identity, *returning)]
+    named = (target, identity, date, *returning)
+    protected = [name for name in columns if PROTECTED_NAME.search(name) and name not in named]
+    unfit = [name for name, seen in columns.items() if name in dates or _is_free_text(seen)]
+    ignored = returning + [name for name in unfit if name not in (*named, *protected)]
     columns[target].column = columns[target].column.model_copy(update={"nullable": False})
     lines = [
         "# Drafted from the table: read it, correct it, and describe the columns. Guesses are marked.",

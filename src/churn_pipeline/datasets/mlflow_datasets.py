@@ -76,6 +76,8 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         The alias that a save moves, and that a load follows.
     pip_requirements
         What the model needs to be loaded; given, so that MLflow does not start a process to guess it.
+    code_path
+        The package that the model's own steps are in, kept with the model, so that it loads where it is not installed.
 
     Examples
     --------
@@ -84,9 +86,15 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
     """
 
     def __init__(
-        self, name: str, alias: str, pip_requirements: str | None = None, metadata: dict[str, Any] | None = None
+        self,
+        name: str,
+        alias: str,
+        pip_requirements: str | None = None,
+        code_path: str | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._name, self._alias, self._pip_requirements = name, alias, pip_requirements
+        self._name, self._alias = name, alias
+        self._pip_requirements, self._code_path = pip_requirements, code_path
         self._logging_activated = True
         self.metadata = metadata
 
@@ -102,6 +110,7 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
             signature=data.signature,
             input_example=data.example,
             pip_requirements=self._pip_requirements,
+            code_paths=[self._code_path] if self._code_path else None,
             pyfunc_predict_fn="predict_proba",
             registered_model_name=self._name,
         )

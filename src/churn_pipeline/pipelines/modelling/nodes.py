@@ -51,10 +51,12 @@ def search(
         The candidate with the hyperparameters to fit.
     """
     models = [build_candidate(candidate, contract.numeric, contract.categorical, seed) for _ in folds]
-    parts = Parallel(n_jobs=-1, prefer="threads")(
-        delayed(_validate)(model, features, label["churned"], folds[name])
-        for model, name in zip(models, folds, strict=True)
-    )
+    # BLAS' limit belongs to the whole process: it is set here once, and not by each fold for itself.
+    with threadpool_limits(limits=1, user_api="blas"):
+        parts = Parallel(n_jobs=-1, prefer="threads")(
+            delayed(_validate)(model, features, label["churned"], folds[name])
+            for model, name in zip(models, folds, strict=True)
+        )
     return pd.concat(parts, ignore_index=True), candidate
 
 

@@ -1,0 +1,167 @@
+"""What is written to MLflow and read from it, against a store of the test's own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from kedro.io import DatasetError
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import FunctionTransformer
+from tests.customers import make_contract, raw_customers
+
+from churn_pipeline.datasets import MlflowTagsDataset, RegisteredModelDataset
+from churn_pipeline.datasets.mlflow_datasets import ModelRecord
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.pipelines.evaluation.nodes import record_model
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A SQLite store and a folder of artifacts; one for this file, as a new one takes seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_registry_uri(f"sqlite:///{folder}/mlflow.db")
+    mlflow.set_experiment(
+        experiment_id=mlflow.create_experiment("tests", artifact_location=f"file://{folder}/artifacts")
+    )
+    yield folder
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
+
+
+def fitted(seed: int = 0) -> tuple[Any, pd.DataFrame]:
+    """A fitted candidate and rows for it."""
+    from churn_pipeline.contract.cells import model_inputs
+    from churn_pipeline.contract.quarantine import hold
+
+    contract = make_contract()
+    features = model_inputs(hold(raw_customers(60, seed), contract).customers, contract)
+    candidate = Candidate.model_validate({"class": "sklearn.linear_model.LogisticRegression", "numeric": "scaled"})
+    model = build_candidate(candidate, contract.numeric, contract.categorical, seed)
+    return model.fit(features, np.arange(60) % 2), features
+
+
+def record(model: Any, **metadata: str) -> ModelRecord:
+    made = record_model(model, make_contract(), {"digests": {}}, {})
+    return ModelRecord(made.model, made.example, made.signature, metadata)
+
+
+def registered(name: str, alias: str = "challenger") -> RegisteredModelDataset:
+    return RegisteredModelDataset(name=name, alias=alias, pip_requirements="requirements/model.txt")
+
+
+# ---- tags ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("store")
+def test_tags_come_back_without_their_prefix() -> None:
+    tags = MlflowTagsDataset(prefix="digest")
+    with mlflow.start_run() as run:
+        tags.save({"data": "3f2a", "rows": 5})  # type: ignore[dict-item]
+        MlflowTagsDataset(prefix="other").save({"data": "else"})
+        MlflowTagsDataset().save({"plain": "yes"})
+        assert tags.load() == {"data": "3f2a", "rows": "5"}
+        assert MlflowTagsDataset().load()["plain"] == "yes"
+    written = mlflow.get_run(run.info.run_id).data.tags
+    assert written["digest.data"] == "3f2a"
+    assert written["other.data"] == "else"
+
+
+@pytest.mark.usefixtures("store")
+def test_without_a_run_no_tags_are_written_and_none_can_be_read() -> None:
+    runs = len(mlflow.search_runs())
+    MlflowTagsDataset(prefix="digest").save({"data": "3f2a"})
+    assert mlflow.active_run() is None
+    assert len(mlflow.search_runs()) == runs
+    with pytest.raises(DatasetError, match="no active MLflow run"):
+        MlflowTagsDataset(prefix="digest").load()
+
+
+@pytest.mark.usefixtures("store")
+def test_with_logging_switched_off_nothing_is_written() -> None:
+    tags, model = MlflowTagsDataset(prefix="digest"), registered("off")
+    tags._logging_activated = model._logging_activated = False  # as kedro-mlflow does
+    with mlflow.start_run() as run:
+        tags.save({"data": "3f2a"})
+        model.save(record(LogisticRegression()))
+    assert "digest.data" not in mlflow.get_run(run.info.run_id).data.tags
+    assert not mlflow.MlflowClient().search_registered_models("name = 'off'")
+
+
+# ---- registered models -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("store")
+def test_a_model_is_registered_and_the_alias_moves_to_the_newest() -> None:
+    client, dataset = mlflow.MlflowClient(), registered("moves")
+    one, features = fitted(1)
+    other, _ = fitted(2)
+    for number, model in enumerate((one, other), start=1):
+        with mlflow.start_run() as run:
+            dataset.save(record(model, table="customers", model_digest=f"d{number}"))
+        version = client.get_model_version_by_alias("moves", "challenger")
+        assert int(version.version) == number
+        assert version.run_id == run.info.run_id
+        assert version.tags == {"table": "customers", "model_digest": f"d{number}"}
+        assert (dataset.load().predict_proba(features) == model.predict_proba(features)).all()
+    client.set_registered_model_alias("moves", "champion", "1")
+    assert (registered("moves", "champion").load().predict_proba(features) == one.predict_proba(features)).all()
+
+
+@pytest.mark.usefixtures("store")
+def test_what_is_registered_predicts_probabilities_by_its_signature(store: Path) -> None:
+    model, features = fitted()
+    with mlflow.start_run():
+        registered("served").save(record(model))
+    loaded = mlflow.pyfunc.load_model("models:/served@challenger")
+    assert loaded.metadata.signature.inputs.input_names() == list(features)
+    np.testing.assert_array_equal(loaded.predict(features), model.predict_proba(features))
+
+
+@pytest.mark.usefixtures("store")
+def test_without_a_run_no_model_is_registered() -> None:
+    registered("nowhere").save(record(LogisticRegression()))
+    assert not mlflow.MlflowClient().search_registered_models("name = 'nowhere'")
+
+
+@pytest.mark.usefixtures("store")
+def test_what_the_model_file_trusts_is_not_trusted_here() -> None:
+    """MLflow loads what the model's own file lists as trusted; we do not."""
+    model = FunctionTransformer(raw_customers)
+    with mlflow.start_run():
+        mlflow.sklearn.log_model(
+            model,
+            name="model",
+            serialization_format="skops",
+            skops_trusted_types=["tests.customers.raw_customers"],
+            pip_requirements=["scikit-learn"],
+            registered_model_name="hostile",
+            signature=record(model).signature,
+        )
+    mlflow.MlflowClient().set_registered_model_alias("hostile", "challenger", "1")
+    with pytest.raises(DatasetError, match=r"not trusted: tests\.customers\.raw_customers"):
+        registered("hostile").load()
+
+
+@pytest.mark.usefixtures("store")
+def test_no_pickle_is_written(store: Path) -> None:
+    model, _ = fitted()
+    with mlflow.start_run():
+        registered("files").save(record(model))
+    folder = Path(mlflow.artifacts.download_artifacts("models:/files@challenger"))
+    files = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert "model.skops" in files
+    assert not {name for name in files if name.endswith((".pkl", ".pickle", ".joblib"))}
+    assert set(skops.io.get_untrusted_types(file=folder / "model.skops")) <= set(_trusted())
+
+
+def _trusted() -> tuple[str, ...]:
+    from churn_pipeline.modelling.candidates import TRUSTED_TYPES
+
+    return TRUSTED_TYPES

@@ -1,0 +1,203 @@
+"""Nodes of data engineering: the run goes on with good rows, or stops with everything that is wrong."""
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.customers import make_contract, raw_customers
+
+from churn_pipeline.contract.errors import TableError
+from churn_pipeline.pipelines.data_engineering.nodes import (
+    LeakSettings,
+    QuarantineSettings,
+    accept_customers,
+    features_and_label,
+    find_leaks,
+    hold_to_contract,
+    make_folds,
+    report_data,
+    split_customers,
+)
+from churn_pipeline.pipelines.data_engineering.splitting import FOLD_VALIDATE, SplitSettings
+
+CONTRACT = make_contract()
+SPLIT = SplitSettings(holdout_share=0.3, holdout_latest=0.4, folds=3)
+LEAKS = LeakSettings(max_auc=0.9, bins=10)
+
+
+def held(raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    return hold_to_contract(raw, CONTRACT)
+
+
+def faulty(rows: int, faults: int) -> pd.DataFrame:
+    raw = raw_customers(rows)
+    raw.loc[: faults - 1, "region"] = "SECRET"
+    return raw
+
+
+# ---- contract --------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_counts_rows_and_names_no_value() -> None:
+    customers, quarantine, report = held(faulty(50, 3).assign(note="n"))
+    assert report["rows"] == {"in": 50, "kept": 47, "quarantined": 3}
+    assert (len(customers), len(quarantine)) == (47, 3)
+    assert report["columns_not_in_contract"] == ["note"]
+    assert report["table"] == "customers"
+    assert report["findings"][0]["column"] == "region"
+    assert "SECRET" not in json.dumps(report)
+    assert report["digests"]["contract"] == CONTRACT.digest()
+
+
+def test_the_data_digest_follows_the_raw_cells() -> None:
+    digests = [held(raw)[2]["digests"]["data"] for raw in (raw_customers(20), raw_customers(20), faulty(20, 1))]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_few_bad_rows_let_the_run_go_on_with_a_warning_each(caplog: pytest.LogCaptureFixture) -> None:
+    customers, _, report = held(faulty(200, 2))
+    with caplog.at_level(logging.INFO):
+        accepted = accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
+    pd.testing.assert_frame_equal(accepted, customers)
+    assert "Rows in 200 = kept 198 + quarantined 2" in caplog.text
+    assert "Quarantined: column 'region': isin" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+def test_too_many_bad_rows_stop_the_run_with_every_finding() -> None:
+    raw = faulty(200, 3)
+    raw.loc[1, "age"] = "x"
+    customers, _, report = held(raw)
+    with pytest.raises(TableError) as caught:
+        accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
+    said = str(caught.value)
+    assert "3 of 200 rows break the contract, more than 1.0%" in said
+    assert "column 'region': isin" in said
+    assert "column 'age': is not int64" in said
+    assert "SECRET" not in said
+
+
+def test_no_bad_row_at_all_may_be_demanded() -> None:
+    customers, _, report = held(faulty(200, 1))
+    with pytest.raises(TableError):
+        accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0))
+
+
+@pytest.mark.parametrize(("level", "word"), [("No", "churned"), ("Yes", "stayed")])
+def test_a_single_class_stops_the_run(level: str, word: str) -> None:
+    customers, _, report = held(raw_customers(20).assign(churn=level))
+    with pytest.raises(TableError, match=f"column 'churn': no customer {word}. Check roles.target.positive"):
+        accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
+
+
+# ---- split -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_every_customer_is_in_one_part(dated: bool) -> None:
+    contract = make_contract(dated)
+    customers = hold_to_contract(raw_customers(400, dated=dated), contract)[0]
+    before = customers.copy(deep=True)
+    parts = split_customers(customers, contract, SPLIT)
+    assert sorted(pd.concat(parts)["customer"]) == sorted(customers["customer"])
+    assert all(part.index.equals(pd.RangeIndex(len(part))) for part in parts)
+    assert parts[2]["reason"].str.startswith("set aside: ").all()
+    assert bool(len(parts[2])) is dated
+    pd.testing.assert_frame_equal(customers, before)
+
+
+def test_a_part_of_one_class_stops_the_run() -> None:
+    customers = held(raw_customers(100))[0]
+    train, _, _ = split_customers(customers, CONTRACT, SPLIT)
+    one_sided = customers.assign(
+        churn=np.where(customers["customer"].isin(train["customer"]), customers["churn"], "No")
+    )
+    with pytest.raises(TableError, match=r"hold-out has \d+ rows and not both classes"):
+        split_customers(one_sided, CONTRACT, SPLIT)
+
+
+def test_features_label_and_folds_are_of_one_length() -> None:
+    customers = held(raw_customers(120))[0]
+    features, label = features_and_label(customers, CONTRACT)
+    made = make_folds(customers, label, CONTRACT, SPLIT, seed=1)
+    assert list(features) == [*CONTRACT.numeric, *CONTRACT.categorical]
+    assert list(label) == ["churned"]
+    assert len(features) == len(label) == len(made) == 120
+    assert ((made == FOLD_VALIDATE).sum(axis=1) == 1).all()
+
+
+# ---- leaks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def features() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "noise": rng.normal(size=2000),
+            "constant": 1.0,
+            "missing": np.nan,
+            "level": rng.choice(["a", "b", ""], 2000),
+            "name": [f"level {row}" for row in range(2000)],
+        }
+    )
+
+
+def leaks(features: pd.DataFrame, churn: np.ndarray) -> dict[str, Any]:
+    return find_leaks(features, pd.DataFrame({"churned": churn}), LEAKS, seed=1)
+
+
+def test_honest_features_are_no_leaks(features: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+    found = leaks(features, np.random.default_rng(1).integers(0, 2, 2000))
+    assert found["suspects"] == []
+    assert all(abs(auc - 0.5) < 0.05 for auc in found["auc"].values())
+    assert "LEAK" not in caplog.text
+
+
+@pytest.mark.parametrize("leak", ["number", "middle", "level", "missing"])
+def test_a_feature_that_gives_the_label_away_is_named(
+    features: pd.DataFrame, caplog: pytest.LogCaptureFixture, leak: str
+) -> None:
+    rng = np.random.default_rng(2)
+    churn = rng.integers(0, 2, 2000)
+    told = np.where(rng.random(2000) < 0.01, 1 - churn, churn)
+    cells: Any = {
+        "number": told + rng.normal(scale=0.01, size=2000),
+        "middle": np.where(told == 1, rng.choice([0.5], 2000), rng.choice([0.0, 1.0], 2000)),  # neither high nor low
+        "level": np.where(told == 1, "closed", "open"),
+        "missing": np.where(told == 1, np.nan, 1.0),
+    }[leak]
+    found = leaks(features.assign(told=cells), churn)
+    assert found["suspects"] == ["told"]
+    assert next(iter(found["auc"])) == "told"
+    assert "LIKELY LEAK: 'told'" in caplog.text
+
+
+# ---- report ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_data_report_adds_up_and_names_its_data() -> None:
+    customers, _, contract_report = held(faulty(200, 1))
+    parts = split_customers(customers, CONTRACT, SPLIT)
+    report, digests = report_data(contract_report, *parts, {"suspects": []}, CONTRACT)
+    assert (
+        sum(report["split"][name]["rows"] for name in ("train", "hold-out"))
+        + sum(report["split"]["set_aside"].values())
+        == 199
+    )
+    assert 0 < report["split"]["train"]["churn_share"] < 1
+    assert set(digests) == {"data", "contract", "holdout"}
+    assert report["features"] == list(CONTRACT.features)
+    assert report["protected"] == ["age"]
+    json.dumps(report)
+    assert "holdout" not in contract_report["digests"]  # inputs are left alone
+
+
+def test_lost_rows_are_never_reported_as_fine() -> None:
+    customers, _, contract_report = held(raw_customers(200))
+    train, holdout, aside = split_customers(customers, CONTRACT, SPLIT)
+    with pytest.raises(AssertionError, match="rows were lost"):
+        report_data(contract_report, train.iloc[1:], holdout, aside, {"suspects": []}, CONTRACT)

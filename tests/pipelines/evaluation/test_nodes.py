@@ -1,0 +1,298 @@
+"""Nodes of evaluation: the hold-out judged against what is reachable, a record without any customer, and a summary."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score
+from tests.customers import make_contract, raw_customers, table_file
+
+from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.example import example_customers
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.pipelines.evaluation.nodes import (
+    JudgementSettings,
+    draw_plots,
+    find_reachable,
+    judge,
+    predict,
+    record_model,
+    summarise,
+)
+from churn_pipeline.pipelines.modelling.nodes import fit
+
+CONTRACT, DATED = make_contract(), make_contract(dated=True)
+SETTINGS = JudgementSettings(metrics=("auc", "log_loss"), resamples=100, level=0.9)
+NOBODY_KNOWS = pd.DataFrame({"probability": pd.Series(dtype="float64")})
+
+
+@pytest.fixture(scope="module")
+def holdout() -> pd.DataFrame:
+    return hold(raw_customers(200), CONTRACT).customers
+
+
+def truth_of(customers: pd.DataFrame, *key: str) -> pd.DataFrame:
+    """Each customer's true probability, a number that names its row."""
+    return customers[list(key or ("customer",))].assign(churn_probability=np.linspace(0.01, 0.99, len(customers)))
+
+
+def predictions(holdout: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    churned = (holdout["churn"] == "Yes").astype("int64")
+    noise = np.random.default_rng(seed).uniform(0, 0.6, len(holdout))
+    return pd.DataFrame({"churned": churned, "probability": 0.2 + 0.2 * churned + noise})
+
+
+def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
+    candidate = Candidate.model_validate({"class": "sklearn.linear_model.LogisticRegression", "numeric": "scaled"})
+    label = (customers["churn"] == "Yes").astype("int64").rename("churned").to_frame()
+    return fit(model_inputs(customers, contract), label, candidate, contract, 1)
+
+
+# ---- predictions and what is reachable -------------------------------------------------------------------------------
+
+
+def test_predictions_are_the_probability_of_churn_beside_what_happened(holdout: pd.DataFrame) -> None:
+    model, features = fitted(holdout), model_inputs(holdout, CONTRACT)
+    label = (holdout["churn"] == "Yes").astype("int64").rename("churned").to_frame()
+    made = predict(model, features, label)
+    assert list(made) == ["churned", "probability"]
+    assert made["churned"].equals(label["churned"])
+    assert (made["probability"] == model.predict_proba(features)[:, list(model.classes_).index(1)]).all()
+    assert list(label) == ["churned"]
+
+
+def test_the_truth_is_joined_by_customer_in_the_order_of_the_holdout(holdout: pd.DataFrame) -> None:
+    truth = truth_of(holdout)
+    shuffled = pd.concat([truth, truth.assign(customer=truth["customer"] + "x", churn_probability=9.0)]).sample(
+        frac=1, random_state=1
+    )
+    found = find_reachable(holdout, shuffled, CONTRACT)
+    assert list(found) == ["probability"]
+    assert found["probability"].tolist() == truth["churn_probability"].tolist()
+
+
+def test_the_truth_of_a_returning_customer_is_joined_by_date_too() -> None:
+    raw = raw_customers(6, dated=True)
+    raw["customer"] = ["A", "A", "B", "B", "C", "C"]
+    raw["seen"] = ["2025-01-01", "2025-02-01"] * 3
+    customers = hold(raw, DATED).customers
+    truth = truth_of(customers, "customer", "seen").assign(seen=raw["seen"]).iloc[::-1]
+    found = find_reachable(customers, truth, DATED)
+    assert found["probability"].tolist() == truth["churn_probability"].iloc[::-1].tolist()
+
+
+def test_ids_are_matched_whatever_type_the_truth_was_read_as() -> None:
+    content = table_file()
+    content["columns"]["customer"] = {"dtype": "int64"}
+    raw = raw_customers(5).assign(customer=["1", "2", "3", "4", "5"])
+    customers = hold(raw, Contract.parse(content, "numbers")).customers
+    truth = truth_of(customers).assign(customer=["1", "2", "3", "4", "5"])
+    assert len(find_reachable(customers, truth, Contract.parse(content, "numbers"))) == 5
+
+
+def test_where_nobody_knows_there_are_no_rows(holdout: pd.DataFrame) -> None:
+    assert len(find_reachable(holdout, None, CONTRACT)) == 0
+
+
+def test_a_truth_that_lacks_customers_or_columns_is_refused(holdout: pd.DataFrame) -> None:
+    truth = truth_of(holdout)
+    with pytest.raises(TableError, match="lacks held-out customers"):
+        find_reachable(holdout, truth.iloc[1:], CONTRACT)
+    with pytest.raises(TableError, match="needs the columns customer"):
+        find_reachable(holdout, truth.drop(columns="customer"), CONTRACT)
+    with pytest.raises(TableError, match="probability"):
+        find_reachable(holdout, truth.drop(columns="churn_probability"), CONTRACT)
+
+
+def test_a_truth_that_names_a_customer_twice_is_refused(holdout: pd.DataFrame) -> None:
+    truth = truth_of(holdout)
+    with pytest.raises(ValueError, match=r"(?i)unique"):
+        find_reachable(holdout, pd.concat([truth, truth.head(1)]), CONTRACT)
+
+
+# ---- judgement -------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_have_intervals_and_the_best_that_is_reachable(holdout: pd.DataFrame) -> None:
+    made = predictions(holdout)
+    reachable = find_reachable(holdout, truth_of(holdout), CONTRACT)
+    metrics, logged = judge(made, reachable, holdout, CONTRACT, SETTINGS, seed=1)
+    assert metrics["metric"].tolist() == ["auc", "log_loss"]
+    row = metrics.iloc[0]
+    assert row["value"] == pytest.approx(roc_auc_score(made["churned"], made["probability"]))
+    assert row["best_reachable"] == pytest.approx(roc_auc_score(made["churned"], reachable["probability"]))
+    assert (metrics["lower"] < metrics["value"]).all()
+    assert (metrics["value"] < metrics["upper"]).all()
+    assert logged["auc"] == {"value": row["value"], "step": 0}
+    assert logged["auc_lower"]["value"] == row["lower"]
+    assert logged["log_loss_best_reachable"]["value"] == metrics.loc[1, "best_reachable"]
+    assert len(logged) == 8
+
+
+def test_what_nobody_knows_is_not_logged(holdout: pd.DataFrame) -> None:
+    metrics, logged = judge(predictions(holdout), NOBODY_KNOWS, holdout, CONTRACT, SETTINGS, seed=1)
+    assert metrics["best_reachable"].isna().all()
+    assert set(logged) == {"auc", "auc_lower", "auc_upper", "log_loss", "log_loss_lower", "log_loss_upper"}
+    assert all(np.isfinite(entry["value"]) for entry in logged.values())
+
+
+def test_a_judgement_is_the_same_for_the_same_seed(holdout: pd.DataFrame) -> None:
+    made = predictions(holdout)
+    one, same, other = (judge(made, NOBODY_KNOWS, holdout, CONTRACT, SETTINGS, seed)[0] for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, same)
+    assert not one["lower"].equals(other["lower"])
+
+
+def test_customers_and_not_their_rows_are_resampled_where_they_return() -> None:
+    raw = raw_customers(200, dated=True)
+    customers = hold(raw, DATED).customers
+    returning = customers.assign(customer=[f"C{row // 20}" for row in range(200)])
+    made = predictions(customers)
+    made["churned"] = [int(row // 20 % 2) for row in range(200)]
+    widths = []
+    for rows in (customers, returning):
+        metrics, _ = judge(made, NOBODY_KNOWS, rows, DATED, SETTINGS, seed=1)
+        widths.append(metrics["upper"] - metrics["lower"])
+    assert (widths[0] != widths[1]).all()
+
+
+def test_a_metric_of_the_users_own_is_judged_and_logged_by_its_name(holdout: pd.DataFrame) -> None:
+    mine = "tests.pipelines.evaluation.test_nodes.share_above_half"
+    settings = JudgementSettings(metrics=(mine,), resamples=100, level=0.9)
+    _, logged = judge(predictions(holdout), NOBODY_KNOWS, holdout, CONTRACT, settings, seed=1)
+    assert set(logged) == {"share_above_half", "share_above_half_lower", "share_above_half_upper"}
+
+
+def share_above_half(y: np.ndarray, p: np.ndarray) -> float:
+    return float((p > 0.5).mean())
+
+
+share_above_half.greater_is_better = True  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_there_is_a_plot_for_each_view(holdout: pd.DataFrame, known: bool) -> None:
+    reachable = find_reachable(holdout, truth_of(holdout) if known else None, CONTRACT)
+    metrics, _ = judge(predictions(holdout), reachable, holdout, CONTRACT, SETTINGS, seed=1)
+    figures = draw_plots(predictions(holdout), reachable, metrics)
+    assert len(figures) == 4
+    assert all(isinstance(figure, Figure) for figure in figures)
+    for figure in figures:
+        plt.close(figure)
+
+
+# ---- record ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_holds_no_customers_value() -> None:
+    raw = raw_customers(60).assign(
+        age="77",
+        months="313",
+        charge="777.125",
+        total="7654321",
+        calls="31",
+        plan="QQ",
+        region="south",
+        paperless="true",
+        lines="3",
+    )
+    customers = hold(raw, CONTRACT).customers
+    record = record_model(fitted(customers), CONTRACT, {"digests": {}}, {})
+    inputs = model_inputs(customers, CONTRACT)
+    for name in inputs:
+        assert record.example[name].iloc[0] not in set(inputs[name]), name
+
+
+def test_a_records_example_passes_the_contract() -> None:
+    content = table_file()
+    content["columns"]["plan"] = {"dtype": "str", "isin": ["AA", "QX", "ZZ"]}
+    contract = Contract.parse(content, "customers")
+    customers = hold(raw_customers(60), contract).customers
+    example = record_model(fitted(customers, contract), contract, {"digests": {}}, {}).example
+    as_raw = example_customers(contract).assign(**example)
+    held = hold(as_raw, contract)
+    assert held.quarantine.empty
+    pd.testing.assert_frame_equal(model_inputs(held.customers, contract), example)
+
+
+def test_the_records_example_fits_its_signature_and_its_model(holdout: pd.DataFrame) -> None:
+    record = record_model(fitted(holdout), CONTRACT, {"digests": {}}, {})
+    inputs = record.signature.inputs
+    assert inputs.input_names() == list(record.example) == [*CONTRACT.numeric, *CONTRACT.categorical]
+    assert [str(kind) for kind in inputs.input_types()] == ["DataType.double"] * len(CONTRACT.numeric) + [
+        "DataType.string"
+    ] * len(CONTRACT.categorical)
+    assert record.model.predict_proba(record.example).shape == (1, 2)
+
+
+def test_the_record_names_table_model_and_data(holdout: pd.DataFrame) -> None:
+    record = record_model(
+        fitted(holdout),
+        CONTRACT,
+        {"digests": {"data": "d", "contract": "c"}},
+        {"candidate": "logistic", "model_digest": "m"},
+    )
+    assert record.metadata == {
+        "table": "customers",
+        "candidate": "logistic",
+        "model_digest": "m",
+        "data_digest": "d",
+        "contract_digest": "c",
+    }
+
+
+# ---- summary ---------------------------------------------------------------------------------------------------------
+
+
+def summary(holdout: pd.DataFrame, suspects: list[str], known: bool = False) -> str:
+    report = {
+        "rows": {"in": 1205, "kept": 1203, "quarantined": 2},
+        "split": {
+            "train": {"rows": 1000, "churn_share": 0.265},
+            "hold-out": {"rows": 200, "churn_share": 0.27},
+            "set_aside": {"twin": 1, "late": 2},
+        },
+        "leaks": {"suspects": suspects, "auc": {"plan": 0.987, "months": 0.6}},
+    }
+    leaderboard = pd.DataFrame(
+        {
+            "candidate": ["splines", "logistic"],
+            "log_loss": [0.41, 0.42],
+            "auc": [0.85, 0.84],
+            "log_loss_se": [0.01, 0.01],
+            "fit_seconds": [1.0, 2.0],
+        }
+    )
+    choice = {"candidate": "splines", "rule": "lowest cross-validated log loss", "log_loss": 0.41}
+    reachable = find_reachable(holdout, truth_of(holdout) if known else None, CONTRACT)
+    settings = JudgementSettings(metrics=("auc", "log_loss"), resamples=100, level=0.95)
+    metrics, _ = judge(predictions(holdout), reachable, holdout, CONTRACT, settings, seed=1)
+    return summarise(report, leaderboard, choice, metrics, CONTRACT)
+
+
+def test_a_summary_accounts_for_rows_candidates_and_metrics(holdout: pd.DataFrame) -> None:
+    said = summary(holdout, [], known=True)
+    assert "1,205 rows in = 1,203 kept + 2 quarantined" in said
+    assert "1,000 to train on, 200 held out, 3 set aside" in said
+    assert "churn 26.5%" in said
+    assert said.index("splines") < said.index("logistic")
+    assert "Chosen: splines (lowest cross-validated log loss)" in said
+    assert "Judged on 200 held-out customers, with 95% bootstrap intervals" in said
+    lines = [line for line in said.splitlines() if line.startswith("  auc")]
+    assert len(lines) == 1
+    assert "[" in lines[0]
+    assert "best reachable" in lines[0]
+    assert "LEAK" not in said
+
+
+def test_a_summary_cries_out_about_leaks(holdout: pd.DataFrame) -> None:
+    said = summary(holdout, ["plan"])
+    assert "!! LIKELY LEAK: plan (AUC 0.987)" in said
+    assert "roles.ignored" in said
+    assert "best reachable" not in said
