@@ -15,20 +15,26 @@ def prepare() -> None:
     """Quieten the stack; Kedro calls this before it loads its plugins.
 
     Python's warnings go to the log, without two that are upstream's, and nothing is sent to anyone: kedro-telemetry
-    reads ``.telemetry`` in the working directory only, and commands start in any folder of the project. For the same
-    reason Kedro is told where the project's ``conf/logging.yml`` is.
+    reads ``.telemetry`` in the working directory only, and commands start in any folder of the project.
     """
-    from kedro.utils import find_kedro_project  # the service imports this package too, and has no Kedro
-
-    project = find_kedro_project(Path.cwd())
-    if project and (project / "conf" / "logging.yml").is_file():
-        os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(project / "conf" / "logging.yml"))
+    _log_as_the_project_says()
     os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     # Threads that wait for each other sleep: spinning, they slow boosting twentyfold on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").addFilter(_is_ours)
+
+
+def _log_as_the_project_says() -> None:
+    # Kedro looks for conf/logging.yml in the working directory only. Imported here: the service has neither Kedro nor YAML.
+    import yaml
+    from kedro.framework.project import LOGGING
+    from kedro.utils import find_kedro_project
+
+    project = find_kedro_project(Path.cwd())
+    if project and project != Path.cwd() and (project / "conf" / "logging.yml").is_file():
+        LOGGING.configure(yaml.safe_load((project / "conf" / "logging.yml").read_text(encoding="utf-8")))
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

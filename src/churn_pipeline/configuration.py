@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kedro.config import AbstractConfigLoader, OmegaConfigLoader
 from kedro.framework.project import settings
 from kedro.utils import find_kedro_project
@@ -32,7 +33,8 @@ class TableConfigLoader(OmegaConfigLoader):
 
     def __getitem__(self, key: str) -> Any:
         # Resolvers are global to the process: they must answer for the loader that is reading right now.
-        for name, resolver in (("table", self._from_table), ("project", self._project), ("package", _package), ("oc.env", oc.env)):
+        resolvers = {"table": self._from_table, "project": self._project, "package": _package, "oc.env": oc.env}
+        for name, resolver in resolvers.items():
             OmegaConf.clear_resolver(name)
             OmegaConf.register_resolver(name, resolver)
         return super().__getitem__(key)
@@ -67,7 +69,10 @@ class TableConfigLoader(OmegaConfigLoader):
     def _from_table(self, key: str, default: Any = None) -> Any:
         if key in ("name", "filepath"):
             return self.table if key == "name" else str(self.table_file)
-        content = OmegaConf.load(self.table_file)
+        try:
+            content = OmegaConf.load(self.table_file)
+        except yaml.YAMLError as error:
+            raise TableError(f"The table file {self.table_file.name}", f"is not valid YAML: {error}") from None
         if not isinstance(content, DictConfig) or not content:
             raise TableError(f"The table file {self.table_file.name}", "is empty: draft one with `kedro table draft`")
         value = content.get(key, default)

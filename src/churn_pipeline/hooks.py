@@ -1,8 +1,7 @@
 """What cuts across the pipelines: the configuration in use, the record of a run in MLflow, and what a person sees."""
 
-import hashlib
 import logging
-import subprocess
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from churn_pipeline.configuration import use_configuration
+from churn_pipeline.configuration import TableConfigLoader, use_configuration
 
 logger = logging.getLogger(__name__)
-LOCK = Path("requirements") / "requirements.lock"
 
 
 class ConfigurationHooks:
@@ -29,7 +27,7 @@ class ConfigurationHooks:
 
 
 class RecordHooks:
-    """Writes to the MLflow run what names its code and its environment; data and model name themselves."""
+    """Writes to the MLflow run what names its code and its environment, and at the end the record that rebuilds it."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -41,6 +39,8 @@ class RecordHooks:
         """Tag the run that kedro-mlflow has just started."""
         import mlflow
 
+        from churn_pipeline.record import LOCK, code_state, file_digest
+
         if mlflow.active_run() is None:
             return
         project = Path(self._context.project_path)
@@ -48,35 +48,31 @@ class RecordHooks:
             {
                 **code_state(project),
                 "digest.lock": file_digest(project / LOCK),
-                "table": self._context.params["table"],
+                "table": self._loader.table,
                 "environment": self._context.env or "local",
+                "python": platform.python_version(),
             }
         )
 
+    @hook_impl(tryfirst=True)
+    def after_pipeline_run(self) -> None:
+        """Write the record, before kedro-mlflow ends the run."""
+        import mlflow
 
-def code_state(project: Path) -> dict[str, str]:
-    """The commit that is checked out and whether the tree differs from it, as tags; ``unknown`` without git."""
-    commit = _git(project, "rev-parse", "HEAD")
-    changed = _git(project, "status", "--porcelain")
-    return {
-        "git.commit": commit or "unknown",
-        "git.dirty": "unknown" if changed is None else str(bool(changed)).lower(),
-    }
+        from churn_pipeline.record import ARTIFACT, make_record
 
+        active = mlflow.active_run()
+        if active is None:
+            return
+        run = mlflow.get_run(active.info.run_id)
+        record = make_record(run, self._loader["parameters"], self._loader.table_file)
+        mlflow.log_dict(record.model_dump(mode="json"), ARTIFACT)
 
-def _git(project: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(project), *words], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes; ``unknown`` where there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "unknown"
+    @property
+    def _loader(self) -> TableConfigLoader:
+        loader = self._context.config_loader
+        assert isinstance(loader, TableConfigLoader)
+        return loader
 
 
 class ProgressHooks:

@@ -27,7 +27,18 @@ def _set(column: str, value: str, rows: int = 200) -> Break:
 
 
 def _bytes(change: Callable[[bytes], bytes]) -> Break:
-    return lambda path: path.write_bytes(change(path.read_bytes())) and None
+    def apply(path: Path) -> None:
+        path.write_bytes(change(path.read_bytes()))
+
+    return apply
+
+
+def _both(first: Break, second: Break) -> Break:
+    def apply(path: Path) -> None:
+        first(path)
+        second(path)
+
+    return apply
 
 
 FAULTS: dict[str, tuple[Break, tuple[str, ...]]] = {
@@ -39,7 +50,7 @@ FAULTS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "an unknown level": (_set("Contract", "SECRET"), ("column 'Contract': isin", "200 rows")),
     "an impossible value": (_set("MonthlyCharges", "-7771.5"), ("column 'MonthlyCharges': in_range", "200 rows")),
     "several faults at once": (
-        lambda path: None,
+        _both(_set("tenure", "SECRET"), _set("Contract", "SECRET", 100)),
         ("column 'tenure': is not int64 — 200 rows", "column 'Contract': isin", "100 rows"),
     ),
     "no bytes": (_bytes(lambda content: b""), ("is empty",)),

@@ -9,7 +9,9 @@ from churn_pipeline.contract.table import Column, Contract, Lengths
 
 
 def example_value(column: Column) -> str | int | float | bool:
-    """A value that keeps the column's checks: its first level, or the middle of its bounds."""
+    """A value that keeps the column's checks: the contract's own example, its first level, or the middle of its bounds."""
+    if column.example is not None:
+        return column.example
     if column.isin is not None:
         return column.isin[0]
     if column.dtype == "str":

@@ -65,6 +65,9 @@ class Column(_Frozen):
     default: str | Number | bool | None = Field(
         default=None, description="What a missing cell means, such as 0 for charges not yet made."
     )
+    example: str | Number | bool | None = Field(
+        default=None, description="A made-up value for examples; needed where str_matches rules out a plain word."
+    )
     isin: tuple[str | int, ...] | None = None
     in_range: Bounds | None = None
     greater_than: Number | None = None
@@ -115,7 +118,8 @@ class Column(_Frozen):
     @property
     def checks(self) -> dict[str, Any]:
         """The checks that are set, by pandera's name, as plain YAML values."""
-        names = type(self).model_fields.keys() - {"dtype", "title", "description", "nullable", "unique", "default"}
+        facts = {"dtype", "title", "description", "nullable", "unique", "default", "example"}
+        names = type(self).model_fields.keys() - facts
         return {
             name: value for name, value in self.model_dump(mode="json").items() if name in names and value is not None
         }

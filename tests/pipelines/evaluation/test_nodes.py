@@ -273,7 +273,7 @@ def summary(holdout: pd.DataFrame, suspects: list[str], known: bool = False) -> 
     reachable = find_reachable(holdout, truth_of(holdout) if known else None, CONTRACT)
     settings = JudgementSettings(metrics=("auc", "log_loss"), resamples=100, level=0.95)
     metrics, _ = judge(predictions(holdout), reachable, holdout, CONTRACT, settings, seed=1)
-    return summarise(report, leaderboard, choice, metrics, CONTRACT)
+    return summarise(report, leaderboard, choice, metrics, CONTRACT, settings)
 
 
 def test_a_summary_accounts_for_rows_candidates_and_metrics(holdout: pd.DataFrame) -> None:

@@ -60,17 +60,16 @@ def find_reachable(holdout: pd.DataFrame, truth: pd.DataFrame | None, contract: 
     """
     if truth is None:
         return pd.DataFrame({"probability": pd.Series(dtype="float64")})
-    key = list(contract.key)
-    if not {*key, "churn_probability"} <= set(truth.columns):
-        raise TableError(
-            f"The truth of table '{contract.name}'", f"needs the columns {', '.join([*key, 'probability'])}"
-        )
+    subject, key = f"The truth of table '{contract.name}'", list(contract.key)
+    needed = [*key, "churn_probability"]
+    if not key or not set(needed) <= set(truth.columns):
+        raise TableError(subject, f"needs {'an id in the contract' if not key else 'the columns ' + ', '.join(needed)}")
+    if truth.duplicated(key).any():
+        raise TableError(subject, f"names a row twice by {', '.join(key)}")
     known = truth.astype({name: holdout[name].dtype for name in key})
-    joined = holdout[key].merge(known, on=key, how="left", validate="one_to_one")
+    joined = holdout[key].merge(known, on=key, how="left")
     if joined["churn_probability"].isna().any():
-        raise TableError(
-            f"The truth of table '{contract.name}'", "lacks held-out customers: draw table and truth together"
-        )
+        raise TableError(subject, "lacks held-out customers: draw table and truth together")
     return joined[["churn_probability"]].rename(columns={"churn_probability": "probability"})
 
 
@@ -148,6 +147,7 @@ def summarise(
     choice: dict[str, Any],
     metrics: pd.DataFrame,
     contract: Contract,
+    settings: JudgementSettings,
 ) -> str:
     """What a person wants to read when a training has ended, as text."""
     rows, split = data_report["rows"], data_report["split"]
@@ -163,7 +163,7 @@ def summarise(
         "",
         f"Chosen: {choice['candidate']} ({choice['rule']})",
         "",
-        f"Judged on {split['hold-out']['rows']:,} held-out customers, with {_level(metrics)} bootstrap intervals",
+        f"Judged on {split['hold-out']['rows']:,} held-out customers, with {settings.level:.0%} bootstrap intervals",
         *[_metric_line(row) for row in metrics.to_dict("records")],
         "",
         "Look next:",
@@ -172,10 +172,6 @@ def summarise(
         "  data/08_reporting/          leaderboard, metrics, data report, roc, precision_recall, reliability and gain plots",
     ]
     return "\n".join(lines)
-
-
-def _level(metrics: pd.DataFrame) -> str:
-    return f"{metrics.attrs.get('level', 0.95):.0%}"
 
 
 def _leak_lines(leaks: dict[str, Any]) -> list[str]:

@@ -43,7 +43,7 @@ def create_pipeline() -> Pipeline:
             ),
             Node(
                 nodes.summarise,
-                ["data_report", "leaderboard", "choice", "metrics", "contract"],
+                ["data_report", "leaderboard", "choice", "metrics", "contract", "params:judgement"],
                 "summary",
                 name="summarise",
             ),
