@@ -23,7 +23,9 @@ def _measure(command: list[str]) -> tuple[float, float]:
 def main(rows: int) -> None:
     files = [Path(ROOT / f"data/01_raw/{NAME}_{part}.csv") for part in ("customers", "truth")]
     try:
-        drawn = _measure(["kedro", "run", "--pipelines", "simulation", "--params", f"simulation_name={NAME},simulation.rows={rows}"])
+        drawn = _measure(
+            ["kedro", "run", "--pipelines", "simulation", "--params", f"simulation_name={NAME},simulation.rows={rows}"]
+        )
         trained = _measure(["kedro", "run", "--pipelines", "training", "--params", f"simulation_name={NAME}"])
     finally:
         for file in files:

@@ -38,7 +38,8 @@ def main(table: str) -> None:
         inputs, churn = features.iloc[train].reset_index(drop=True), label.iloc[train].reset_index(drop=True).to_frame()
         folds = make_folds(part, churn, contract, split, params["seed"])
         found = {
-            name: search(inputs, churn, folds, candidate, contract, params["seed"]) for name, candidate in candidates.items()
+            name: search(inputs, churn, folds, candidate, contract, params["seed"])
+            for name, candidate in candidates.items()
         }
         models = {name: fit(inputs, churn, best, contract, params["seed"]) for name, (_, best) in found.items()}
         _, choice = compare(choice_settings, **{name: predictions for name, (predictions, _) in found.items()})
@@ -51,7 +52,9 @@ def main(table: str) -> None:
     scored = pd.DataFrame(rows)
     means = scored.drop(columns="fold").groupby("model", sort=False).mean()
     spread = scored.groupby("model", sort=False)["log_loss"].std(ddof=1) / np.sqrt(5)
-    shown = means.round(4).assign(log_loss_se=spread.round(4), seconds=means["seconds"].round(1).fillna("")).reset_index()
+    shown = (
+        means.round(4).assign(log_loss_se=spread.round(4), seconds=means["seconds"].round(1).fillna("")).reset_index()
+    )
     how = (
         f"Five outer folds of `{table}` ({len(customers):,} rows; `StratifiedKFold(5, shuffle=True, random_state=0)`), means over "
         "folds. `chosen` is the whole training: inner folds, comparison, choice and fit on the outer fold's training rows; "

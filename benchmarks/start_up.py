@@ -23,7 +23,8 @@ def _empty_project(folder: Path) -> Path:
     (package / "settings.py").touch()
     (package / "pipeline_registry.py").write_text("def register_pipelines():\n    return {}\n", encoding="utf-8")
     (folder / "pyproject.toml").write_text(
-        '[tool.kedro]\npackage_name = "empty_project"\nproject_name = "empty"\nkedro_init_version = "1.7.0"\n', encoding="utf-8"
+        '[tool.kedro]\npackage_name = "empty_project"\nproject_name = "empty"\nkedro_init_version = "1.7.0"\n',
+        encoding="utf-8",
     )
     return folder
 
@@ -41,10 +42,12 @@ def main(pairs: int = 7) -> None:
         runs = [(_seconds(ROOT), _seconds(empty)) for _ in range(pairs)]
     ours, bare = (statistics.median(side) for side in zip(*runs, strict=True))
     added = statistics.median(mine - theirs for mine, theirs in runs)
-    table = pd.DataFrame({
-        "`kedro run --help` in": ["this project", "an empty project", "added by our code (median of pairs)"],
-        "seconds": [f"{ours:.2f}", f"{bare:.2f}", f"{added:.2f}"],
-    })
+    table = pd.DataFrame(
+        {
+            "`kedro run --help` in": ["this project", "an empty project", "added by our code (median of pairs)"],
+            "seconds": [f"{ours:.2f}", f"{bare:.2f}", f"{added:.2f}"],
+        }
+    )
     how = f"Medians of {pairs} pairs, taken in turn, same environment and plugins. Made by `make benchmark-start`."
     write("start_up", "Start-up of a command", how, table)
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks.common import ROOT, write
 
-CLOCK = '''
+CLOCK = """
 import atexit, json, os, sys, time
 from collections import defaultdict
 spent, begun = defaultdict(float), {}
@@ -47,7 +47,7 @@ atexit.register(lambda: open(os.environ["CLOCK_FILE"], "w").write(json.dumps(spe
 from kedro.framework.cli.cli import main
 sys.argv = ["kedro", "run", "--pipelines", "training"]
 main()
-'''
+"""
 
 
 def main() -> None:
@@ -59,7 +59,9 @@ def main() -> None:
         subprocess.run([sys.executable, str(script)], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
         total = time.perf_counter() - begin
         spent: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    fitting = sum(seconds for key, seconds in spent.items() if key.startswith("node") and key.endswith((".search", ".fit")))
+    fitting = sum(
+        seconds for key, seconds in spent.items() if key.startswith("node") and key.endswith((".search", ".fit"))
+    )
     other_nodes = sum(seconds for key, seconds in spent.items() if key.startswith("node")) - fitting
     models = sum(spent.get(f"save {name}", 0) for name in ("registered_model", "chosen_model"))
     plots = spent.get("node draw_plots", 0) + sum(seconds for key, seconds in spent.items() if key.endswith("_plot"))
@@ -70,13 +72,21 @@ def main() -> None:
         "our nodes beside fitting": other_nodes - spent.get("node draw_plots", 0),
         "plots: drawing, saving, logging": plots,
         "models: skops, MLflow, registry": models,
-        "other datasets: loading, saving, logging": spent.get("load", 0) + saves - models - (plots - spent.get("node draw_plots", 0)),
+        "other datasets: loading, saving, logging": spent.get("load", 0)
+        + saves
+        - models
+        - (plots - spent.get("node draw_plots", 0)),
     }
     parts["the rest: hooks, runner, end"] = total - sum(parts.values())
     parts["all"], parts["all but fitting"] = total, total - fitting
     table = pd.DataFrame({"part": parts.keys(), "seconds": [f"{seconds:.1f}" for seconds in parts.values()]})
-    write("training_time", "Where the time of `make train` goes", "One run of `kedro run --pipelines training` on the embedded "
-          "table, environment in place, MLflow store in place. Made by `make benchmark-time`.", table)
+    write(
+        "training_time",
+        "Where the time of `make train` goes",
+        "One run of `kedro run --pipelines training` on the embedded "
+        "table, environment in place, MLflow store in place. Made by `make benchmark-time`.",
+        table,
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ def test_each_table_has_its_page(file) -> None:
 
 
 def test_no_column_of_a_table_is_named_in_the_code() -> None:
-    names = {name for file in TABLES for name in read_contract(file).columns if len(name) > 6 and name.lower() != "contract"}
+    names = {
+        name for file in TABLES for name in read_contract(file).columns if len(name) > 6 and name.lower() != "contract"
+    }
     code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
 
     assert not [name for name in names if re.search(rf"\b{re.escape(name)}\b", code)]

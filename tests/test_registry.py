@@ -30,7 +30,9 @@ def test_each_candidate_has_its_namespace(pipelines) -> None:
 
 def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:
     readers = {
-        node.name for pipeline in pipelines.values() for node in pipeline.nodes
+        node.name
+        for pipeline in pipelines.values()
+        for node in pipeline.nodes
         if {"truth", "simulated_truth", "reachable"} & set(node.inputs)
     }
 

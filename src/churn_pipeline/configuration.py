@@ -1,6 +1,7 @@
 """Configuration: Kedro's own loader, and what it needs to know of the chosen customer table."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ class TableConfigLoader(OmegaConfigLoader):
         An environment variable; Kedro allows it for credentials only.
     """
 
+    _default_table: str | None = None
+
     def __getitem__(self, key: str) -> Any:
         # Resolvers are global to the process: they must answer for the loader that is reading right now.
         resolvers = {"table": self._from_table, "project": self._project, "package": _package, "oc.env": oc.env}
@@ -42,7 +45,11 @@ class TableConfigLoader(OmegaConfigLoader):
     @property
     def table(self) -> str:
         """The chosen table's name."""
-        return str((self.runtime_params or {}).get("table") or self["parameters"]["table"])
+        chosen = (self.runtime_params or {}).get("table")
+        if chosen is None:
+            # Read once: each entry of the catalog asks for it, and reading all parameters takes 0.1 s.
+            self._default_table = chosen = self._default_table or self["parameters"]["table"]
+        return str(chosen)
 
     @property
     def table_file(self) -> Path:
@@ -70,13 +77,18 @@ class TableConfigLoader(OmegaConfigLoader):
         if key in ("name", "filepath"):
             return self.table if key == "name" else str(self.table_file)
         try:
-            content = OmegaConf.load(self.table_file)
+            content = _load_table(self.table_file, self.table_file.stat().st_mtime_ns)
         except yaml.YAMLError as error:
             raise TableError(f"The table file {self.table_file.name}", f"is not valid YAML: {error}") from None
         if not isinstance(content, DictConfig) or not content:
             raise TableError(f"The table file {self.table_file.name}", "is empty: draft one with `kedro table draft`")
         value = content.get(key, default)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+@lru_cache(maxsize=8)
+def _load_table(file: Path, _changed: int) -> Any:
+    return OmegaConf.load(file)
 
 
 def _package() -> str:

@@ -95,4 +95,4 @@ class ProgressHooks:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
         """Print the summary where the run made one."""
         if "summary" in pipeline.all_outputs():
-            pass
+            print(f"\n{catalog.load('summary')}", flush=True)

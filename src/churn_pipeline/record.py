@@ -52,7 +52,16 @@ def make_record(run: Run, parameters: dict[str, Any], table_file: Path) -> Recor
     digests = {name.removeprefix("digest."): value for name, value in tags.items() if name.startswith("digest.")}
     if "model_digest" in tags:
         digests["model"] = tags["model_digest"]
-    choices = ("pipeline_names", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "tags")
+    choices = (
+        "pipeline_names",
+        "from_nodes",
+        "to_nodes",
+        "node_names",
+        "from_inputs",
+        "to_outputs",
+        "namespaces",
+        "tags",
+    )
     return Record(
         run_id=run.info.run_id,
         commit=tags.get("git.commit", "unknown"),

@@ -118,7 +118,7 @@ def test_the_digest_is_the_same_on_every_machine() -> None:
         "roles": {"target": {"column": "y", "positive": 1}},
         "label": {"meaning": "m"},
     }
-    assert parse(content).digest() == "278ec84ed0787572747ddb89ebfc051ad1f73263f5c3c4f02f9afe14bd3fdd9b"
+    assert parse(content).digest() == "3b3e979e10d55d84c95a2ecd16d8d86aea2912a98f03a7d6db9559aff611d6e7"
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------

@@ -92,12 +92,12 @@ def bootstrap_metrics(
     Field & Welsh (2007), "Bootstrapping clustered data", JRSS B 69(3): whole groups.
     """
     labels, probabilities = check_predictions(y, p)
-    _check_request(labels, n_resamples, level)
+    check_request(labels, n_resamples, level)
     functions = metrics if isinstance(metrics, Mapping) else {name: resolve_metric(name) for name in metrics}
     values = {name: _finite(name, function(labels, probabilities)) for name, function in functions.items()}
-    resamples = _resamples(labels, groups, n_resamples, seed)
-    draws = _draw(labels, probabilities, functions, resamples, n_resamples)
-    limits = {name: _percentile_limits(drawn, level) for name, drawn in draws.items()}
+    drawn_rows = resamples(labels, groups, n_resamples, seed)
+    draws = _draw(labels, probabilities, functions, drawn_rows, n_resamples)
+    limits = {name: percentile_limits(drawn, level) for name, drawn in draws.items()}
     counted = tally(labels, probabilities)
     for name, function in functions.items():
         if function is calibration_error:
@@ -108,7 +108,8 @@ def bootstrap_metrics(
     )
 
 
-def _check_request(y: Labels, n_resamples: int, level: float) -> None:
+def check_request(y: Labels, n_resamples: int, level: float) -> None:
+    """Refuse what no interval can be given for."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must lie between 0 and 1, such as 0.95.")
     needed = math.ceil(round(2 / (1 - level), 6))
@@ -127,7 +128,7 @@ def _finite(name: str, value: float) -> float:
     return float(value)
 
 
-def _resamples(y: Labels, groups: npt.ArrayLike | None, n_resamples: int, seed: int) -> Iterator[Rows]:
+def resamples(y: Labels, groups: npt.ArrayLike | None, n_resamples: int, seed: int) -> Iterator[Rows]:
     """Draw the rows of each resample, with both classes among them."""
     draw = _row_drawer(y.size) if groups is None else _group_drawer(groups, y.size)
     rng = np.random.default_rng(seed)
@@ -160,7 +161,7 @@ def _group_drawer(groups: npt.ArrayLike, n: int) -> Callable[[np.random.Generato
 
 
 def _draw(
-    y: Labels, p: Probabilities, functions: Mapping[str, Metric], resamples: Iterator[Rows], n_resamples: int
+    y: Labels, p: Probabilities, functions: Mapping[str, Metric], drawn_rows: Iterator[Rows], n_resamples: int
 ) -> dict[str, Probabilities]:
     """Each metric on each resample, of shape (n_resamples,)."""
     distinct, rank = descending_ranks(p)
@@ -168,7 +169,7 @@ def _draw(
     ours = {name: function for name, function in functions.items() if function in TALLY_METRICS}
     fast = {name: TALLY_METRICS[function](distinct) for name, function in ours.items()}
     draws = {name: np.empty(n_resamples) for name in functions}
-    for i, rows in enumerate(resamples):
+    for i, rows in enumerate(drawn_rows):
         counts = np.bincount(cell[rows], minlength=2 * distinct.size)
         counted = Tally(distinct, churned=counts[distinct.size :], stayed=counts[: distinct.size])
         for name, function in functions.items():
@@ -177,7 +178,8 @@ def _draw(
     return draws
 
 
-def _percentile_limits(drawn: Probabilities, level: float) -> tuple[float, float]:
+def percentile_limits(drawn: Probabilities, level: float) -> tuple[float, float]:
+    """The middle `level` of what was drawn."""
     lower, upper = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)
 
@@ -191,7 +193,7 @@ def _calibration_limits(
     about the value (basic bootstrap), the limits are stretched to hold the value, and the lower one is zero
     where a perfectly calibrated model could have come to that value by chance.
     """
-    low, high = _percentile_limits(drawn, level)
+    low, high = percentile_limits(drawn, level)
     lower, upper = max(0.0, min(2 * value - high, value)), min(1.0, max(2 * value - low, value))
     by_chance = np.quantile(_calibration_error_by_chance(counted, seed), (1 + level) / 2)
     return (0.0 if value <= by_chance else lower), upper

@@ -5,16 +5,28 @@ between threads, and are freed with their last reference.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import PercentFormatter
 from scipy import stats
 
+from churn_pipeline.judgement.figures import (
+    DASHED,
+    DOTTED,
+    MODEL,
+    SOLID,
+    Interval,
+    empty,
+    label,
+    legend,
+    one_axes,
+    shares,
+    style,
+    thin,
+    with_interval,
+)
 from churn_pipeline.judgement.metrics import (
     Labels,
     Probabilities,
@@ -29,14 +41,6 @@ from churn_pipeline.judgement.metrics import (
     lift_top_decile,
     tally,
 )
-
-# Okabe & Ito (2008), "Color Universal Design": told apart with any colour vision; line styles differ too
-MODEL, REACHABLE, REFERENCE = "#0072B2", "#D55E00", "#6E6E6E"
-SOLID: dict[str, Any] = {"color": MODEL, "lw": 2}
-DOTTED: dict[str, Any] = {"color": REFERENCE, "lw": 1.2, "ls": ":"}
-DASHED: dict[str, Any] = {"color": REACHABLE, "lw": 1.2, "ls": "--"}
-POINTS = 1000
-Interval = tuple[float, float]
 
 
 def roc_plot(
@@ -61,15 +65,15 @@ def roc_plot(
     """
     labels, probabilities = check_predictions(y, p)
     value = auc(labels, probabilities)
-    figure, axes = _figure(f"ROC: AUC {_with_interval(value, interval)}")
+    figure, axes = one_axes(f"ROC: AUC {with_interval(value, interval)}")
     axes.plot([0, 1], [0, 1], label="guessing: 0.500", **DOTTED)
     if truth is not None:
         reachable = check_predictions(labels, truth)[1]
         axes.plot(*_roc_curve(labels, reachable), label=f"best reachable: {auc(labels, reachable):.3f}", **DASHED)
     axes.plot(*_roc_curve(labels, probabilities), label=f"model: {value:.3f}", **SOLID)
-    _label(axes, "stayers picked by mistake (false positive rate)", "churners found (true positive rate)")
-    _shares(axes)
-    _legend(axes, "lower right")
+    label(axes, "stayers picked by mistake (false positive rate)", "churners found (true positive rate)")
+    shares(axes)
+    legend(axes, "lower right")
     return figure
 
 
@@ -77,7 +81,7 @@ def _roc_curve(y: Labels, p: Probabilities) -> tuple[Probabilities, Probabilitie
     counted = tally(y, p)
     picked = np.concatenate(([0], np.cumsum(counted.stayed)))
     found = np.concatenate(([0], np.cumsum(counted.churned)))
-    return _thin(picked / picked[-1], found / found[-1])
+    return thin(picked / picked[-1], found / found[-1])
 
 
 def precision_recall_plot(
@@ -105,7 +109,7 @@ def precision_recall_plot(
     """
     labels, probabilities = check_predictions(y, p)
     value = average_precision(labels, probabilities)
-    figure, axes = _figure(f"Precision–recall: average precision {_with_interval(value, interval)}")
+    figure, axes = one_axes(f"Precision–recall: average precision {with_interval(value, interval)}")
     share = labels.mean()
     axes.plot([0, 1], [share, share], label=f"guessing: {share:.3f}", **DOTTED)
     if truth is not None:
@@ -114,9 +118,9 @@ def precision_recall_plot(
         axes.plot(*_precision_recall_curve(labels, reachable), drawstyle="steps-pre", label=name, **DASHED)
     curve = _precision_recall_curve(labels, probabilities)
     axes.plot(*curve, drawstyle="steps-pre", label=f"model: {value:.3f}", **SOLID)
-    _label(axes, "churners found (recall)", "churners among those picked (precision)")
-    _shares(axes)
-    _legend(axes, "upper right")
+    label(axes, "churners found (recall)", "churners among those picked (precision)")
+    shares(axes)
+    legend(axes, "upper right")
     return figure
 
 
@@ -125,7 +129,7 @@ def _precision_recall_curve(y: Labels, p: Probabilities) -> tuple[Probabilities,
     found = np.cumsum(counted.churned)
     precision = found / np.cumsum(counted.customers)
     recall = np.concatenate(([0], found / found[-1]))
-    return _thin(recall, np.concatenate((precision[:1], precision)))
+    return thin(recall, np.concatenate((precision[:1], precision)))
 
 
 def reliability_plot(
@@ -160,21 +164,21 @@ def reliability_plot(
     Wilson (1927), "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22.
     """
     labels, probabilities = check_predictions(y, p)
-    figure = _empty(height=7.2)
+    figure = empty(height=7.2)
     axes, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    error = _with_interval(calibration_error(labels, probabilities), interval)
-    _style(axes, f"Reliability: calibration error {error}")
+    error = with_interval(calibration_error(labels, probabilities), interval)
+    style(axes, f"Reliability: calibration error {error}")
     axes.plot([0, 1], [0, 1], label="perfect", **DOTTED)
     if truth is not None:
         _draw_true_bins(axes, probabilities, check_predictions(labels, truth)[1])
     _draw_bins(axes, _bins(tally(labels, probabilities), level), level)
-    _label(axes, "", f"churned (mean {labels.mean():.1%})")
-    _legend(axes, "upper left")
-    _style(beneath)
+    label(axes, "", f"churned (mean {labels.mean():.1%})")
+    legend(axes, "upper left")
+    style(beneath)
     beneath.hist(probabilities, bins=np.linspace(0, 1, 41).tolist(), color=MODEL, alpha=0.6)
     beneath.yaxis.set_major_formatter("{x:,.0f}")
-    _label(beneath, f"churn probability (mean {probabilities.mean():.1%})", "customers")
-    _shares(axes)
+    label(beneath, f"churn probability (mean {probabilities.mean():.1%})", "customers")
+    shares(axes)
     axes.set_xlim(-0.02, 1.02)  # room for a bin at the edge
     axes.set_ylim(-0.02, 1.02)
     return figure
@@ -252,8 +256,8 @@ def gain_plot(
     """
     labels, probabilities = check_predictions(y, p)
     lift = lift_top_decile(labels, probabilities)
-    value = _with_interval(lift, interval, digits=2)
-    figure, axes = _figure(f"Gain: top 10% hold {lift / 10:.0%} of churners, lift {value}")
+    value = with_interval(lift, interval, digits=2)
+    figure, axes = one_axes(f"Gain: top 10% hold {lift / 10:.0%} of churners, lift {value}")
     axes.plot([0, 1], [0, 1], label="guessing: lift 1.00", **DOTTED)
     share = labels.mean()
     axes.plot(
@@ -267,63 +271,10 @@ def gain_plot(
     if truth is not None:
         reachable = check_predictions(labels, truth)[1]
         name = f"best reachable: lift {lift_top_decile(labels, reachable):.2f}"
-        axes.plot(*_thin(*gain_curve(tally(labels, reachable))), label=name, **DASHED)
-    axes.plot(*_thin(*gain_curve(tally(labels, probabilities))), label=f"model: lift {lift:.2f}", **SOLID)
+        axes.plot(*thin(*gain_curve(tally(labels, reachable))), label=name, **DASHED)
+    axes.plot(*thin(*gain_curve(tally(labels, probabilities))), label=f"model: lift {lift:.2f}", **SOLID)
     axes.plot([0.1], [lift / 10], "o", ms=7, color=MODEL, clip_on=False)
-    _label(axes, "customers contacted, highest churn probability first", "churners reached")
-    _shares(axes)
-    _legend(axes, "lower right")
+    label(axes, "customers contacted, highest churn probability first", "churners reached")
+    shares(axes)
+    legend(axes, "lower right")
     return figure
-
-
-def _thin(x: Probabilities, y: Probabilities, points: int = POINTS) -> tuple[Probabilities, Probabilities]:
-    """At most `points` of a curve, evenly spread along its length, its ends among them."""
-    if x.size <= points:
-        return x, y
-    along = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))))
-    kept = np.searchsorted(along, np.linspace(0, along[-1], points))
-    kept[0], kept[-1] = 0, x.size - 1
-    kept = np.unique(kept)
-    return x[kept], y[kept]
-
-
-def _with_interval(value: float, interval: Interval | None, digits: int = 3) -> str:
-    text = f"{value:.{digits}f}"
-    return text if interval is None else f"{text} [{interval[0]:.{digits}f}–{interval[1]:.{digits}f}]"
-
-
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = _empty(height=6.0)
-    axes = figure.subplots()
-    _style(axes, title)
-    return figure, axes
-
-
-def _empty(height: float) -> Figure:
-    return Figure(figsize=(6.4, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-
-
-def _style(axes: Axes, title: str = "") -> None:
-    axes.set_title(title, fontsize=13, loc="left", pad=10)
-    axes.grid(color="#E3E3E3", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=11)
-
-
-def _shares(axes: Axes) -> None:
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-
-
-def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=12)
-    axes.set_ylabel(y, fontsize=12)
-
-
-def _legend(axes: Axes, place: str) -> None:
-    handles, labels = axes.get_legend_handles_labels()  # drawn last, named first: the model
-    look: dict[str, Any] = {"loc": place, "fontsize": 11, "framealpha": 0.9, "edgecolor": "none"}
-    axes.legend(handles[::-1], labels[::-1], **look)

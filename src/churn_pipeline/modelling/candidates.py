@@ -7,7 +7,7 @@ A candidate is configuration. `Candidate` reads it, and says what is wrong with 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Self
@@ -21,10 +21,12 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.preprocessing import Numeric, QuantileSplines, build_preprocessing
+from churn_pipeline.modelling.space import GROUPS, Space
 
 # What skops may load, beyond what it trusts itself. Everything here computes; nothing here runs code it was given.
 TRUSTED_TYPES: tuple[str, ...] = (
     "churn_pipeline.modelling.candidates.CandidatePipeline",
+    "churn_pipeline.modelling.ensemble.BlendedModel",
     "churn_pipeline.modelling.preprocessing.QuantileSplines",
     "churn_pipeline.modelling.preprocessing.limit_scores",
     "churn_pipeline.modelling.preprocessing.round_to_float32",
@@ -61,6 +63,10 @@ class Candidate(BaseModel):
         For ``splines``: ``n_knots`` and ``degree``. None for the others.
     categorical_arguments : dict
         ``min_frequency`` and ``max_categories``: what is rarer shares one column with what was never seen.
+    space : Space, optional
+        What a search may vary. Each argument named there is also given above: that is what the search tries first.
+    trials : int, optional
+        How many trials its search may take; without it, as many as the search's settings say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_by_name=True, validate_by_alias=True)
@@ -70,21 +76,61 @@ class Candidate(BaseModel):
     numeric: Numeric = "as_is"
     numeric_arguments: dict[str, Any] = Field(default_factory=dict)
     categorical_arguments: dict[str, Any] = Field(default_factory=dict)
+    space: Space | None = None
+    trials: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Refuse what could not be built, with every reason at once."""
         estimator = import_classifier(self.class_path)
-        problems = [
-            *_unknown("arguments", self.arguments, _parameters(estimator), self.class_path),
-            *_unknown(
-                "numeric_arguments", self.numeric_arguments, NUMERIC_ARGUMENTS[self.numeric], f"numeric: {self.numeric}"
-            ),
-            *_unknown("categorical_arguments", self.categorical_arguments, CATEGORICAL_ARGUMENTS, "one-hot encoding"),
-        ]
-        if problems:
+        known = {
+            "arguments": (_parameters(estimator), self.class_path),
+            "numeric_arguments": (NUMERIC_ARGUMENTS[self.numeric], f"numeric: {self.numeric}"),
+            "categorical_arguments": (CATEGORICAL_ARGUMENTS, "one-hot encoding"),
+        }
+        problems = []
+        for group, (names, of) in known.items():
+            problems += _unknown(group, getattr(self, group), names, of)
+            problems += _unknown(f"space.{group}", getattr(self.space, group, {}), names, of)
+        if problems := problems or self._misplaced():
             raise ValueError("; ".join(problems))
         return self
+
+    def _misplaced(self) -> list[str]:
+        """Say which searched arguments have no first value, or one outside the space."""
+        problems = []
+        for group, name, dimension in self.space.dimensions() if self.space else ():
+            given = getattr(self, group)
+            if name not in given:
+                problems.append(f"space.{group} searches {name}: give {group} the {name} to try first")
+            elif not dimension.holds(given[name]):
+                problems.append(f"{group} has {name}: {given[name]!r}, which its space does not hold ({dimension})")
+        return problems
+
+    @property
+    def searched(self) -> dict[str, Any]:
+        """What its own arguments say of all that is searched, by ``group.name``: the first trial."""
+        dimensions = self.space.dimensions() if self.space else ()
+        return {f"{group}.{name}": getattr(self, group)[name] for group, name, _ in dimensions}
+
+    def with_values(self, values: Mapping[str, Any]) -> Candidate:
+        """The candidate with other arguments, nothing of it being searched any more.
+
+        Parameters
+        ----------
+        values : Mapping of str
+            By ``group.name``, as of `searched`.
+
+        Returns
+        -------
+        Candidate
+            A new one, without space and trials.
+        """
+        groups = {group: dict(getattr(self, group)) for group in GROUPS}
+        for key, value in values.items():
+            group, _, name = key.partition(".")
+            groups[group][name] = value
+        return Candidate(class_path=self.class_path, numeric=self.numeric, **groups)
 
 
 class CandidatePipeline(Pipeline):  # type: ignore[misc]

@@ -22,7 +22,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from churn_pipeline.modelling.lowering_classifiers import lower_classifier
+from churn_pipeline.modelling.ensemble import DOUBT, BlendedModel
+from churn_pipeline.modelling.lowering_classifiers import check_operators, lower_classifier
 from churn_pipeline.modelling.lowering_columns import Table, lower_columns
 from churn_pipeline.modelling.onnx_graph import IR_VERSION, CompilationError, Graph
 from churn_pipeline.modelling.preprocessing import round_to_float32
@@ -33,13 +34,15 @@ NUMERIC, CATEGORICAL, OUTPUT = "numeric", "categorical", "churn_probability"
 ROWS = "rows"
 
 
-def compile_model(model: Pipeline, numeric: Sequence[str], categorical: Sequence[str]) -> onnx.ModelProto:
-    """Compile a fitted candidate.
+def compile_model(
+    model: Pipeline | BlendedModel, numeric: Sequence[str], categorical: Sequence[str]
+) -> onnx.ModelProto:
+    """Compile a fitted candidate, or a blend of them.
 
     Parameters
     ----------
-    model : Pipeline
-        What `build_candidate` builds, fitted on the classes 0 and 1.
+    model : Pipeline or BlendedModel
+        What `build_candidate` builds, fitted on the classes 0 and 1, or what `assemble` makes of several.
     numeric, categorical : Sequence of str
         The columns of either input, in the order the caller will send them.
 
@@ -55,10 +58,11 @@ def compile_model(model: Pipeline, numeric: Sequence[str], categorical: Sequence
     CompilationError
         If something in the model cannot be expressed; it names the step, and what to do.
     """
-    preprocessing, classifier = _parts(model)
     graph = Graph()
-    features = lower_columns(graph, preprocessing, Table(NUMERIC, tuple(numeric), CATEGORICAL, tuple(categorical)))
-    probability = lower_classifier(graph, classifier, features)
+    table = Table(NUMERIC, tuple(numeric), CATEGORICAL, tuple(categorical))
+    lower = _lower_blend if isinstance(model, BlendedModel) else _lower_candidate
+    probability = lower(graph, model, table)
+    check_operators(graph)
     graph.node("Reshape", probability, graph.constant([-1], np.int64))
     graph.nodes[-1].output[0] = OUTPUT
     compiled = helper.make_model(
@@ -146,6 +150,29 @@ def predict_compiled(model: onnx.ModelProto, X: pd.DataFrame) -> npt.NDArray[np.
     columns = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     inputs = model_inputs(X, columns[NUMERIC], columns[CATEGORICAL])
     return np.asarray(session.run([OUTPUT], inputs)[0], dtype=np.float64)
+
+
+def _lower_candidate(graph: Graph, model: Any, table: Table) -> str:
+    preprocessing, classifier = _parts(model)
+    return lower_classifier(graph, classifier, lower_columns(graph, preprocessing, table))
+
+
+def _lower_blend(graph: Graph, model: BlendedModel, table: Table) -> str:
+    """Write the weighted sum of calibrated log-odds, in the order in which `BlendedModel` calculates it."""
+    one = graph.constant(1.0)
+    total: str | None = None
+    for (_, member), weight, (a, b, c) in zip(model.members, model.weights, model.calibrations, strict=True):
+        probability = _lower_candidate(graph, member, table)
+        doubted = graph.node("Mul", probability, graph.constant(1.0 - 2.0 * DOUBT))
+        doubted = graph.node("Add", graph.constant(DOUBT), doubted)
+        of_churn = graph.node("Mul", graph.constant(a), graph.node("Log", doubted))
+        of_stay = graph.node("Mul", graph.constant(b), graph.node("Log", graph.node("Sub", one, doubted)))
+        odds = graph.node("Add", graph.node("Sub", of_churn, of_stay), graph.constant(c))
+        share = graph.node("Mul", graph.constant(weight), odds)
+        total = share if total is None else graph.node("Add", total, share)
+    if total is None:
+        raise CompilationError("The blend has no members.")
+    return graph.node("Sigmoid", total)
 
 
 def _parts(model: Pipeline) -> tuple[ColumnTransformer, Any]:

@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from churn_pipeline.modelling.ensemble import BlendedModel
 from churn_pipeline.modelling.lowering_classifiers import trees_of
 from churn_pipeline.modelling.preprocessing import QuantileSplines, round_to_float32
 
@@ -43,7 +44,7 @@ ODD_LEVELS = (
 
 def hard_rows(
     X: pd.DataFrame,
-    model: Pipeline,
+    model: Pipeline | BlendedModel,
     numeric: Sequence[str],
     categorical: Sequence[str],
     rng: np.random.Generator,
@@ -59,8 +60,8 @@ def hard_rows(
     ----------
     X : DataFrame of shape (n_rows, n_columns)
         Customers to start from; not changed.
-    model : Pipeline
-        What `build_candidate` builds, fitted.
+    model : Pipeline or BlendedModel
+        What `build_candidate` builds, fitted, or a blend of them.
     numeric, categorical : Sequence of str
         The model's columns.
     rng : Generator
@@ -73,7 +74,6 @@ def hard_rows(
     DataFrame of shape (limit, len(numeric) + len(categorical))
         Float64 and str columns.
     """
-    cuts = cut_points(model, numeric)
     cuts = cut_points(model, numeric)
     edges: dict[str, list[Any]] = {}
     sharp: dict[str, list[Any]] = {column: [] for column in (*numeric, *categorical)}
@@ -94,13 +94,13 @@ def hard_rows(
     return pd.DataFrame(changed).astype(dict.fromkeys(numeric, np.float64))
 
 
-def cut_points(model: Pipeline, numeric: Sequence[str]) -> dict[str, Floats]:
+def cut_points(model: Pipeline | BlendedModel, numeric: Sequence[str]) -> dict[str, Floats]:
     """Find where a fitted model's answer may jump or bend, in the units of its input.
 
     Parameters
     ----------
-    model : Pipeline
-        What `build_candidate` builds, fitted.
+    model : Pipeline or BlendedModel
+        What `build_candidate` builds, fitted, or a blend of them.
     numeric : Sequence of str
         The model's numeric columns.
 
@@ -108,7 +108,11 @@ def cut_points(model: Pipeline, numeric: Sequence[str]) -> dict[str, Floats]:
     -------
     dict of str to ndarray of float64
         For every column the sorted split values of the trees and the knots of the splines; empty, if there are none.
+        Those of a blend are those of all its members.
     """
+    if isinstance(model, BlendedModel):
+        found = [cut_points(member, numeric) for _, member in model.members]
+        return {column: np.unique(np.concatenate([cuts[column] for cuts in found])) for column in numeric}
     cuts: dict[str, list[Floats]] = {column: [] for column in numeric}
     preprocessing = model.named_steps["preprocessing"]
     branch = preprocessing.named_transformers_["numeric"] if numeric else None

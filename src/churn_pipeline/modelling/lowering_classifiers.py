@@ -24,9 +24,11 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from churn_pipeline.modelling.onnx_graph import ML_DOMAIN, OPSET, CompilationError, Graph
+from churn_pipeline.modelling.onnx_graph import ML_DOMAIN, ML_OPSET, OPSET, CompilationError, Graph
 
 CONVERTER_ML_OPSET = 3
+# What version 5 of ai.onnx.ml has withdrawn, and the converter still writes.
+WITHDRAWN = {"TreeEnsembleClassifier", "TreeEnsembleRegressor"}
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,28 @@ def _lower_by_skl2onnx(graph: Graph, classifier: Any, features: str) -> str:
     ) from problem
 
 
+def check_operators(graph: Graph) -> None:
+    """Refuse trees in our writing beside trees in the converter's: no one version of ai.onnx.ml has both.
+
+    Parameters
+    ----------
+    graph : Graph
+        All that was written.
+
+    Raises
+    ------
+    CompilationError
+        If both are there, which takes a blend.
+    """
+    operators = {node.op_type for node in graph.nodes}
+    if "TreeEnsemble" in operators and operators & WITHDRAWN:
+        raise CompilationError(
+            "A blend of trees that are written here with trees that are left to scikit-learn's converter does not "
+            "compile: leave one of them out of the candidates, do without blends, or add a lowering to "
+            "lowering_classifiers.py."
+        )
+
+
 def _check_loads(model: onnx.ModelProto) -> None:
     from onnxruntime import InferenceSession
 
@@ -243,10 +267,7 @@ def _embed(graph: Graph, model: onnx.ModelProto, features: str) -> str:
     """Copy a converted classifier's nodes into the graph, under names of the graph's own."""
     names = {model.graph.input[0].name: features, "": ""}
     for constant in model.graph.initializer:
-        names[constant.name] = graph.constant([])
-        copy = graph.constants[-1]
-        copy.CopyFrom(constant)
-        copy.name = names[constant.name]
+        names[constant.name] = graph.adopt(constant)
     for node in model.graph.node:
         name = f"{node.op_type}_{len(graph.nodes)}"
         copied = onnx.NodeProto()
@@ -257,9 +278,11 @@ def _embed(graph: Graph, model: onnx.ModelProto, features: str) -> str:
         copied.output[:] = [names[value] for value in node.output]
         graph.nodes.append(copied)
     # A model names one version per domain. The converter was asked for OPSET, and states a lower one where that would do
-    # for it; of ai.onnx.ml it writes operators that version 5 has withdrawn, and what we use of that reads alike in both.
-    if any(node.domain == ML_DOMAIN for node in model.graph.node):
+    # for it; of ai.onnx.ml the lower one is needed for what was withdrawn, and all else reads alike in both.
+    if any(node.op_type in WITHDRAWN for node in model.graph.node):
         graph.opsets[ML_DOMAIN] = CONVERTER_ML_OPSET
+    elif any(node.domain == ML_DOMAIN for node in model.graph.node):
+        graph.opsets.setdefault(ML_DOMAIN, ML_OPSET)
     probabilities = graph.cast(names[model.graph.output[1].name], TensorProto.DOUBLE)
     return graph.node("Gather", probabilities, graph.constant([1], np.int64), axis=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,15 @@ class CompilationError(Exception):
 class Graph:
     """Nodes and constants of an ONNX graph in the making.
 
-    Values are referred to by name. Every method that adds something returns the name of what it adds.
+    Values are referred to by name. Every method that adds something returns the name of what it adds; what is there
+    already is not added again, so that the members of a blend share the work they have in common.
     """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.opsets: dict[str, int] = {"": OPSET}
+        self._known: dict[bytes, str] = {}
 
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> str:
         """Add a constant.
@@ -47,10 +50,30 @@ class Graph:
         str
             Its name.
         """
-        name = f"constant_{len(self.constants)}"
         array = np.asarray(value, dtype=object if dtype is str else dtype)
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
-        return name
+        return self.adopt(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape)))
+
+    def adopt(self, constant: onnx.TensorProto) -> str:
+        """Add a copy of a constant under a name of the graph's own.
+
+        Parameters
+        ----------
+        constant : TensorProto
+            The constant.
+
+        Returns
+        -------
+        str
+            Its name.
+        """
+        copy = onnx.TensorProto()
+        copy.CopyFrom(constant)
+        copy.name = ""
+        key, name = _identity(copy), f"constant_{len(self.constants)}"
+        if key not in self._known:
+            copy.name = self._known[key] = name
+            self.constants.append(copy)
+        return self._known[key]
 
     def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add a node of one output.
@@ -73,9 +96,13 @@ class Graph:
         """
         if domain == ML_DOMAIN:
             self.opsets.setdefault(domain, ML_OPSET)
-        name = f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], name=name, domain=domain, **attributes))
-        return name
+        node = helper.make_node(operator, list(inputs), [], domain=domain, **attributes)
+        key, name = _identity(node), f"{operator}_{len(self.nodes)}"
+        if key not in self._known:
+            node.name = self._known[key] = name
+            node.output.append(name)
+            self.nodes.append(node)
+        return self._known[key]
 
     def cast(self, value: str, to: TensorProto.DataType) -> str:
         """Add a cast.
@@ -93,3 +120,8 @@ class Graph:
             The name of the result.
         """
         return self.node("Cast", value, to=to)
+
+
+def _identity(part: onnx.TensorProto | onnx.NodeProto) -> bytes:
+    """What tells a nameless constant or node from any other."""
+    return hashlib.sha256(type(part).__name__.encode() + part.SerializeToString(deterministic=True)).digest()

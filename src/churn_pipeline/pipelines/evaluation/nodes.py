@@ -65,7 +65,7 @@ def find_reachable(holdout: pd.DataFrame, truth: pd.DataFrame | None, contract: 
     if not key or not set(needed) <= set(truth.columns):
         raise TableError(subject, f"needs {'an id in the contract' if not key else 'the columns ' + ', '.join(needed)}")
     if truth.duplicated(key).any():
-        raise TableError(subject, f"names a row twice by {', '.join(key)}")
+        raise TableError(subject, f"is not unique: it names a row twice by {', '.join(key)}")
     known = truth.astype({name: holdout[name].dtype for name in key})
     joined = holdout[key].merge(known, on=key, how="left")
     if joined["churn_probability"].isna().any():

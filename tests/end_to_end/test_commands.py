@@ -1,0 +1,53 @@
+"""Kedro's own commands, as processes of their own, from a folder below the project's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT, Project
+
+
+def _kedro(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("KEDRO_", "COV_"))}
+    command = [str(Path(sys.executable).parent / "kedro"), *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_a_run_from_a_folder_below_keeps_one_store_and_one_place_for_data(project: Project) -> None:
+    below = project.path / "notebooks"
+    below.mkdir()
+
+    ended = _kedro(below, "run", "--pipeline", "data_engineering")
+
+    assert ended.returncode == 0, ended.stderr
+    assert (project.path / "data/03_primary/simulated/customers.parquet").is_file()
+    assert not [file for file in below.rglob("*") if file.is_file()]
+    assert "anonymous usage data" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("registry", "describe", "training"), "gradient_boosting.search"),
+        (("catalog", "describe-datasets", "--pipeline", "modelling"), "leaderboard"),
+        (("table", "page", "telco"), "| `tenure` | numeric feature |"),
+    ],
+)
+def test_a_command_answers(words: tuple[str, ...], expected: str) -> None:
+    ended = _kedro(ROOT / "src", *words)
+
+    assert ended.returncode == 0, ended.stderr
+    assert expected in ended.stdout
+
+
+def test_kedro_viz_builds_a_static_site_with_a_box_for_each_candidate(project: Project) -> None:
+    ended = _kedro(project.path, "viz", "build")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "circular" not in ended.stderr
+    graph = (project.path / "build/api/main").read_text(encoding="utf-8")
+    assert all(f'"{name}"' in graph for name in ("logistic", "splines", "random_forest", "gradient_boosting"))
