@@ -156,3 +156,23 @@ def page(metadata: ProjectMetadata, name: str) -> None:
 
 def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@cli.command()
+@click.argument("run")
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="The raw table, where it lies elsewhere now."
+)
+@click.pass_obj
+def reproduce(metadata: ProjectMetadata, run: str, data: Path | None) -> None:
+    """Rebuild the MLflow RUN (its id, or a file record.json of it) from its commit, lock and data, and compare."""
+    from kedro.framework.session import KedroSession
+
+    from churn_pipeline.reproduce import ReproduceError, main
+
+    with KedroSession.create(metadata.project_path) as session:
+        session.load_context()  # type: ignore[attr-defined]  # kedro-mlflow points MLflow at the store in use
+    try:
+        sys.exit(main(run, metadata.project_path, data))
+    except ReproduceError as error:
+        raise click.ClickException(str(error)) from None

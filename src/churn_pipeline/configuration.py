@@ -1,6 +1,7 @@
 """Configuration: Kedro's own loader, and what it needs to know of the chosen customer table."""
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,12 @@ class TableConfigLoader(OmegaConfigLoader):
 
     def __getitem__(self, key: str) -> Any:
         # Resolvers are global to the process: they must answer for the loader that is reading right now.
-        resolvers = {"table": self._from_table, "project": self._project, "package": _package, "oc.env": oc.env}
+        resolvers: dict[str, Callable[..., Any]] = {
+            "table": self._from_table,
+            "project": self._project,
+            "package": _package,
+            "oc.env": oc.env,
+        }
         for name, resolver in resolvers.items():
             OmegaConf.clear_resolver(name)
             OmegaConf.register_resolver(name, resolver)

@@ -65,7 +65,9 @@ class RecordHooks:
         if active is None:
             return
         run = mlflow.get_run(active.info.run_id)
-        record = make_record(run, self._loader["parameters"], self._loader.table_file)
+        record = make_record(
+            run, self._loader["parameters"], self._loader.runtime_params or {}, self._loader.table_file
+        )
         mlflow.log_dict(record.model_dump(mode="json"), ARTIFACT)
 
     @property

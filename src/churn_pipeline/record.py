@@ -21,8 +21,10 @@ class Record(BaseModel):
     ----------
     command
         Pipelines and other choices of ``kedro run`` that were not left at their defaults.
+    runtime_params
+        What ``--params`` said.
     parameters
-        All parameters as they were resolved.
+        All parameters as they were resolved, ``--params`` included.
     table_file
         The table file's text; it may be private to the machine of the run.
     digests
@@ -41,12 +43,13 @@ class Record(BaseModel):
     command: dict[str, str]
     table: str
     table_file: str
+    runtime_params: dict[str, Any]
     parameters: dict[str, Any]
     digests: dict[str, str]
     metrics: dict[str, float]
 
 
-def make_record(run: Run, parameters: dict[str, Any], table_file: Path) -> Record:
+def make_record(run: Run, parameters: dict[str, Any], runtime_params: dict[str, Any], table_file: Path) -> Record:
     """The record of an MLflow run, from its tags and metrics and from the configuration that it ran with."""
     tags = run.data.tags
     digests = {name.removeprefix("digest."): value for name, value in tags.items() if name.startswith("digest.")}
@@ -71,6 +74,7 @@ def make_record(run: Run, parameters: dict[str, Any], table_file: Path) -> Recor
         command={name: tags[name] for name in choices if tags.get(name)},
         table=tags["table"],
         table_file=table_file.read_text(encoding="utf-8"),
+        runtime_params=runtime_params,
         parameters=parameters,
         digests=digests,
         metrics=run.data.metrics,

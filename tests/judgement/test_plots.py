@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.integrate import trapezoid
 
+from churn_pipeline.judgement.figures import POINTS
 from churn_pipeline.judgement.metrics import Labels, Probabilities, auc, average_precision, lift_top_decile
 from churn_pipeline.judgement.plots import (
-    POINTS,
     gain_plot,
     precision_recall_plot,
     reliability_plot,

@@ -13,6 +13,7 @@ _HOMES = {
     "RawTableDataset": "raw_table_dataset",
     "RegisteredModelDataset": "mlflow_datasets",
     "SkopsDataset": "skops_dataset",
+    "StudyDataset": "study_dataset",
 }
 __all__ = list(_HOMES)
 

@@ -36,17 +36,17 @@ def with_interval(value: float, interval: Interval | None, digits: int = 3) -> s
     return text if interval is None else f"{text} [{interval[0]:.{digits}f}–{interval[1]:.{digits}f}]"
 
 
-def one_axes(title: str) -> tuple[Figure, Axes]:
+def one_axes(title: str, height: float = 6.0, width: float = 6.4) -> tuple[Figure, Axes]:
     """A figure of one plot, with its finding as title."""
-    figure = empty(height=6.0)
+    figure = empty(height, width)
     axes = figure.subplots()
     style(axes, title)
     return figure, axes
 
 
-def empty(height: float) -> Figure:
-    """A figure with nothing in it, `height` inches high."""
-    return Figure(figsize=(6.4, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+def empty(height: float, width: float = 6.4) -> Figure:
+    """A figure with nothing in it, of that many inches."""
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
 
 
 def style(axes: Axes, title: str = "") -> None:

@@ -306,8 +306,13 @@ def gaps(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         pairs = len(group) * (len(group) - 1) / 2
         wider = stats.norm.ppf(1 - (1 - level) / 2 / pairs) / stats.norm.ppf((1 + level) / 2)
         gap = high["value"] - low["value"]
-        lower = gap - wider * np.hypot(high["value"] - high["lower"], low["upper"] - low["value"])
-        upper = gap + wider * np.hypot(high["upper"] - high["value"], low["value"] - low["lower"])
+        lower = gap - wider * _reach(high["value"] - high["lower"], low["upper"] - low["value"])
+        upper = gap + wider * _reach(high["upper"] - high["value"], low["value"] - low["lower"])
         rows.append((segment, metric, gap, lower, upper, high["level"], low["level"], lower > 0))
     names = ["segment", "metric", "gap", "lower", "upper", "highest", "lowest", "beyond_noise"]
     return pd.DataFrame(rows, columns=names)
+
+
+def _reach(*sides: float) -> float:
+    """Sides of two intervals put together; a percentile interval may leave its value out, and then has none there."""
+    return float(np.hypot(*(max(side, 0.0) for side in sides)))

@@ -126,7 +126,7 @@ class Candidate(BaseModel):
         Candidate
             A new one, without space and trials.
         """
-        groups = {group: dict(getattr(self, group)) for group in GROUPS}
+        groups: dict[str, Any] = {group: dict(getattr(self, group)) for group in GROUPS}
         for key, value in values.items():
             group, _, name = key.partition(".")
             groups[group][name] = value

@@ -1,22 +1,20 @@
 """Nodes of modelling: validate each candidate out of fold, fit it, compare, choose, compile."""
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import pandas as pd
-from joblib import Parallel, delayed
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.pipeline import Pipeline
-from threadpoolctl import threadpool_limits
 
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.judgement.metrics import resolve_metric
+from churn_pipeline.judgement.metrics import log_loss, resolve_metric
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.compilation import compile_model, model_digest
+from churn_pipeline.modelling.search import ForgetfulStudies, SearchSettings, Studies, Task, search_candidate
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE
 
 logger = logging.getLogger(__name__)
@@ -39,43 +37,38 @@ def search(
     candidate: Candidate,
     contract: Contract,
     seed: int,
-) -> tuple[pd.DataFrame, Candidate]:
-    """Validate a candidate on every fold, everything it learns being fitted on that fold's training rows alone.
+    settings: SearchSettings | None = None,
+    studies: Studies | None = None,
+) -> tuple[pd.DataFrame, Candidate, dict[str, Any]]:
+    """Search a candidate's space, everything a trial learns being fitted on each fold's training rows alone.
+
+    The one node that is not pure: its trials are remembered by `studies`, from which it goes on if it was cut short.
+    What it returns does not depend on that.
 
     Returns
     -------
     predictions : pandas.DataFrame
-        A row for each validated customer and fold: ``fold``, ``row``, ``churned`` (0/1), ``probability`` (float64),
-        ``seconds`` (to fit and predict the fold).
+        The best trial's, a row for each validated customer and fold: ``fold``, ``row``, ``churned`` (0/1),
+        ``probability`` (float64), ``seconds`` (to fit and predict the fold).
     candidate : Candidate
-        The candidate with the hyperparameters to fit.
+        The candidate with the hyperparameters to fit, and nothing left to search.
+    report : dict
+        The study's name, how many ``trials`` there were, which was the best, and how long they took.
     """
-    models = [build_candidate(candidate, contract.numeric, contract.categorical, seed) for _ in folds]
-    # BLAS' limit belongs to the whole process: it is set here once, and not by each fold for itself.
-    with threadpool_limits(limits=1, user_api="blas"):
-        parts = Parallel(n_jobs=-1, prefer="threads")(
-            delayed(_validate)(model, features, label["churned"], folds[name])
-            for model, name in zip(models, folds, strict=True)
-        )
-    return pd.concat(parts, ignore_index=True), candidate
-
-
-def _validate(model: Pipeline, features: pd.DataFrame, churn: pd.Series, fold: pd.Series) -> pd.DataFrame:
-    train, validate = fold == FOLD_TRAIN, fold == FOLD_VALIDATE
-    begin = time.perf_counter()
-    # Folds run side by side: threads within each of them would only wait for one another.
-    with threadpool_limits(limits=1, user_api="openmp"):
-        model.fit(features[train], churn[train])
-        probability = model.predict_proba(features[validate])[:, 1]
-    return pd.DataFrame(
-        {
-            "fold": fold.name,
-            "row": np.flatnonzero(validate),
-            "churned": churn[validate].to_numpy(),
-            "probability": probability,
-            "seconds": time.perf_counter() - begin,
-        }
+    task = Task(
+        features=features,
+        churned=label["churned"],
+        folds={
+            str(name): ((fold == FOLD_TRAIN).to_numpy(), (fold == FOLD_VALIDATE).to_numpy())
+            for name, fold in folds.items()
+        },
+        numeric=contract.numeric,
+        categorical=contract.categorical,
+        loss=log_loss,
+        seed=seed,
     )
+    found = search_candidate(task, candidate, settings or SearchSettings(), studies or ForgetfulStudies())
+    return found.predictions, found.candidate, found.report
 
 
 def fit(features: pd.DataFrame, label: pd.DataFrame, candidate: Candidate, contract: Contract, seed: int) -> Pipeline:

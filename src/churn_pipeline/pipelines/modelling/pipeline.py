@@ -14,8 +14,17 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 nodes.search,
-                ["train_features", "train_label", "folds", "params:candidate", "contract", "params:seed"],
-                ["cv_predictions", "found"],
+                [
+                    "train_features",
+                    "train_label",
+                    "folds",
+                    "params:candidate",
+                    "contract",
+                    "params:seed",
+                    "params:search",
+                    "studies",
+                ],
+                ["cv_predictions", "found", "search_report"],
                 name="search",
             ),
             Node(nodes.fit, ["train_features", "train_label", "found", "contract", "params:seed"], "model", name="fit"),
@@ -28,7 +37,11 @@ def create_pipeline() -> Pipeline:
             namespace=name,
             inputs=SHARED,
             outputs={"cv_predictions": f"{name}_cv_predictions", "model": f"{name}_model"},
-            parameters={"params:candidate": f"params:candidates.{name}", "params:seed": "params:seed"},
+            parameters={
+                "params:candidate": f"params:candidates.{name}",
+                "params:seed": "params:seed",
+                "params:search": "params:search",
+            },
         )
         for name in candidates
     ]

@@ -1,0 +1,629 @@
+"""The search of a candidate: trials in a fixed order, several at a time, pruned fold by fold, resumable at any moment.
+
+What trial n tries depends on the seed, the candidate's name, n, and the trials up to n less a fixed window; never on
+which trial ended first, how many cores there are, or whether the search was killed in between. So each trial is known
+to begin with the same values, and a trial that was cut short is simply done again.
+
+The search itself keeps nothing. It is handed a `Study`, which remembers trials, and shows and records them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import platform
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from churn_pipeline.modelling import candidates, preprocessing
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.space import Choices, Range
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+Loss = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float64]], float]
+State = Literal["complete", "pruned", "failed"]
+
+# What a trial's result depends on beside its data and configuration; the candidate's own package is added.
+LIBRARIES: tuple[str, ...] = ("numpy", "optuna", "pandas", "scikit-learn", "scipy")
+
+
+class SearchSettings(BaseModel):
+    """How every candidate is searched.
+
+    Attributes
+    ----------
+    trials : int
+        How many trials a search takes, where its candidate does not say.
+    seconds : float, optional
+        Instead of a number of trials: no trial begins later than this after the search began. How many did is reported.
+    window : int
+        How many trials may be under way at once, as far as cores go. A trial knows of all trials but the last few, one
+        less than this, so that no core waits and yet nothing depends on which trial ends first.
+    startup : int
+        How many trials are drawn at random before the sampler learns from them.
+    margin : float, optional
+        A trial is pruned if its log loss, over the folds done so far, is this share above the best trial's on the
+        same folds. None prunes nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int = Field(default=10, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
+    window: int = Field(default=4, ge=1)
+    startup: int = Field(default=6, ge=1)
+    margin: float | None = Field(default=0.02, gt=0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that ended.
+
+    Attributes
+    ----------
+    number : int
+        From 0.
+    values : dict
+        What it tried, by ``group.name``.
+    scores : tuple of float
+        Log loss of each fold, in order; fewer than there are folds if it was pruned.
+    state : {"complete", "pruned", "failed"}
+        How it ended.
+    clock, seconds : float
+        When it began, in seconds since the search did, and how long it took.
+    problem : str
+        Why it failed.
+    """
+
+    number: int
+    values: dict[str, Any]
+    scores: tuple[float, ...]
+    state: State
+    clock: float
+    seconds: float
+    problem: str = ""
+
+    @property
+    def loss(self) -> float:
+        """Mean log loss of the folds done; infinity without any."""
+        return float(np.mean(self.scores)) if self.scores else float("inf")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is; `left` is the time left in seconds, None if nobody knows."""
+
+    done: int
+    total: int | None
+    best: Trial | None
+    left: float | None
+
+
+class Study(Protocol):
+    """What remembers the trials of one search, shows its progress, and records each trial that ended."""
+
+    def ended(self) -> Mapping[int, Trial]:
+        """Trials that ended before, by number."""
+
+    def begin(self, number: int, values: Mapping[str, Any], clock: float) -> None:
+        """Remember that a trial begins; one that began before and never ended begins again."""
+
+    def end(self, trial: Trial) -> None:
+        """Remember a trial that ended just now."""
+
+    def show(self, progress: Progress) -> None:
+        """Show how far the search is."""
+
+    def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
+        """Record the search's result and all its trials, those of earlier runs too."""
+
+
+class Studies(Protocol):
+    """What opens the study of a candidate.
+
+    Attributes
+    ----------
+    candidate : str
+        The candidate's name.
+    """
+
+    candidate: str
+
+    def open(self, name: str, space: Mapping[str, BaseDistribution]) -> AbstractContextManager[Study]:
+        """The study of this name; a new one if there is none."""
+
+
+class ForgetfulStudies:
+    """Studies that remember nothing, show nothing and record nothing: for searches whose trials nobody needs later.
+
+    Examples
+    --------
+    >>> with ForgetfulStudies().open("", {}) as study:
+    ...     dict(study.ended())
+    {}
+    """
+
+    def __init__(self, candidate: str = "candidate") -> None:
+        self.candidate = candidate
+
+    @contextmanager
+    def open(self, name: str, space: Mapping[str, BaseDistribution]) -> Iterator[Study]:
+        """A new study."""
+        yield self
+
+    def ended(self) -> Mapping[int, Trial]:
+        """None."""
+        return {}
+
+    def begin(self, number: int, values: Mapping[str, Any], clock: float) -> None:
+        """Nothing."""
+
+    def end(self, trial: Trial) -> None:
+        """Nothing."""
+
+    def show(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What candidates are judged on.
+
+    Attributes
+    ----------
+    features : DataFrame of shape (n_rows, n_columns)
+        Customers.
+    churned : Series of shape (n_rows,)
+        1 for those who churned, 0 for the others.
+    folds : dict of str to (ndarray, ndarray)
+        By name: which rows train and which validate, bool of shape (n_rows,).
+    numeric, categorical : sequence of str
+        Which columns are which.
+    loss : callable
+        ``(y, p) -> float``; less is better.
+    seed : int
+        Of the models, and of the search.
+    """
+
+    features: pd.DataFrame
+    churned: pd.Series
+    folds: Mapping[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]
+    numeric: Sequence[str]
+    categorical: Sequence[str]
+    loss: Loss
+    seed: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes
+    ----------
+    candidate : Candidate
+        The best trial's, with nothing left to search.
+    predictions : DataFrame
+        Its out-of-fold predictions: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
+    report : dict
+        ``study``, ``trials`` (how many there were), ``pruned``, ``failed``, ``best_trial``, ``log_loss`` and
+        ``seconds``.
+    """
+
+    candidate: Candidate
+    predictions: pd.DataFrame
+    report: dict[str, Any]
+
+
+def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings, studies: Studies) -> Found:
+    """Search a candidate's space, or go on with a search that was cut short.
+
+    Parameters
+    ----------
+    task : Task
+        What to judge on.
+    candidate : Candidate
+        What to search. Without a space there is one trial, its own arguments.
+    settings : SearchSettings
+        How to search.
+    studies : Studies
+        Where trials are remembered.
+
+    Returns
+    -------
+    Found
+        The trial of the lowest mean log loss; of equal ones the earliest.
+
+    Raises
+    ------
+    ValueError
+        If the candidate's own arguments cannot be fitted, or the study holds what this search would not have tried.
+    """
+    space = {f"{group}.{name}": _distribution(dimension) for group, name, dimension in _dimensions(candidate)}
+    name = f"{studies.candidate}-{study_digest(task, candidate, settings, studies.candidate)[:16]}"
+    # BLAS' limit and the filter of warnings belong to the whole process: they are set here, and not by each trial.
+    with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
+        # A trial that did not converge is judged by its log loss, as any other.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        with studies.open(name, space) as study:
+            course = _Course(task, candidate, settings, studies.candidate, space, study)
+            trials = course.run()
+            best = min((trial for trial in trials if trial.state == "complete"), key=_rank)
+            chosen = candidate.with_values(best.values)
+            predictions = course.predictions_of(best)
+            if predictions is None:
+                predictions = pd.concat(validate(task, chosen, workers=joblib.cpu_count()), ignore_index=True)
+            report = {"study": name, **_summary(trials, best)}
+            study.conclude(report, trials)
+    return Found(chosen, predictions, report)
+
+
+def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, name: str) -> str:
+    """SHA-256 of all that decides what a trial tries and how it ends; budgets do not.
+
+    Parameters
+    ----------
+    task, candidate, settings
+        As of `search_candidate`.
+    name : str
+        The candidate's name.
+
+    Returns
+    -------
+    str
+        In hexadecimal.
+    """
+    digest = hashlib.sha256()
+    tried = candidate.model_dump(mode="json", exclude={"trials"})
+    course = settings.model_dump(mode="json", include={"window", "startup", "margin"})
+    package = candidate.class_path.partition(".")[0].replace("sklearn", "scikit-learn")
+    about = {
+        "candidate": [name, tried],
+        "columns": [list(task.numeric), list(task.categorical)],
+        "course": course,
+        "seed": task.seed,
+        "versions": [platform.python_version(), *(_version(library) for library in sorted({*LIBRARIES, package}))],
+    }
+    digest.update(json.dumps(about, sort_keys=True).encode())
+    for module in (candidates, preprocessing, inspect.getmodule(study_digest)):
+        digest.update(inspect.getsource(module).encode())  # type: ignore[arg-type]
+    masks = pd.DataFrame({(fold, part): mask for fold, pair in task.folds.items() for part, mask in enumerate(pair)})
+    for table in (task.features, task.churned.to_frame(), masks):
+        digest.update(json.dumps([[str(column), str(dtype)] for column, dtype in table.dtypes.items()]).encode())
+        digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def validate(task: Task, candidate: Candidate, workers: int) -> list[pd.DataFrame]:
+    """Fit and validate a candidate on every fold, folds side by side.
+
+    Parameters
+    ----------
+    task : Task
+        What to judge on.
+    candidate : Candidate
+        What to fit.
+    workers : int
+        How many folds at a time.
+
+    Returns
+    -------
+    list of DataFrame
+        Each fold's predictions, in the folds' order.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda fold: validate_fold(task, candidate, fold), task.folds))
+
+
+def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
+    """Fit a candidate on a fold's training rows alone, and predict its validating ones.
+
+    Parameters
+    ----------
+    task : Task
+        What to judge on.
+    candidate : Candidate
+        What to fit.
+    fold : str
+        The fold's name.
+
+    Returns
+    -------
+    DataFrame
+        A row for each validating customer: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
+    """
+    train, validating = task.folds[fold]
+    begin = time.perf_counter()
+    if "n_jobs" in candidate.arguments:
+        candidate = candidate.with_values({"arguments.n_jobs": 1})
+    model = build_candidate(candidate, task.numeric, task.categorical, task.seed)
+    # Trials and folds run side by side: threads within each of them would only wait for one another.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        model.fit(task.features[train], task.churned[train])
+        probability = model.predict_proba(task.features[validating])[:, 1]
+    return pd.DataFrame(
+        {
+            "fold": fold,
+            "row": np.flatnonzero(validating),
+            "churned": task.churned[validating].to_numpy(),
+            "probability": probability,
+            "seconds": time.perf_counter() - begin,
+        }
+    )
+
+
+def is_hopeless(scores: Sequence[float], best: Sequence[float] | None, margin: float | None) -> bool:
+    """Whether a trial, over the folds done so far, is too far behind the best trial on the same folds.
+
+    Parameters
+    ----------
+    scores : sequence of float
+        Log loss of the folds done so far.
+    best : sequence of float, optional
+        The best trial's, of all folds.
+    margin : float, optional
+        By which share its mean may be higher.
+
+    Returns
+    -------
+    bool
+        Never true without a best trial or a margin.
+    """
+    if best is None or margin is None:
+        return False
+    return sum(scores) > (1 + margin) * sum(best[: len(scores)])
+
+
+class _StoppedError(Exception):
+    """The search ends early: nobody waits for this trial."""
+
+
+@dataclass
+class _Course:
+    """A search under way. All but `_try` runs in the thread that called `run`."""
+
+    task: Task
+    candidate: Candidate
+    settings: SearchSettings
+    name: str
+    space: Mapping[str, BaseDistribution]
+    study: Study
+    trials: dict[int, Trial] = field(default_factory=dict)
+    _pending: dict[Future[tuple[Trial, list[pd.DataFrame]]], int] = field(default_factory=dict)
+    _best: tuple[Trial, list[pd.DataFrame]] | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.earlier = dict(self.study.ended())
+        self.limit = _limit(self.candidate, self.settings)
+        # A search of one trial has no other work for the cores than the folds of that one.
+        self.workers = min(self.settings.window, joblib.cpu_count())
+        self.sampler = _Sampler(self.task.seed, self.name, self.space, self.candidate.searched, self.settings.startup)
+        # Time goes on where it stopped, so that a budget in seconds is one budget however often it is interrupted.
+        self._begun = time.perf_counter() - max((t.clock + t.seconds for t in self.earlier.values()), default=0.0)
+
+    def run(self) -> list[Trial]:
+        """Begin trials in order, each when those that it may know of have ended; all of them, in order."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                for number in count() if self.limit is None else range(self.limit):
+                    self._learn(number - self.settings.window)
+                    clock = self._clock(number)
+                    if number and self.settings.seconds is not None and clock >= self.settings.seconds:
+                        break
+                    self._begin(pool, number, clock)
+                while self._pending:
+                    self._collect()
+            finally:
+                self._stop.set()
+        return [self.trials[number] for number in sorted(self.trials)]
+
+    def predictions_of(self, trial: Trial) -> pd.DataFrame | None:
+        """Out-of-fold predictions of a complete trial, if they are at hand."""
+        if self._best is None or self._best[0].number != trial.number:
+            return None
+        return pd.concat(self._best[1], ignore_index=True)
+
+    def _learn(self, number: int) -> None:
+        """Wait for a trial and tell the sampler of it."""
+        if number < 0:
+            return
+        while number not in self.trials:
+            self._collect()
+        self.sampler.tell(self.trials[number])
+
+    def _clock(self, number: int) -> float:
+        return self.earlier[number].clock if number in self.earlier else time.perf_counter() - self._begun
+
+    def _begin(self, pool: ThreadPoolExecutor, number: int, clock: float) -> None:
+        values = self.sampler.ask(number)
+        if number in self.earlier:
+            if self.earlier[number].values != values:
+                raise ValueError(
+                    f"The study of {self.name} holds a trial {number} with {self.earlier[number].values}, where this search "
+                    f"would try {values}: the study was not made by it. Delete the study file and search again."
+                )
+            self._keep(self.earlier[number], [])
+            return
+        self.study.begin(number, values, clock)
+        self._pending[pool.submit(self._try, number, values, clock, self.sampler.best)] = number
+
+    def _collect(self) -> None:
+        """Wait until a trial ends, and remember it."""
+        done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+        for future in sorted(done, key=self._pending.__getitem__):
+            del self._pending[future]
+            trial, parts = future.result()
+            self.study.end(trial)
+            self._keep(trial, parts)
+
+    def _keep(self, trial: Trial, parts: list[pd.DataFrame]) -> None:
+        if trial.number == 0 and trial.state == "failed":
+            raise ValueError(f"Candidate {self.name} cannot be fitted as configured: {trial.problem}")
+        self.trials[trial.number] = trial
+        if trial.state == "complete" and (self._best is None or _rank(trial) < _rank(self._best[0])):
+            self._best = (trial, parts)
+        self.study.show(Progress(len(self.trials), self.limit, self._best and self._best[0], self._left()))
+
+    def _left(self) -> float | None:
+        """Estimate the seconds left, from the pace so far."""
+        spent = time.perf_counter() - self._begun
+        if self.limit is None:
+            assert self.settings.seconds is not None
+            return max(0.0, self.settings.seconds - spent)
+        return spent / len(self.trials) * (self.limit - len(self.trials))
+
+    def _try(
+        self, number: int, values: dict[str, Any], clock: float, best: Trial | None
+    ) -> tuple[Trial, list[pd.DataFrame]]:
+        """Fit and validate on one fold after the other, until all are done or there is no hope."""
+        begin = time.perf_counter()
+        trial = Trial(number, values, (), "complete", clock, 0.0)
+        parts: list[pd.DataFrame] = []
+        try:
+            candidate = self.candidate.with_values(values)
+            for part in self._parts(candidate):
+                parts.append(part)
+                score = self.task.loss(part["churned"].to_numpy(), part["probability"].to_numpy())
+                trial = replace(trial, scores=(*trial.scores, score))
+                unfinished = len(parts) < len(self.task.folds)
+                if unfinished and is_hopeless(trial.scores, best.scores if best else None, self.settings.margin):
+                    trial = replace(trial, state="pruned")
+                    break
+        except (ArithmeticError, TypeError, ValueError) as error:
+            trial = replace(trial, state="failed", problem=f"{type(error).__name__}: {error}")
+        return replace(trial, seconds=time.perf_counter() - begin), parts
+
+    def _parts(self, candidate: Candidate) -> Iterator[pd.DataFrame]:
+        if self.limit == 1:
+            yield from validate(self.task, candidate, self.workers)
+            return
+        for fold in self.task.folds:
+            if self._stop.is_set():
+                raise _StoppedError
+            yield validate_fold(self.task, candidate, fold)
+
+
+class _Sampler:
+    """Asks Optuna what a trial tries; it knows of the trials that it was told of, in their order, and of no others."""
+
+    def __init__(
+        self, seed: int, name: str, space: Mapping[str, BaseDistribution], first: dict[str, Any], startup: int
+    ) -> None:
+        import optuna
+
+        self._seed, self._name, self._space, self._startup = seed, name, dict(space), startup
+        with _quiet():
+            self._study = optuna.create_study(direction="minimize")
+        self._study.enqueue_trial(first)
+        self._asked: dict[int, optuna.Trial] = {}
+        self.best: Trial | None = None
+
+    def ask(self, number: int) -> dict[str, Any]:
+        """What the trial tries; trials are asked for in their order."""
+        import optuna
+
+        seed = hashlib.sha256(f"{self._seed}/{self._name}/{number}".encode()).digest()[:4]
+        self._study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=self._startup, seed=int.from_bytes(seed, "big")
+        )
+        with _quiet():
+            trial = self._study.ask(self._space)
+        assert trial.number == number
+        self._asked[number] = trial
+        return dict(trial.params)
+
+    def tell(self, trial: Trial) -> None:
+        """Learn how a trial ended; trials are told of in their order."""
+        from optuna.trial import TrialState
+
+        asked = self._asked.pop(trial.number)
+        for step, score in enumerate(trial.scores):
+            asked.report(score, step)
+        if trial.state == "complete":
+            self._study.tell(asked, trial.loss)
+            if self.best is None or _rank(trial) < _rank(self.best):
+                self.best = trial
+        else:
+            self._study.tell(asked, state=TrialState.PRUNED if trial.state == "pruned" else TrialState.FAIL)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what Optuna says of every step."""
+    from optuna import exceptions, logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _dimensions(candidate: Candidate) -> Iterator[tuple[str, str, Range | Choices]]:
+    return candidate.space.dimensions() if candidate.space else iter(())
+
+
+def _distribution(dimension: Range | Choices) -> BaseDistribution:
+    """A dimension as Optuna has it."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, Choices):
+        return CategoricalDistribution(dimension.choices)
+    if dimension.whole:
+        return IntDistribution(int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1))
+    return FloatDistribution(float(dimension.low), float(dimension.high), dimension.log, dimension.step)
+
+
+def _limit(candidate: Candidate, settings: SearchSettings) -> int | None:
+    """How many trials there may be; None if time decides."""
+    if candidate.space is None or not list(candidate.space.dimensions()):
+        return 1
+    return None if settings.seconds is not None else candidate.trials or settings.trials
+
+
+def _rank(trial: Trial) -> tuple[float, int]:
+    return trial.loss, trial.number
+
+
+def _summary(trials: Sequence[Trial], best: Trial) -> dict[str, Any]:
+    return {
+        "trials": len(trials),
+        "pruned": sum(trial.state == "pruned" for trial in trials),
+        "failed": sum(trial.state == "failed" for trial in trials),
+        "best_trial": best.number,
+        "log_loss": best.loss,
+        "seconds": round(max(trial.clock + trial.seconds for trial in trials), 3),
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return f"{library} {version(library)}"
+    except ModuleNotFoundError:
+        return f"{library} unknown"

@@ -1,0 +1,193 @@
+"""Rebuild a run from its record, by its commit, lock, configuration and data, and say what is the same and what is not."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from churn_pipeline.record import Record, git, read_record
+
+REBUILDS = Path("data") / "rebuilds"
+
+
+class ReproduceError(Exception):
+    """A run that cannot be rebuilt here, with the reason and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One part of a run beside the same part of its rebuild."""
+
+    part: str
+    same: bool
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.part:<14}{'same' if self.same else 'NOT THE SAME'}{f': {self.detail}' if self.detail else ''}"
+
+
+def rebuild(record: Record, project: Path, data: Path | None = None) -> Record:
+    """Check out the record's commit beside the tree, build its environment from its lock, and run it.
+
+    Parameters
+    ----------
+    record
+        The run to rebuild.
+    project
+        The project's folder, a git checkout that holds the commit.
+    data
+        A file to read the raw table from, where it lies elsewhere than on the machine of the run.
+
+    Returns
+    -------
+    Record
+        Of the rebuilt run.
+
+    Raises
+    ------
+    ReproduceError
+        When the commit is not here, its environment cannot be built, or the run fails.
+    """
+    partial = set(record.command) - {"pipeline_names"}
+    if partial:
+        raise ReproduceError(
+            f"The run was a part of a pipeline ({', '.join(sorted(partial))}): only whole runs are rebuilt."
+        )
+    folder = project / REBUILDS / record.run_id
+    _check_out(record, project, folder)
+    _configure(record, project, folder, data)
+    _call(["make", "setup"], folder, "its environment cannot be built from its lock")
+    run = [
+        str(folder / ".venv/bin/kedro"),
+        "run",
+        "--pipelines",
+        _pipelines(record),
+        "--params",
+        f"table={record.table}",
+    ]
+    _call(run, folder, "the run failed")
+    find = [str(folder / ".venv/bin/python"), "-c", _LAST_RECORD]
+    return read_record(Path(_call(find, folder, "the rebuilt run wrote no record").strip().splitlines()[-1]))
+
+
+# Asked of the rebuilt environment, whose MLflow may be another version than ours.
+_LAST_RECORD = """
+import mlflow, pathlib
+uri = "sqlite:///" + str(pathlib.Path("mlruns/mlflow.db").resolve())
+mlflow.set_tracking_uri(uri)
+run = mlflow.search_runs(experiment_names=["churn"], output_format="list")[0]
+print(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/record.json", dst_path="mlruns"))
+"""
+
+
+def _pipelines(record: Record) -> str:
+    names = record.command.get("pipeline_names", "__default__")
+    return ",".join(yaml.safe_load(names)) if names.startswith("[") else names
+
+
+def _params(record: Record) -> str:
+    def flat(prefix: str, value: object) -> Iterator[str]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from flat(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            yield f"{prefix}={value}"
+
+    return ",".join(flat("", {**record.runtime_params, "table": record.table}))
+
+
+def _check_out(record: Record, project: Path, folder: Path) -> None:
+    if git(project, "cat-file", "-e", f"{record.commit}^{{commit}}") is None:
+        raise ReproduceError(f"Commit {record.commit} is not in this checkout: fetch the branch that it was on.")
+    if folder.exists():
+        git(project, "worktree", "remove", "--force", str(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+    git(project, "worktree", "prune")
+    if git(project, "worktree", "add", "--detach", str(folder), record.commit) is None:
+        raise ReproduceError(f"Commit {record.commit} cannot be checked out to {folder}.")
+
+
+def _configure(record: Record, project: Path, folder: Path, data: Path | None) -> None:
+    """Give the checkout the run's own parameters and table file, and the raw files that git does not hold."""
+    local = folder / "conf" / "local"
+    (local / "tables").mkdir(parents=True, exist_ok=True)
+    (local / "parameters.yml").write_text(yaml.safe_dump(record.parameters, allow_unicode=True), encoding="utf-8")
+    table = yaml.safe_load(record.table_file)
+    if data is not None:
+        table["source"] = {**table["source"], "filepath": str(data.resolve())}
+        text = yaml.safe_dump(table, allow_unicode=True, sort_keys=False)
+    else:
+        text = record.table_file
+    (local / "tables" / f"{record.table}.yml").write_text(text, encoding="utf-8")
+    for file in (project / "data" / "01_raw").glob("*"):
+        target = folder / "data" / "01_raw" / file.name
+        if not target.exists():
+            target.symlink_to(file.resolve())
+
+
+def _call(command: list[str], folder: Path, problem: str) -> str:
+    """Run a command in the checkout; its own environment, not ours."""
+    ours = ("VIRTUAL_ENV", "PYTHONPATH", "KEDRO_ENV", "KEDRO_LOGGING_CONFIG", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ReproduceError(f"{problem[0].upper()}{problem[1:]} ({folder}):\n{(done.stderr or done.stdout)[-2000:]}")
+    return done.stdout
+
+
+def compare(original: Record, rebuilt: Record) -> Iterator[Comparison]:
+    """Data, contract, code, lock, metrics and model of a run beside those of its rebuild."""
+    for part in ("data", "contract", "holdout"):
+        yield _compare_digests(part, original, rebuilt)
+    same_code = original.commit == rebuilt.commit and not original.dirty
+    yield Comparison("code", same_code, "the run's tree had changes that were not committed" if original.dirty else "")
+    yield _compare_digests("lock", original, rebuilt)
+    if original.python != rebuilt.python:
+        yield Comparison("python", False, f"{original.python} then, {rebuilt.python} now")
+    names = sorted(original.metrics.keys() | rebuilt.metrics.keys())
+    different = [name for name in names if original.metrics.get(name) != rebuilt.metrics.get(name)]
+    shown = [f"{name} {original.metrics.get(name)} then, {rebuilt.metrics.get(name)} now" for name in different[:5]]
+    yield Comparison("metrics", not different, "; ".join(shown) or f"all {len(names)}, to the last bit")
+    yield _compare_digests("model", original, rebuilt)
+
+
+def _compare_digests(part: str, original: Record, rebuilt: Record) -> Comparison:
+    then, now = original.digests.get(part, "none"), rebuilt.digests.get(part, "none")
+    return Comparison(part, then == now, then[:12] if then == now else f"{then[:12]} then, {now[:12]} now")
+
+
+def load(reference: str) -> Record:
+    """A record by the MLflow run's id, or from a file that was handed on.
+
+    Raises
+    ------
+    ReproduceError
+        When there is no such run or file, or no record in it.
+    """
+    try:
+        if Path(reference).is_file():
+            return read_record(Path(reference))
+        from churn_pipeline.record import load_record
+
+        return load_record(reference)
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise ReproduceError(f"There is no record of the run {reference}: {error}") from None
+    except Exception as error:
+        if type(error).__module__.startswith("mlflow"):
+            raise ReproduceError(f"There is no record of the run {reference}: {error}") from None
+        raise
+
+
+def main(reference: str, project: Path, data: Path | None = None) -> int:
+    """Rebuild, compare and print; 0 when all is the same, 1 when something is not."""
+    record = load(reference)
+    print(f"Rebuilding run {record.run_id} of commit {record.commit[:12]}, table '{record.table}'", flush=True)
+    comparisons = list(compare(record, rebuild(record, project, data)))
+    for comparison in comparisons:
+        print(comparison)
+    return 0 if all(comparison.same for comparison in comparisons) else 1

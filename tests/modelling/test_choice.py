@@ -1,0 +1,316 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+
+from churn_pipeline.judgement.metrics import log_loss
+from churn_pipeline.modelling import choice as choice_module
+from churn_pipeline.modelling.choice import (
+    Choice,
+    OutOfFold,
+    choose_candidate,
+    fit_calibration,
+    fit_members,
+    fit_weights,
+    left_out_predictions,
+    side_by_side,
+    simplest_within,
+)
+from churn_pipeline.modelling.ensemble import Calibration, log_odds
+
+N, FOLDS = 5000, 5
+
+
+def table(probability, churned, folds=FOLDS):
+    n = len(churned)
+    fold = np.arange(n) % folds
+    made = pd.DataFrame({"fold": [f"fold_{f}" for f in fold], "row": np.arange(n), "churned": churned})
+    return made.assign(probability=probability, seconds=1.0)
+
+
+@pytest.fixture
+def truth():
+    """True log-odds of two independent parts, and what came of them."""
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(-1.0, 1.0, N), rng.normal(0.0, 1.0, N)
+    return left, right, (rng.random(N) < expit(left + right)).astype(int), rng
+
+
+def noisy(log_odds_of_truth, noise, rng):
+    """A model that is off by independent noise, and calibrated as far as that goes."""
+    return expit((log_odds_of_truth + rng.normal(0, noise, N)) / (1 + noise**2))
+
+
+def test_the_lowest_log_loss_is_chosen_where_it_is_clearly_ahead(truth):
+    left, right, churned, _ = truth
+    predictions = {"simple": table(expit(left), churned), "complex": table(expit(left + right), churned)}
+    choice = choose_candidate(predictions, calibrate=False)
+    assert (choice.candidate, choice.rule) == ("complex", "lowest log loss")
+    assert choice.decided_by is not None
+    assert (choice.decided_by.of, choice.decided_by.over) == ("complex", "simple")
+    losses = {
+        name: np.mean(
+            [log_loss(part["churned"].to_numpy(), part["probability"].to_numpy()) for _, part in t.groupby("fold")]
+        )
+        for name, t in predictions.items()
+    }
+    assert choice.log_loss == pytest.approx(losses["complex"], abs=1e-12)
+    assert choice.log_losses == pytest.approx(losses, abs=1e-12)
+    assert choice.decided_by.advantage == pytest.approx(losses["simple"] - losses["complex"], abs=1e-12)
+
+
+def test_the_simplest_within_one_standard_error_is_chosen():
+    # The second is ahead by 0.002 with a standard error of 0.0022 of the paired differences.
+    losses = np.array([[0.410, 0.400], [0.405, 0.405], [0.400, 0.400], [0.395, 0.400], [0.405, 0.400]])
+    assert simplest_within(losses, 1.0) == (0, 1)
+    assert simplest_within(losses, 0.5) == (1, 1)
+
+
+def test_differences_are_paired():
+    # Folds differ by far more than candidates, and every fold says the same: the second is better.
+    hard = np.array([0.30, 0.40, 0.50, 0.35, 0.45])
+    losses = np.column_stack([hard, hard - 0.001 - np.linspace(0, 0.0001, 5)])
+    assert simplest_within(losses, 1.0) == (1, 1)
+
+
+def test_of_equals_the_simplest_is_chosen(truth):
+    left, _, churned, _ = truth
+    same = table(expit(left), churned)
+    choice = choose_candidate({"first": same, "second": same.copy(), "third": same.copy()})
+    assert choice.candidate == "first"
+    assert len(choice.members) == 1
+
+
+def test_rule_and_margin_of_the_simplest(truth):
+    left, _, churned, rng = truth
+    p = expit(left)
+    slightly = np.clip(p + rng.normal(0, 1e-4, N), 0.001, 0.999)
+    predictions = {"simple": table(p, churned), "complex": table(slightly, churned)}
+    losses = {name: choose_candidate({name: found}).log_loss for name, found in predictions.items()}
+    if losses["simple"] < losses["complex"]:
+        predictions = {"simple": predictions["complex"], "complex": predictions["simple"]}
+    choice = choose_candidate(predictions, standard_errors=5.0, blend_standard_errors=np.inf)
+    assert (choice.candidate, choice.rule) == ("simple", "simplest within one standard error")
+    assert choice.decided_by is not None
+    assert (choice.decided_by.of, choice.decided_by.over) == ("simple", "complex")
+    assert choice.decided_by.advantage < 0
+    assert "complex, is more complex and ahead by no more than 5 standard errors" in choice.sentences[0]
+
+
+def test_a_blend_of_models_that_err_apart_is_chosen(truth):
+    left, right, churned, rng = truth
+    predictions = {name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")}
+    choice = choose_candidate(predictions)
+    assert (choice.candidate, choice.rule) == ("one+two", "blend")
+    assert choice.decided_by == choice.blend
+    assert choice.blend is not None
+    assert choice.blend.exceeds(1.0)
+    assert choice.log_loss < min(choice.log_losses.values())
+    assert sum(member.weight for member in choice.members) == pytest.approx(1.0, abs=1e-12)
+    assert {member.weight for member in choice.members} == {member.weight for member in choice.blend_members}
+    assert "A blend" in choice.sentences[0]
+    assert "was chosen" in choice.sentences[0]
+
+
+def test_a_blend_has_to_win_by_as_much_as_was_asked_for(truth):
+    left, right, churned, rng = truth
+    predictions = {name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")}
+    kept = choose_candidate(predictions, blend_standard_errors=1000.0)
+    assert kept.rule != "blend"
+    assert kept.blend is not None
+    assert "was not chosen" in kept.sentences[1]
+    without = choose_candidate(predictions, blend_standard_errors=np.inf)
+    assert without.blend is None
+    assert "No blend was weighed up" in without.sentences[1]
+
+
+@pytest.mark.parametrize("certain", [False, True])
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_a_blend_of_identical_models_is_not_chosen(size, certain, truth):
+    left, right, churned, _ = truth
+    p = expit(left + right)
+    if certain:  # now and then it is wrong without a doubt: a blend may not win by doubting it
+        p = np.where(np.arange(N) % 100 == 0, 0.0, p)
+    predictions = {f"model_{index}": table(p, churned) for index in range(size)}
+    choice = choose_candidate(predictions, blend_standard_errors=0.0, calibrate=False)
+    assert choice.candidate == "model_0"
+    assert choice.rule == "lowest log loss"
+
+
+def test_useless_members_get_no_weight(truth):
+    left, right, churned, rng = truth
+    Z = np.column_stack([rng.normal(0, 1, N), left + right, np.full(N, -1.0)])
+    assert fit_weights(Z, churned).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_many_equal_members_do_not_leave_an_empty_blend(truth):
+    left, right, churned, rng = truth
+    Z = np.column_stack([logit(noisy(left + right, 1.0, rng)) for _ in range(30)])
+    weights = fit_weights(Z, churned)
+    assert weights.sum() == pytest.approx(1.0, abs=1e-12)
+    assert weights[weights > 0].min() >= 0.05
+
+
+def test_weights_are_where_the_log_loss_is_least(truth):
+    left, right, churned, rng = truth
+    Z = np.column_stack([logit(noisy(left + right, noise, rng)) for noise in (0.7, 1.0)])
+    losses = [log_loss(churned, expit(Z @ [share, 1 - share])) for share in np.linspace(0, 1, 101)]
+    assert fit_weights(Z, churned)[0] == pytest.approx(np.argmin(losses) / 100, abs=0.011)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (lambda odds: expit(2.0 * odds + 0.5), "logistic"),  # too sure of itself
+        (lambda odds: 0.02 + 0.5 * expit(odds), "beta"),  # never sure of churn
+    ],
+)
+def test_what_is_miscalibrated_is_calibrated(spoil, kind, truth):
+    left, right, churned, _ = truth
+    choice = choose_candidate({"only": table(spoil(left + right), churned)})
+    (member,) = choice.members
+    assert member.calibration is not None
+    assert member.calibration.kind == choice.calibrations[0].applied == kind
+    gains = {measured.of: measured.advantage for measured in choice.calibrations[0].measured}
+    assert gains[kind] > 0.01
+    honest = choose_candidate({"only": table(expit(left + right), churned)}).log_loss
+    assert choice.log_loss == pytest.approx(honest, abs=0.01)
+    assert f"only is calibrated ({kind})" in choice.sentences[-1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_calibrated_is_left_alone(seed):
+    rng = np.random.default_rng(100 + seed)
+    odds = rng.normal(-1, 1.5, N)
+    churned = (rng.random(N) < expit(odds)).astype(int)
+    report = choose_candidate({"only": table(expit(odds), churned)}, standard_errors=2.0)
+    assert report.members[0].calibration is None
+    assert report.calibrations[0].applied == "none"
+    assert "is not calibrated" in report.sentences[-1]
+
+
+def test_calibration_is_not_tried_unless_asked_for(truth):
+    left, right, churned, _ = truth
+    choice = choose_candidate({"only": table(expit(3 * (left + right)), churned)}, calibrate=False)
+    assert choice.members[0].calibration is None
+    assert choice.calibrations[0].measured == ()
+
+
+def test_candidates_are_compared_as_calibrated(truth):
+    """The better ranker wins, though as it comes its log loss is the worse one."""
+    left, right, churned, _ = truth
+    predictions = {"plain": table(expit(left), churned), "sharp": table(expit(4 * (left + right)), churned)}
+    assert choose_candidate(predictions, calibrate=False, blend_standard_errors=np.inf).candidate == "plain"
+    assert choose_candidate(predictions, blend_standard_errors=np.inf).candidate == "sharp"
+
+
+def test_a_calibration_keeps_ranks_and_finds_what_was_spoilt(truth):
+    left, right, churned, _ = truth
+    spoilt = expit((left + right) * 2 + 0.5)
+    found = fit_calibration(spoilt, churned, "logistic")
+    assert found is not None
+    assert (found.a, found.b, found.c) == pytest.approx((0.5, 0.5, -0.25), abs=0.06)
+    rng = np.random.default_rng(0)
+    beta = fit_calibration(rng.random(300), rng.integers(0, 2, 300), "beta")
+    p = np.linspace(0, 1, 1001)
+    assert (np.diff(log_odds(p, beta)) >= 0).all()
+
+
+def outcomes_changed_in_one_fold(found, fold):
+    y = found.y.copy()
+    y[found.fold == fold] = 1 - y[found.fold == fold]
+    return OutOfFold(found.names, y, found.fold, found.p)
+
+
+@pytest.mark.parametrize("learns", ["calibration", "blend"])
+def test_nothing_is_scored_on_a_fold_it_was_learned_on(learns, truth):
+    """Turn all outcomes of a fold around: predictions for that fold may not change, those for the others must."""
+    left, right, churned, rng = truth
+    found = side_by_side({name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")})
+
+    def fit(p, y):
+        if learns == "calibration":
+            calibration = fit_calibration(p[:, 0], y, "beta")
+            return lambda given: expit(log_odds(given[:, 0], calibration))
+        members = fit_members(p, y, found.names, ["logistic", "beta"])
+        return lambda given: choice_module.blend(given, found.names, members)
+
+    before = left_out_predictions(found, fit)
+    after = left_out_predictions(outcomes_changed_in_one_fold(found, 2), fit)
+    scored = found.fold == 2
+    np.testing.assert_array_equal(before[scored], after[scored])
+    assert np.abs(before - after)[~scored].max() > 0.01
+
+
+def test_the_choice_scores_by_left_out_folds(truth, monkeypatch):
+    """Every fit the choice makes for a score sees all folds but one; only what is kept sees all."""
+    left, right, churned, rng = truth
+    seen = []
+    original = choice_module.fit_weights
+    monkeypatch.setattr(choice_module, "fit_weights", lambda Z, y: (seen.append(len(y)), original(Z, y))[1])
+    choose_candidate({name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")})
+    assert sorted(seen) == [N * 4 // 5] * FOLDS + [N]
+
+
+def test_what_was_learned_from_chance_gains_in_sample_and_loses_out_of_fold():
+    rng = np.random.default_rng(3)
+    p, churned = rng.uniform(0.4, 0.6, 100), rng.permutation(np.tile([0, 1], 50))
+    report = choose_candidate({"only": table(p, churned)}).calibrations[0]
+    for measured in report.measured:
+        in_sample = expit(log_odds(p, fit_calibration(p, churned, measured.of)))
+        assert log_loss(churned, in_sample) < log_loss(churned, p)
+        assert measured.advantage < 0
+    assert report.applied == "none"
+
+
+def test_a_choice_is_json_and_comes_back(truth):
+    left, right, churned, rng = truth
+    predictions = {
+        "one": table(noisy(left + right, 1.0, rng), churned),
+        "two": table(expit(2 * logit(noisy(left + right, 1.0, rng))), churned),
+    }
+    choice = choose_candidate(predictions)
+    assert any(isinstance(member.calibration, Calibration) for member in choice.members)
+    assert Choice.model_validate(json.loads(json.dumps(choice.to_dict()))) == choice
+    assert choose_candidate(predictions) == choice
+
+
+def test_the_order_of_rows_does_not_matter(truth):
+    left, right, churned, rng = truth
+    predictions = {name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")}
+    shuffled = {name: found.sample(frac=1, random_state=1) for name, found in predictions.items()}
+    assert choose_candidate(shuffled) == choose_candidate(predictions)
+
+
+def test_two_folds_are_enough_and_one_is_not(truth):
+    left, right, churned, rng = truth
+    p = [noisy(left + right, 1.0, rng) for _ in range(2)]
+    assert choose_candidate({str(i): table(each, churned, folds=2) for i, each in enumerate(p)}).candidate
+    with pytest.raises(ValueError, match="at least two folds"):
+        choose_candidate({"one": table(p[0], churned, folds=1)})
+
+
+def test_what_cannot_be_compared_is_refused(truth):
+    left, _, churned, _ = truth
+    with pytest.raises(ValueError, match="no candidate to choose"):
+        choose_candidate({})
+    other = table(expit(left), churned).iloc[1:]
+    with pytest.raises(ValueError, match="'two' and 'one' were not validated on the same rows: column 'fold'"):
+        choose_candidate({"one": table(expit(left), churned), "two": other})
+
+
+def test_an_only_candidate_is_chosen(truth):
+    left, _, churned, _ = truth
+    choice = choose_candidate({"only": table(expit(left), churned)}, calibrate=False)
+    assert choice.decided_by is None
+    assert choice.sentences[0].startswith("only is the only candidate")
+
+
+def test_more_rows_than_it_takes_are_thinned_evenly(monkeypatch):
+    monkeypatch.setattr(choice_module, "MOST_ROWS", 100)
+    rng = np.random.default_rng(0)
+    p = rng.random(250)
+    churned = (rng.random(250) < p).astype(int)
+    assert fit_calibration(p, churned, "beta") == fit_calibration(p[::3], churned[::3], "beta")

@@ -1,0 +1,238 @@
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+import skops.io
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+from tests.modelling.conftest import SHIPPED, fit_shipped, make_customers
+from tests.modelling.test_compilation import EXACT, PROGRAM, ROWS, difference, fit
+
+from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, CandidatePipeline, build_candidate
+from churn_pipeline.modelling.choice import blend
+from churn_pipeline.modelling.compilation import CompilationError, compile_model, model_digest, predict_compiled
+from churn_pipeline.modelling.ensemble import DOUBT, BlendedModel, Calibration, Member, assemble, doubted_logs, log_odds
+from churn_pipeline.modelling.hard_rows import cut_points, hard_rows
+
+LOGISTIC = Calibration(kind="logistic", a=1.3, b=1.3, c=-0.2)
+BETA = Calibration(kind="beta", a=0.6, b=3.3, c=-1.6)
+# All that is shipped: one calibrated this way, one that way, and the others as they are.
+CALIBRATED = {"random_forest": BETA, "gradient_boosting": LOGISTIC}
+WEIGHTS = dict(zip(SHIPPED, [0.13, 0.37, 0.29, 0.21], strict=True))
+MEMBERS = [Member(candidate=name, weight=weight, calibration=CALIBRATED.get(name)) for name, weight in WEIGHTS.items()]
+
+
+def blended(kind="mixed", members=MEMBERS):
+    return assemble({name: fit_shipped(name, kind) for name in SHIPPED}, members)
+
+
+def test_a_single_candidate_that_is_not_calibrated_stays_what_it_is(shipped, fitted):
+    model = fitted(shipped, "mixed")
+    assert assemble({"other": None, shipped: model}, [Member(candidate=shipped, weight=1.0)]) is model
+
+
+def test_a_single_candidate_is_calibrated(customers, fitted):
+    made, model = customers("mixed"), fitted("random_forest", "mixed")
+    calibrated = assemble(
+        {"random_forest": model}, [Member(candidate="random_forest", weight=1.0, calibration=LOGISTIC)]
+    )
+    assert isinstance(calibrated, BlendedModel)
+    p = model.predict_proba(made.X)[:, 1]
+    np.testing.assert_allclose(calibrated.predict_proba(made.X)[:, 1], expit(log_odds(p, LOGISTIC)), rtol=0, atol=1e-15)
+
+
+def test_a_blend_is_the_weighted_mean_of_calibrated_log_odds(customers, fitted):
+    made = customers("mixed")
+    p = np.column_stack([fitted(name, "mixed").predict_proba(made.X)[:, 1] for name in SHIPPED])
+    expected = np.zeros(len(made.X))
+    for column, name in enumerate(SHIPPED):
+        q = DOUBT + (1 - 2 * DOUBT) * p[:, column]
+        if name in CALIBRATED:
+            a, b, c = CALIBRATED[name].a, CALIBRATED[name].b, CALIBRATED[name].c
+            expected += WEIGHTS[name] * (a * np.log(q) - b * np.log(1 - q) + c)
+        else:
+            expected += WEIGHTS[name] * logit(q)
+    answered = blended().predict_proba(made.X)
+    np.testing.assert_allclose(answered[:, 1], expit(expected), rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(answered.sum(axis=1), 1.0)
+    # What the choice was made on is what is served.
+    np.testing.assert_array_equal(answered[:, 1], blend(p, list(SHIPPED), MEMBERS))
+
+
+def test_it_is_a_classifier_like_any_other(customers):
+    made, model = customers("mixed"), blended()
+    check_is_fitted(model)
+    assert is_classifier(model)
+    assert model.classes_.tolist() == [0, 1]
+    assert model.n_features_in_ == made.X.shape[1]
+    assert list(model.feature_names_in_) == list(made.X.columns)
+    np.testing.assert_array_equal(model.predict(made.X), (model.predict_proba(made.X)[:, 1] > 0.5).astype(int))
+    assert model.predict_proba(made.X.iloc[:0]).shape == (0, 2)
+    assert model.score(made.X, made.y) > 0.6
+
+
+def test_a_clone_is_not_fitted_and_fits_to_the_same(customers):
+    made = customers("mixed")
+    names = ["logistic", "splines"]
+    model = blended(members=[Member(candidate=name, weight=0.5) for name in names])
+    copy = clone(model)
+    assert [name for name, _ in copy.members] == names
+    assert copy.weights == model.weights
+    with pytest.raises(NotFittedError):
+        copy.predict_proba(made.X)
+    np.testing.assert_array_equal(copy.fit(made.X, made.y).predict_proba(made.X), model.predict_proba(made.X))
+
+
+@pytest.mark.parametrize("members", [[], [Member(candidate="unknown", weight=1.0)]])
+def test_a_choice_of_what_is_not_there_is_refused(members):
+    with pytest.raises(ValueError, match=r"there are models of \['known'\]"):
+        assemble({"known": None}, members)
+
+
+def test_no_rank_and_no_certainty_is_lost():
+    p = np.array([0.0, 1e-12, 1e-6, 0.5, 1 - 1e-6, 1 - 1e-12, 1.0])
+    odds = log_odds(p)
+    assert (np.diff(odds) > 0).all()
+    assert odds[0] == pytest.approx(-odds[-1], abs=1e-9)
+    assert np.abs(odds).max() == pytest.approx(logit(1 - DOUBT), abs=1e-9)
+    assert all(np.isfinite(logs).all() for logs in doubted_logs(p))
+
+
+def test_it_moves_as_skops_and_answers_the_same(customers, tmp_path):
+    made, model = customers("mixed"), blended()
+    skops.io.dump(model, tmp_path / "model.skops")
+    assert set(skops.io.get_untrusted_types(file=tmp_path / "model.skops")) <= set(TRUSTED_TYPES)
+    moved = skops.io.load(tmp_path / "model.skops", trusted=list(TRUSTED_TYPES))
+    assert isinstance(moved, BlendedModel)
+    assert all(isinstance(member, CandidatePipeline) for _, member in moved.members)
+    np.testing.assert_array_equal(moved.predict_proba(made.X), model.predict_proba(made.X))
+
+
+def test_a_compiled_blend_equals_its_original_on_customers_and_on_hard_rows(kind, customers):
+    made, model = customers(kind), blended(kind)
+    compiled = compile_model(model, made.numeric, made.categorical)
+    assert difference(model, compiled, made.X) <= EXACT
+    hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=8000)
+    assert difference(model, compiled, hard) <= EXACT
+    assert predict_compiled(compiled, made.X.iloc[:0]).shape == (0,)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.lists(ROWS, min_size=1, max_size=20))
+def test_a_compiled_blend_equals_its_original_on_anything(rows):
+    made = make_customers("mixed")
+    X = pd.DataFrame([[*numbers, *levels] for numbers, levels in rows], columns=[*made.numeric, *made.categorical])
+    assert difference(blended(), compile_model(blended(), made.numeric, made.categorical), X) <= EXACT
+
+
+def test_a_compiled_calibrated_candidate_equals_its_original(shipped, customers):
+    made = customers("mixed")
+    model = blended(members=[Member(candidate=shipped, weight=1.0, calibration=BETA)])
+    compiled = compile_model(model, made.numeric, made.categorical)
+    hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
+    assert difference(model, compiled, hard) <= EXACT
+
+
+def test_members_share_inputs_and_the_work_they_have_in_common(customers, fitted):
+    made = customers("mixed")
+    compiled = compile_model(blended(), made.numeric, made.categorical)
+    session = onnxruntime.InferenceSession(compiled.SerializeToString())
+    assert [node.name for node in session.get_inputs()] == ["numeric", "categorical"]
+    operators = [node.op_type for node in compiled.graph.node]
+    # All four encode the categories alike: one look-up, not four.
+    assert operators.count("LabelEncoder") == 1
+    assert operators.count("TreeEnsemble") == 2
+
+
+def test_a_fault_in_one_member_does_not_pass_the_proof(customers):
+    made, model = customers("mixed"), blended()
+    compiled = compile_model(model, made.numeric, made.categorical)
+    trees = [node for node in compiled.graph.node if node.op_type == "TreeEnsemble"]
+    (modes,) = (attribute for attribute in trees[0].attribute if attribute.name == "nodes_modes")
+    modes.t.raw_data = bytes([1]) * len(modes.t.raw_data)  # x < threshold, where it should be x <= threshold
+    hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
+    assert difference(model, compiled, hard) > 1e-4
+
+
+def test_hard_rows_know_the_cut_points_of_all_members(customers, fitted):
+    made = customers("mixed")
+    cuts = cut_points(blended(), made.numeric)
+    for name in SHIPPED:
+        for column, of_member in cut_points(fitted(name, "mixed"), made.numeric).items():
+            assert set(of_member) <= set(cuts[column])
+
+
+def test_the_digest_is_the_same_in_another_process(customers, tmp_path):
+    made, model = customers("mixed"), blended()
+    skops.io.dump(model, tmp_path / "model")
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(tmp_path / "model"),
+        "|".join(made.numeric),
+        "|".join(made.categorical),
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == [model_digest(compile_model(model, made.numeric, made.categorical))]
+
+
+def test_another_weight_is_another_digest(customers):
+    made = customers("mixed")
+    weights = [[0.5, 0.5], [0.51, 0.49]]
+    digests = {
+        model_digest(
+            compile_model(
+                blended(
+                    members=[Member(candidate=n, weight=w) for n, w in zip(["logistic", "splines"], pair, strict=True)]
+                ),
+                made.numeric,
+                made.categorical,
+            )
+        )
+        for pair in weights
+    }
+    assert len(digests) == 2
+
+
+def test_a_member_of_scikit_learns_converter_compiles_beside_trees(customers, fitted):
+    made = customers("mixed")
+    own = fit(made, "sklearn.neural_network.MLPClassifier", "scaled", hidden_layer_sizes=[8], max_iter=2000)
+    models = {"own": own, "trees": fitted("gradient_boosting", "mixed")}
+    model = assemble(models, [Member(candidate="own", weight=0.4), Member(candidate="trees", weight=0.6)])
+    compiled = compile_model(model, made.numeric, made.categorical)
+    hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
+    assert difference(model, compiled, hard) <= 1e-9
+
+
+def test_trees_in_two_writings_are_refused(customers, fitted):
+    made = customers("mixed")
+    models = {
+        "own": fit(made, "sklearn.ensemble.AdaBoostClassifier", n_estimators=5),
+        "trees": fitted("gradient_boosting", "mixed"),
+    }
+    model = assemble(models, [Member(candidate=name, weight=0.5) for name in models])
+    with pytest.raises(CompilationError, match="leave one of them out"):
+        compile_model(model, made.numeric, made.categorical)
+
+
+def test_a_blend_that_is_not_fitted_is_refused():
+    candidate = build_candidate(Candidate.model_validate(SHIPPED["logistic"]), ["a"], [], seed=0)
+    model = BlendedModel([("logistic", candidate)], [1.0], [(1.0, 1.0, 0.5)])
+    with pytest.raises(CompilationError, match="not fitted"):
+        compile_model(model, ["a"], [])
+    with pytest.raises(CompilationError, match="no members"):
+        compile_model(BlendedModel([], [], []), ["a"], [])
+
+
+def test_the_compiled_blend_is_checked_onnx(customers):
+    made = customers("mixed")
+    onnx.checker.check_model(compile_model(blended(), made.numeric, made.categorical), full_check=True)
