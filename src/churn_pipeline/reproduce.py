@@ -68,7 +68,7 @@ def rebuild(record: Record, project: Path, data: Path | None = None) -> Record:
         "--pipelines",
         _pipelines(record),
         "--params",
-        f"table={record.table}",
+        _params(record),
     ]
     _call(run, folder, "the run failed")
     find = [str(folder / ".venv/bin/python"), "-c", _LAST_RECORD]
@@ -80,7 +80,8 @@ _LAST_RECORD = """
 import mlflow, pathlib
 uri = "sqlite:///" + str(pathlib.Path("mlruns/mlflow.db").resolve())
 mlflow.set_tracking_uri(uri)
-run = mlflow.search_runs(experiment_names=["churn"], output_format="list")[0]
+found = mlflow.search_runs(experiment_names=["churn"], output_format="list")
+run = next(run for run in found if "mlflow.parentRunId" not in run.data.tags)
 print(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/record.json", dst_path="mlruns"))
 """
 

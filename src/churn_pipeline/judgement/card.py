@@ -112,7 +112,7 @@ def _data(report: Facts) -> list[str]:
             ["set aside", f"{sum(split.get('set_aside', {}).values()):,}", ""],
         ],
     )
-    facts = {f"Digest of {name}": f"`{digest}`" for name, digest in report["digests"].items()}
+    facts = {f"Digest of {_words(name)}": f"`{digest}`" for name, digest in report["digests"].items()}
     facts[f"Features ({len(report['features'])})"] = ", ".join(report["features"])
     suspects = report.get("leaks", {}).get("suspects", ())
     if suspects:
@@ -148,7 +148,9 @@ def _money(money: pd.DataFrame, costs: Costs, level: float) -> list[str]:
         "Contact": f"{costs.contact_cost:,g}{unit}",
         "Churners who accept": f"{costs.acceptance:.0%}",
     }
-    rows = [[_code(row["metric"]), _number(row["value"]), _limits(row)] for row in money.to_dict("records")]
+    rows = [
+        [_code(row["metric"]), _number(row["value"]), _limits(row, row["value"])] for row in money.to_dict("records")
+    ]
     return [
         "These costs are assumed, not measured:",
         "",
@@ -188,8 +190,8 @@ def _gap_lines(found: pd.DataFrame, level: float) -> Iterator[str]:
     beyond = found[found["beyond_noise"].astype(bool)]
     for row in beyond.to_dict("records"):
         yield (
-            f"- `{row['segment']}`: {_words(row['metric'])} differs by {_percent(row['gap'])} "
-            f"[{_percent(row['lower'])}, {_percent(row['upper'])}], highest for {_escape(str(row['highest']))}, lowest "
+            f"- `{row['segment']}`: {_words(row['metric'])} differs by {row['gap'] * 100:.1f} points "
+            f"[{row['lower'] * 100:.1f}, {row['upper'] * 100:.1f}], highest for {_escape(str(row['highest']))}, lowest "
             f"for {_escape(str(row['lowest']))}."
         )
     yield (
@@ -204,8 +206,10 @@ def _others(gaps: pd.DataFrame, protected: tuple[str, ...]) -> list[str]:
     if rest.empty:
         return ["No gap in AUC, profit or calibration is beyond noise."]
     rows = [
-        [_code(row["segment"]), _code(row["metric"]), _number(row["gap"]), _limits(row)]
-        + [_escape(str(row["highest"])), _escape(str(row["lowest"]))]
+        [
+            *[_code(row["segment"]), _code(row["metric"]), _number(row["gap"]), _limits(row, row["gap"])],
+            *[_escape(str(row[of])) for of in ("highest", "lowest")],
+        ]
         for row in rest.to_dict("records")
     ]
     return _table(["segment", "metric", "gap", "interval", "highest", "lowest"], rows)
@@ -215,7 +219,10 @@ def _gate(gate: Facts) -> list[str]:
     lines = [f"**{gate['verdict']}**", "", *[f"- {reason}" for reason in gate["reasons"]]]
     if gate.get("comparisons"):
         rows = [
-            [_code(row["metric"]), *map(_number, (row["challenger"], row["champion"], row["difference"])), _limits(row)]
+            [
+                *[_code(row["metric"]), _number(row["challenger"]), _number(row["champion"], row["challenger"])],
+                *[_number(row["difference"], row["challenger"]), _limits(row, row["challenger"])],
+            ]
             for row in gate["comparisons"]
         ]
         lines += ["", *_table(["metric", "challenger", "champion", "improvement", "interval"], rows)]
@@ -239,14 +246,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _limits(row: Mapping[Any, Any]) -> str:
-    return f"{_number(row['lower'])} to {_number(row['upper'])}"
+def _limits(row: Mapping[Any, Any], like: float) -> str:
+    return f"{_number(row['lower'], like)} to {_number(row['upper'], like)}"
 
 
-def _number(value: float) -> str:
-    if value is None or not np.isfinite(value):
+def _number(value: float, like: float | None = None) -> str:
+    """A number, with the digits that suit its size or that of what it is `like`."""
+    if not np.isfinite(value):
         return ""
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    size = abs(value if like is None else like)
+    digits = 1 if size >= 100 else 2 if size >= 5 else 4
+    return f"{value:,.{digits}f}"
 
 
 def _percent(value: float) -> str:

@@ -233,7 +233,7 @@ def empc(y: npt.ArrayLike, p: npt.ArrayLike, value: npt.ArrayLike, costs: Costs)
     Returns
     -------
     empc : float
-        Per customer of the base. An upper bound: the best cut is picked in hindsight.
+        Per customer of the base. Overstated, as the best cut is picked in hindsight.
     share : float
         Share of customers contacted, expected over acceptance.
 

@@ -253,7 +253,7 @@ def segments_plot(table: pd.DataFrame, metric: str, currency: str = "") -> Figur
     value = f"{overall['value']:.1%}" if share else f"{overall['value']:.3g}"
     outside = int(((levels["lower"] > overall["value"]) | (levels["upper"] < overall["value"])).sum())
     scored = int((levels["note"] == "").sum())
-    style(axes, f"{_words(metric)}: {value}; {outside} of {scored} levels off beyond noise")
+    style(axes, f"{_words(metric)}: {outside} of {scored} levels off beyond noise")
     axes.axvspan(overall["lower"], overall["upper"], color=REFERENCE, alpha=0.12, lw=0)
     axes.axvline(overall["value"], label=f"all customers: {value}", **DOTTED)
     _dots(axes, [row.name for row in rows], np.array([row.limits for row in rows]).reshape(-1, 3))

@@ -302,17 +302,19 @@ def gaps(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     for (segment, metric), group in scored.groupby(["segment", "metric"], sort=False):
         if len(group) < 2:
             continue
-        high, low = group.loc[group["value"].idxmax()], group.loc[group["value"].idxmin()]
+        by_value = group.sort_values("value", kind="stable")
+        lowest, highest = by_value["level"].iloc[[0, -1]]
+        low, high = by_value[["value", "lower", "upper"]].to_numpy()[[0, -1]]
         pairs = len(group) * (len(group) - 1) / 2
         wider = stats.norm.ppf(1 - (1 - level) / 2 / pairs) / stats.norm.ppf((1 + level) / 2)
-        gap = high["value"] - low["value"]
-        lower = gap - wider * _reach(high["value"] - high["lower"], low["upper"] - low["value"])
-        upper = gap + wider * _reach(high["upper"] - high["value"], low["value"] - low["lower"])
-        rows.append((segment, metric, gap, lower, upper, high["level"], low["level"], lower > 0))
+        gap = high[0] - low[0]
+        lower = gap - wider * _reach(high[0] - high[1], low[2] - low[0])
+        upper = gap + wider * _reach(high[2] - high[0], low[0] - low[1])
+        rows.append((segment, metric, gap, lower, upper, highest, lowest, lower > 0))
     names = ["segment", "metric", "gap", "lower", "upper", "highest", "lowest", "beyond_noise"]
     return pd.DataFrame(rows, columns=names)
 
 
-def _reach(*sides: float) -> float:
+def _reach(one: float, other: float) -> float:
     """Sides of two intervals put together; a percentile interval may leave its value out, and then has none there."""
-    return float(np.hypot(*(max(side, 0.0) for side in sides)))
+    return float(np.hypot(max(one, 0.0), max(other, 0.0)))
