@@ -9,7 +9,7 @@ export BENTOML_DO_NOT_TRACK := True
 export UV_NO_PROGRESS := 1
 
 .PHONY: help setup train test lint format lock pages viz lab mlflow clean \
-  benchmark-folds benchmark-time benchmark-start benchmark-million readme
+  benchmark-folds benchmark-time benchmark-start benchmark-million benchmark-search readme
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ benchmark-start: $(READY) ## what our code adds to the start of a command
 
 benchmark-million: $(READY) ## a million customers: time and memory
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m benchmarks.million
+
+benchmark-search: $(READY) ## trials per second of the search, beside bare Optuna
+	@$(BIN)/python -m benchmarks.search_throughput
 
 readme: $(READY) ## write the last summary and the measured figures into the README
 	@$(BIN)/python -m benchmarks.readme

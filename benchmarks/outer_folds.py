@@ -16,6 +16,7 @@ from churn_pipeline.contract.cells import churned, model_inputs
 from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.judgement.metrics import METRICS
 from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.search import ForgetfulStudies, SearchSettings
 from churn_pipeline.pipelines.data_engineering.nodes import make_folds
 from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings
 from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, fit, search
@@ -28,6 +29,7 @@ def main(table: str) -> None:
         params = context.params
     candidates = {name: Candidate.model_validate(block) for name, block in params["candidates"].items()}
     split = SplitSettings.model_validate(params["split"])
+    settings = SearchSettings.model_validate(params["search"])
     choice_settings = ChoiceSettings.model_validate(params["choice"])
     features, label = model_inputs(customers, contract), churned(customers, contract)
     rows = []
@@ -38,11 +40,11 @@ def main(table: str) -> None:
         inputs, churn = features.iloc[train].reset_index(drop=True), label.iloc[train].reset_index(drop=True).to_frame()
         folds = make_folds(part, churn, contract, split, params["seed"])
         found = {
-            name: search(inputs, churn, folds, candidate, contract, params["seed"])
+            name: search(inputs, churn, folds, candidate, contract, params["seed"], settings, ForgetfulStudies(name))
             for name, candidate in candidates.items()
         }
-        models = {name: fit(inputs, churn, best, contract, params["seed"]) for name, (_, best) in found.items()}
-        _, choice = compare(choice_settings, **{name: predictions for name, (predictions, _) in found.items()})
+        models = {name: fit(inputs, churn, best, contract, params["seed"]) for name, (_, best, _) in found.items()}
+        _, choice = compare(choice_settings, **{name: predictions for name, (predictions, *_) in found.items()})
         seconds = time.perf_counter() - begin
         y = label.iloc[test].to_numpy()
         for name, model in {**models, "chosen": choose(choice, **models)}.items():

@@ -71,7 +71,7 @@ def test_training_ends_with_leaderboard_metrics_and_a_registered_challenger(proj
         "reports/metrics.csv",
         "reports/data_report.json",
     } <= artifacts
-    version = client.get_model_version_by_alias("churn", "challenger")
+    version = client.get_model_version_by_alias("churn_simulated", "challenger")
     assert version.run_id == run.info.run_id
     assert version.tags["model_digest"] == run.data.tags["model_digest"]
 
@@ -82,7 +82,7 @@ def test_the_registered_model_is_the_one_that_was_judged(project: Project) -> No
     from churn_pipeline.datasets import RegisteredModelDataset
 
     mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlruns/mlflow.db")
-    model = RegisteredModelDataset(name="churn", alias="challenger").load()
+    model = RegisteredModelDataset(name="churn_simulated", alias="challenger").load()
 
     features = pd.read_parquet(project.path / "data/05_model_input/simulated/holdout_features.parquet")
     judged = pd.read_parquet(project.path / "data/07_model_output/simulated/holdout_predictions.parquet")
@@ -263,7 +263,7 @@ def test_production_records_on_a_tracking_server(
 
     assert ended.code == 0, ended.output
     client = mlflow.MlflowClient(tracking_server)
-    version = client.get_model_version_by_alias("churn", "challenger")
+    version = client.get_model_version_by_alias("churn_simulated", "challenger")
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["environment"] == "production"

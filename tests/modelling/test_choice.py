@@ -96,7 +96,7 @@ def test_rule_and_margin_of_the_simplest(truth):
     assert choice.decided_by is not None
     assert (choice.decided_by.of, choice.decided_by.over) == ("simple", "complex")
     assert choice.decided_by.advantage < 0
-    assert "complex, is more complex and ahead by no more than 5 standard errors" in choice.sentences[0]
+    assert "complex, is more complex and ahead by no more than 5 × the standard error" in choice.sentences[0]
 
 
 def test_a_blend_of_models_that_err_apart_is_chosen(truth):

@@ -158,6 +158,9 @@ class Roles(_Frozen):
         default=(), description="Protected columns that are inputs of the model all the same."
     )
     ignored: tuple[str, ...] = ()
+    segments: tuple[str, ...] = Field(
+        default=(), description="Columns by which the model is judged too, beside protected."
+    )
 
 
 class Label(_Frozen):
@@ -183,6 +186,9 @@ class Contract(_Frozen):
     columns: dict[str, Column]
     roles: Roles
     label: Label
+    costs: dict[str, Any] | None = Field(
+        default=None, description="A cost block of the table's own, in place of the one in the parameters."
+    )
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], name: str) -> "Contract":
@@ -200,7 +206,7 @@ class Contract(_Frozen):
     def _roles_name_columns(self) -> "Contract":
         roles, problems = self.roles, []
         named = [roles.target.column, roles.id, roles.date, roles.value]
-        named += [*roles.protected, *roles.protected_features, *roles.ignored]
+        named += [*roles.protected, *roles.protected_features, *roles.ignored, *roles.segments]
         problems += [
             f"roles name the column '{name}', which is not in columns"
             for name in named
@@ -275,6 +281,6 @@ class Contract(_Frozen):
 
     def digest(self) -> str:
         """SHA-256 of the contract's content, the same for the same meaning however the file is laid out."""
-        content = self.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+        content = self.model_dump(mode="json", exclude={"name": True, "costs": True, "roles": {"segments"}}, exclude_defaults=True)
         content["columns"] = list(content["columns"].items())
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

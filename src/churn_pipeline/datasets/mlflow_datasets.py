@@ -76,6 +76,8 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         The alias that a save moves, and that a load follows.
     pip_requirements
         What the model needs to be loaded; given, so that MLflow does not start a process to guess it.
+    optional
+        Whether a load gives None where no version has the alias.
     code_path
         The package that the model's own steps are in, kept with the model, so that it loads where it is not installed.
 
@@ -91,9 +93,10 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         alias: str,
         pip_requirements: str | None = None,
         code_path: str | None = None,
+        optional: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._name, self._alias = name, alias
+        self._name, self._alias, self._optional = name, alias, optional
         self._pip_requirements, self._code_path = pip_requirements, code_path
         self._logging_activated = True
         self.metadata = metadata
@@ -127,7 +130,12 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         DatasetError
             When the file holds types that are not trusted.
         """
-        folder = mlflow.artifacts.download_artifacts(f"models:/{self._name}@{self._alias}")
+        try:
+            folder = mlflow.artifacts.download_artifacts(f"models:/{self._name}@{self._alias}")
+        except mlflow.exceptions.MlflowException as error:
+            if self._optional and error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
         file = f"{folder}/model.skops"
         unknown = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED_TYPES))
         if unknown:

@@ -123,8 +123,10 @@ def _data(report: Facts) -> list[str]:
 def _metrics(metrics: pd.DataFrame, report: Facts, level: float) -> list[str]:
     known = "best_reachable" in metrics and bool(metrics["best_reachable"].notna().any())
     rows = [
-        [_code(row["metric"]), _number(row["value"]), _limits(row)]
-        + ([_number(row["best_reachable"])] if known else [])
+        [
+            *[_code(row["metric"]), _number(row["value"]), _limits(row, row["value"])],
+            *([_number(row["best_reachable"], row["value"])] if known else []),
+        ]
         for row in metrics.to_dict("records")
     ]
     held = report["split"]["hold-out"]["rows"]

@@ -56,7 +56,7 @@ class Gate(BaseModel):
         Below it no model is let through, whatever else it does.
     max_calibration_error
         A model is refused when its calibration error lies above for sure: when the interval's lower limit does. So
-        neither chance on few customers nor a trifle on many refuses one.
+        neither chance on few customers (but for one calibrated model in forty) nor a trifle on many refuses one.
     calibration_slope
         Likewise for the slope of Cox's calibration line, refused when its whole interval lies outside. Below 1 a
         model is too sure of itself, above 1 not sure enough.

@@ -356,7 +356,7 @@ def _dots(axes: Axes, names: "Sequence[str] | pd.Series[str]", limits: npt.NDArr
     reach = np.maximum([value - lower, upper - value], 0)[:, held]
     axes.errorbar(value[held], place[held], xerr=reach, **DOT)
     axes.set_yticks(place, [_short(str(name)) for name in names])
-    axes.set_ylim(len(limits) - 0.5, -0.5)
+    axes.set_ylim(max(len(limits), 1) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(6))
 
 

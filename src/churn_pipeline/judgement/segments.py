@@ -303,7 +303,7 @@ def gaps(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         if len(group) < 2:
             continue
         by_value = group.sort_values("value", kind="stable")
-        lowest, highest = by_value["level"].iloc[[0, -1]]
+        lowest, highest = by_value["level"].iloc[0], by_value["level"].iloc[-1]
         low, high = by_value[["value", "lower", "upper"]].to_numpy()[[0, -1]]
         pairs = len(group) * (len(group) - 1) / 2
         wider = stats.norm.ppf(1 - (1 - level) / 2 / pairs) / stats.norm.ppf((1 + level) / 2)

@@ -539,7 +539,7 @@ def _tell_rule(choice: Choice, standard_errors: float) -> list[str]:
     else:
         told = (
             f"log loss {choice.log_loss:.5f}. The best, {decided.over}, is more complex and ahead by no more than "
-            f"{standard_errors:g} standard errors: the gain over it is {decided}."
+            f"{standard_errors:g} × the standard error: the gain over it is {decided}."
         )
     return [f"{choice.candidate} was chosen by {choice.rule}: {told}"]
 
@@ -550,8 +550,8 @@ def _tell_blend(choice: Choice, standard_errors: float) -> list[str]:
     weights = ", ".join(f"{member.weight:.0%} {member.candidate}" for member in choice.blend_members)
     verdict = "was chosen" if choice.rule == "blend" else "was not chosen"
     return [
-        f"A blend ({weights}) {verdict}: over {choice.blend.over}, {choice.blend}; it has to gain more than "
-        f"{standard_errors:g} standard errors."
+        f"A blend ({weights}) {verdict}: its gain in log loss over {choice.blend.over} is {choice.blend}; asked for is "
+        f"more than {standard_errors:g} × the standard error."
     ]
 
 

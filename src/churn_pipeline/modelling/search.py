@@ -61,9 +61,9 @@ class SearchSettings(BaseModel):
         less than this, so that no core waits and yet nothing depends on which trial ends first.
     startup : int
         How many trials are drawn at random before the sampler learns from them.
-    margin : float, optional
-        A trial is pruned if its log loss, over the folds done so far, is this share above the best trial's on the
-        same folds. None prunes nothing.
+    deviations : float, optional
+        A trial is pruned once it is behind the best one by more than so many standard deviations of what such a gap
+        varies by; see `Yardstick`. None prunes nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +72,7 @@ class SearchSettings(BaseModel):
     seconds: float | None = Field(default=None, gt=0)
     window: int = Field(default=4, ge=1)
     startup: int = Field(default=6, ge=1)
-    margin: float | None = Field(default=0.02, gt=0)
+    deviations: float | None = Field(default=2.0, gt=0)
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, nam
     """
     digest = hashlib.sha256()
     tried = candidate.model_dump(mode="json", exclude={"trials"})
-    course = settings.model_dump(mode="json", include={"window", "startup", "margin"})
+    course = settings.model_dump(mode="json", include={"window", "startup", "deviations"})
     package = candidate.class_path.partition(".")[0].replace("sklearn", "scikit-learn")
     about = {
         "candidate": [name, tried],
@@ -374,26 +374,39 @@ def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
     )
 
 
-def is_hopeless(scores: Sequence[float], best: Sequence[float] | None, margin: float | None) -> bool:
-    """Whether a trial, over the folds done so far, is too far behind the best trial on the same folds.
+@dataclass(frozen=True)
+class Yardstick:
+    """What tells a hopeless trial after a few folds: the best trial's scores, and what gaps to them vary by.
 
-    Parameters
+    A gap is measured on the same folds, and its mean over k folds varies by the spread over the root of k: nothing is
+    to be set by hand for a table whose losses are small or noisy.
+
+    Attributes
     ----------
-    scores : sequence of float
-        Log loss of the folds done so far.
-    best : sequence of float, optional
-        The best trial's, of all folds.
-    margin : float, optional
-        By which share its mean may be higher.
-
-    Returns
-    -------
-    bool
-        Never true without a best trial or a margin.
+    best : tuple of float
+        The best trial's log loss of each fold.
+    spread : float
+        The standard deviation, over folds, of a trial's gap to them: the median over complete trials.
     """
-    if best is None or margin is None:
-        return False
-    return sum(scores) > (1 + margin) * sum(best[: len(scores)])
+
+    best: tuple[float, ...]
+    spread: float
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial]) -> Yardstick | None:
+        """The yardstick that complete trials make; None from fewer than three, or if their gaps do not vary."""
+        complete = sorted((trial for trial in trials if trial.state == "complete"), key=_rank)
+        if len(complete) < 3 or len(complete[0].scores) < 2:
+            return None
+        gaps = np.array([trial.scores for trial in complete[1:]]) - complete[0].scores
+        spread = float(np.median(gaps.std(axis=1, ddof=1)))
+        return cls(complete[0].scores, spread) if spread > 0 else None
+
+    def is_hopeless(self, scores: Sequence[float], deviations: float) -> bool:
+        """Whether a trial with these scores on the first folds is too far behind for chance."""
+        done = len(scores)
+        gap = sum(scores) / done - sum(self.best[:done]) / done
+        return gap > deviations * self.spread / done**0.5
 
 
 class _StoppedError(Exception):
@@ -413,6 +426,7 @@ class _Course:
     trials: dict[int, Trial] = field(default_factory=dict)
     _pending: dict[Future[tuple[Trial, list[pd.DataFrame]]], int] = field(default_factory=dict)
     _best: tuple[Trial, list[pd.DataFrame]] | None = None
+    _told: list[Trial] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -442,7 +456,7 @@ class _Course:
 
     def predictions_of(self, trial: Trial) -> pd.DataFrame | None:
         """Out-of-fold predictions of a complete trial, if they are at hand."""
-        if self._best is None or self._best[0].number != trial.number:
+        if self._best is None or self._best[0].number != trial.number or not self._best[1]:
             return None
         return pd.concat(self._best[1], ignore_index=True)
 
@@ -453,6 +467,7 @@ class _Course:
         while number not in self.trials:
             self._collect()
         self.sampler.tell(self.trials[number])
+        self._told.append(self.trials[number])
 
     def _clock(self, number: int) -> float:
         return self.earlier[number].clock if number in self.earlier else time.perf_counter() - self._begun
@@ -468,7 +483,8 @@ class _Course:
             self._keep(self.earlier[number], [])
             return
         self.study.begin(number, values, clock)
-        self._pending[pool.submit(self._try, number, values, clock, self.sampler.best)] = number
+        yardstick = Yardstick.of(self._told)
+        self._pending[pool.submit(self._try, number, values, clock, yardstick)] = number
 
     def _collect(self) -> None:
         """Wait until a trial ends, and remember it."""
@@ -496,7 +512,7 @@ class _Course:
         return spent / len(self.trials) * (self.limit - len(self.trials))
 
     def _try(
-        self, number: int, values: dict[str, Any], clock: float, best: Trial | None
+        self, number: int, values: dict[str, Any], clock: float, yardstick: Yardstick | None
     ) -> tuple[Trial, list[pd.DataFrame]]:
         """Fit and validate on one fold after the other, until all are done or there is no hope."""
         begin = time.perf_counter()
@@ -508,13 +524,17 @@ class _Course:
                 parts.append(part)
                 score = self.task.loss(part["churned"].to_numpy(), part["probability"].to_numpy())
                 trial = replace(trial, scores=(*trial.scores, score))
-                unfinished = len(parts) < len(self.task.folds)
-                if unfinished and is_hopeless(trial.scores, best.scores if best else None, self.settings.margin):
+                if len(parts) < len(self.task.folds) and self._is_hopeless(trial, yardstick):
                     trial = replace(trial, state="pruned")
                     break
         except (ArithmeticError, TypeError, ValueError) as error:
             trial = replace(trial, state="failed", problem=f"{type(error).__name__}: {error}")
         return replace(trial, seconds=time.perf_counter() - begin), parts
+
+    def _is_hopeless(self, trial: Trial, yardstick: Yardstick | None) -> bool:
+        if yardstick is None or self.settings.deviations is None:
+            return False
+        return yardstick.is_hopeless(trial.scores, self.settings.deviations)
 
     def _parts(self, candidate: Candidate) -> Iterator[pd.DataFrame]:
         if self.limit == 1:
@@ -539,7 +559,6 @@ class _Sampler:
             self._study = optuna.create_study(direction="minimize")
         self._study.enqueue_trial(first)
         self._asked: dict[int, optuna.Trial] = {}
-        self.best: Trial | None = None
 
     def ask(self, number: int) -> dict[str, Any]:
         """What the trial tries; trials are asked for in their order."""
@@ -564,8 +583,6 @@ class _Sampler:
             asked.report(score, step)
         if trial.state == "complete":
             self._study.tell(asked, trial.loss)
-            if self.best is None or _rank(trial) < _rank(self.best):
-                self.best = trial
         else:
             self._study.tell(asked, state=TrialState.PRUNED if trial.state == "pruned" else TrialState.FAIL)
 

@@ -27,6 +27,7 @@ from churn_pipeline.pipelines.evaluation.nodes import (
 )
 from churn_pipeline.pipelines.modelling.nodes import fit
 
+FIRST = {"verdict": "first", "reasons": []}
 CONTRACT, DATED = make_contract(), make_contract(dated=True)
 SETTINGS = JudgementSettings(metrics=("auc", "log_loss"), resamples=100, level=0.9)
 NOBODY_KNOWS = pd.DataFrame({"probability": pd.Series(dtype="float64")})
@@ -203,7 +204,7 @@ def test_a_record_holds_no_customers_value() -> None:
         lines="3",
     )
     customers = hold(raw, CONTRACT).customers
-    record = record_model(fitted(customers), CONTRACT, {"digests": {}}, {})
+    record = record_model(fitted(customers), CONTRACT, {"digests": {}}, {}, FIRST)
     inputs = model_inputs(customers, CONTRACT)
     for name in inputs:
         assert record.example[name].iloc[0] not in set(inputs[name]), name
@@ -214,7 +215,7 @@ def test_a_records_example_passes_the_contract() -> None:
     content["columns"]["plan"] = {"dtype": "str", "isin": ["AA", "QX", "ZZ"]}
     contract = Contract.parse(content, "customers")
     customers = hold(raw_customers(60), contract).customers
-    example = record_model(fitted(customers, contract), contract, {"digests": {}}, {}).example
+    example = record_model(fitted(customers, contract), contract, {"digests": {}}, {}, FIRST).example
     as_raw = example_customers(contract).assign(**example)
     held = hold(as_raw, contract)
     assert held.quarantine.empty
@@ -222,7 +223,7 @@ def test_a_records_example_passes_the_contract() -> None:
 
 
 def test_the_records_example_fits_its_signature_and_its_model(holdout: pd.DataFrame) -> None:
-    record = record_model(fitted(holdout), CONTRACT, {"digests": {}}, {})
+    record = record_model(fitted(holdout), CONTRACT, {"digests": {}}, {}, FIRST)
     inputs = record.signature.inputs
     assert inputs.input_names() == list(record.example) == [*CONTRACT.numeric, *CONTRACT.categorical]
     assert [str(kind) for kind in inputs.input_types()] == ["DataType.double"] * len(CONTRACT.numeric) + [
@@ -237,6 +238,7 @@ def test_the_record_names_table_model_and_data(holdout: pd.DataFrame) -> None:
         CONTRACT,
         {"digests": {"data": "d", "contract": "c"}},
         {"candidate": "logistic", "model_digest": "m"},
+        FIRST,
     )
     assert record.metadata == {
         "table": "customers",
@@ -273,7 +275,9 @@ def summary(holdout: pd.DataFrame, suspects: list[str], known: bool = False) -> 
     reachable = find_reachable(holdout, truth_of(holdout) if known else None, CONTRACT)
     settings = JudgementSettings(metrics=("auc", "log_loss"), resamples=100, level=0.95)
     metrics, _ = judge(predictions(holdout), reachable, holdout, CONTRACT, settings, seed=1)
-    return summarise(report, leaderboard, choice, metrics, CONTRACT, settings)
+    money = pd.DataFrame({"metric": ["profit", "empc"], "value": [4.2, 5.0], "lower": [3.0, 4.0], "upper": [5.0, 6.0]})
+    gate = {"verdict": "first", "reasons": ["There is no champion to compare with."]}
+    return summarise(report, leaderboard, choice, metrics, money, gate, CONTRACT, settings)
 
 
 def test_a_summary_accounts_for_rows_candidates_and_metrics(holdout: pd.DataFrame) -> None:
@@ -282,7 +286,7 @@ def test_a_summary_accounts_for_rows_candidates_and_metrics(holdout: pd.DataFram
     assert "1,000 to train on, 200 held out, 3 set aside" in said
     assert "churn 26.5%" in said
     assert said.index("splines") < said.index("logistic")
-    assert "Chosen: splines (lowest cross-validated log loss)" in said
+    assert "Chosen: splines (rule: lowest cross-validated log loss)" in said
     assert "Judged on 200 held-out customers, with 95% bootstrap intervals" in said
     lines = [line for line in said.splitlines() if line.startswith("  auc")]
     assert len(lines) == 1

@@ -104,14 +104,23 @@ def judge(
         else np.nan
     )
     metrics = metrics.assign(best_reachable=best)
+    return metrics, as_logged(metrics)
+
+
+def as_logged(metrics: pd.DataFrame) -> dict[str, Any]:
+    """Metrics with their intervals in the form that kedro-mlflow logs."""
     logged = {}
     for row in metrics.to_dict("records"):
-        parts = {"": "value", "_lower": "lower", "_upper": "upper", "_best_reachable": "best_reachable"}
-        name = row["metric"].rsplit(".", 1)[-1]
-        logged.update(
-            {f"{name}{end}": {"value": row[part], "step": 0} for end, part in parts.items() if np.isfinite(row[part])}
-        )
-    return metrics, logged
+        name = str(row["metric"]).rsplit(".", 1)[-1]
+        for end, part in {
+            "": "value",
+            "_lower": "lower",
+            "_upper": "upper",
+            "_best_reachable": "best_reachable",
+        }.items():
+            if np.isfinite(row.get(part, np.nan)):
+                logged[f"{name}{end}"] = {"value": float(row[part]), "step": 0}
+    return logged
 
 
 def draw_plots(predictions: pd.DataFrame, reachable: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Figure, ...]:
@@ -123,7 +132,11 @@ def draw_plots(predictions: pd.DataFrame, reachable: pd.DataFrame, metrics: pd.D
 
 
 def record_model(
-    model: Pipeline, contract: Contract, data_report: dict[str, Any], model_report: dict[str, str]
+    model: Pipeline,
+    contract: Contract,
+    data_report: dict[str, Any],
+    model_report: dict[str, str],
+    gate: dict[str, Any],
 ) -> ModelRecord:
     """The chosen model as the registry keeps it: signature from the contract, and an example that is no customer's."""
     inputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.double, name) for name in contract.numeric]
@@ -135,6 +148,7 @@ def record_model(
         signature=ModelSignature(inputs=Schema(inputs), outputs=outputs),
         metadata={
             "table": contract.name,
+            "gate": str(gate["verdict"]),
             **model_report,
             **{f"{name}_digest": value for name, value in data_report["digests"].items()},
         },
@@ -146,6 +160,8 @@ def summarise(
     leaderboard: pd.DataFrame,
     choice: dict[str, Any],
     metrics: pd.DataFrame,
+    money: pd.DataFrame,
+    gate: dict[str, Any],
     contract: Contract,
     settings: JudgementSettings,
 ) -> str:
@@ -161,15 +177,19 @@ def summarise(
         f"Leaderboard, cross-validated on {split['train']['rows']:,} customers",
         shown,
         "",
-        f"Chosen: {choice['candidate']} ({choice['rule']})",
+        f"Chosen: {choice['candidate']} (rule: {choice['rule']})",
+        *[f"  {sentence}" for sentence in choice.get("sentences", [])],
         "",
         f"Judged on {split['hold-out']['rows']:,} held-out customers, with {settings.level:.0%} bootstrap intervals",
         *[_metric_line(row) for row in metrics.to_dict("records")],
+        *[_metric_line(row) for row in money.to_dict("records") if row["metric"] in ("profit", "contacted_share")],
+        "",
+        f"Gate: {gate['verdict']}. {' '.join(gate['reasons'])}",
         "",
         "Look next:",
-        "  kedro mlflow ui             runs, metrics, plots and the registered model churn@challenger",
+        f"  kedro mlflow ui             runs, metrics, plots and the registered model churn_{contract.name}@challenger",
         "  kedro viz                   the graph, with tables and plots on its nodes",
-        "  data/08_reporting/          leaderboard, metrics, data report, roc, precision_recall, reliability and gain plots",
+        f"  data/08_reporting/{contract.name}/   model_card.md, target_list.csv, leaderboard, metrics, plots",
     ]
     return "\n".join(lines)
 
@@ -186,5 +206,6 @@ def _leak_lines(leaks: dict[str, Any]) -> list[str]:
 
 
 def _metric_line(row: dict[Hashable, Any]) -> str:
-    best = f"   best reachable {row['best_reachable']:.4f}" if np.isfinite(row["best_reachable"]) else ""
+    reachable = row.get("best_reachable", np.nan)
+    best = f"   best reachable {reachable:.4f}" if np.isfinite(reachable) else ""
     return f"  {row['metric']:<22}{row['value']:>8.4f}   [{row['lower']:.4f}, {row['upper']:.4f}]{best}"

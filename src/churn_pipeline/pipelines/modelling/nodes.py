@@ -13,7 +13,9 @@ from sklearn.pipeline import Pipeline
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.judgement.metrics import log_loss, resolve_metric
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.choice import Choice, choose_candidate
 from churn_pipeline.modelling.compilation import compile_model, model_digest
+from churn_pipeline.modelling.ensemble import BlendedModel, assemble
 from churn_pipeline.modelling.search import ForgetfulStudies, SearchSettings, Studies, Task, search_candidate
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE
 
@@ -28,6 +30,17 @@ class ChoiceSettings(BaseModel):
     metrics: tuple[str, ...] = Field(
         min_length=1, description="Shown on the leaderboard; the candidates are chosen by log loss."
     )
+    standard_errors: float = Field(
+        default=1.0,
+        ge=0,
+        description="A simpler candidate is chosen when it is within so many standard errors of the best.",
+    )
+    blend_standard_errors: float = Field(
+        default=0.5,
+        ge=0,
+        description="A blend is chosen when it is better than a single candidate by more than so many; .inf for none.",
+    )
+    calibrate: bool = Field(default=True, description="Whether candidates are calibrated where that helps out of fold.")
 
 
 def search(
@@ -78,21 +91,22 @@ def fit(features: pd.DataFrame, label: pd.DataFrame, candidate: Candidate, contr
 
 
 def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Rank candidates by cross-validated log loss.
+    """Rank candidates by cross-validated log loss, and choose one of them or a blend.
 
     Parameters
     ----------
     settings
-        Which metrics the leaderboard shows.
+        Which metrics the leaderboard shows, and the margins of the choice.
     **predictions
         Out-of-fold predictions by candidate, as :func:`search` gives them.
 
     Returns
     -------
     leaderboard : pandas.DataFrame
-        A row a candidate, best first: mean over folds of each metric, the mean log loss's standard error, and seconds.
+        A row a candidate, best first: mean over folds of each metric, the mean log loss's standard error, and seconds;
+        of the candidates as they came, before calibration.
     choice : dict
-        The chosen candidate, and the rule and numbers that chose it.
+        See :class:`churn_pipeline.modelling.choice.Choice`: what was chosen, the rule and the numbers that chose it.
     """
     names = list(dict.fromkeys(["log_loss", *settings.metrics]))
     rows = []
@@ -107,14 +121,10 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
             }
         )
     leaderboard = pd.DataFrame(rows).sort_values("log_loss", kind="stable", ignore_index=True)
-    best = leaderboard.iloc[0]
-    choice = {
-        "candidate": str(best["candidate"]),
-        "rule": "lowest cross-validated log loss",
-        "log_loss": float(best["log_loss"]),
-    }
-    logger.info("Chosen: %s, by %s (%.4f)", choice["candidate"], choice["rule"], choice["log_loss"])
-    return leaderboard, choice
+    choice = choose_candidate(predictions, settings.standard_errors, settings.blend_standard_errors, settings.calibrate)
+    for sentence in choice.sentences:
+        logger.info("%s", sentence)
+    return leaderboard, choice.to_dict()
 
 
 def _fold_scores(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -131,13 +141,13 @@ def _fold_scores(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
     )
 
 
-def choose(choice: dict[str, Any], **models: Pipeline) -> Pipeline:
-    """The fitted model of the chosen candidate."""
-    return models[choice["candidate"]]
+def choose(choice: dict[str, Any], **models: Pipeline) -> Pipeline | BlendedModel:
+    """The fitted model that was chosen: a candidate's, calibrated where that helped, or a blend."""
+    return assemble(models, Choice.model_validate(choice).members)
 
 
 def compile_chosen(
-    model: Pipeline, choice: dict[str, Any], contract: Contract
+    model: Pipeline | BlendedModel, choice: dict[str, Any], contract: Contract
 ) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
     """Compile the chosen model to ONNX; the digest of its bytes is the model's digest.
 

@@ -1,0 +1,146 @@
+"""Trials per second of our search beside a bare Optuna script doing the same trials: `make benchmark-search`.
+
+Both fit the same values on the same folds, two trials at a time, and prune nothing. Ours also keeps every trial in a file,
+makes it a nested MLflow run, and tells the sampler of trials in their order; bare Optuna keeps its study in memory.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import optuna
+import pandas as pd
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sklearn.metrics import log_loss as sklearn_log_loss
+from threadpoolctl import threadpool_limits
+
+from benchmarks.common import project, write
+from churn_pipeline.contract.cells import churned, model_inputs
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.datasets import StudyDataset
+from churn_pipeline.judgement.metrics import log_loss
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.search import ForgetfulStudies, SearchSettings, Task, Trial, search_candidate
+from churn_pipeline.pipelines.data_engineering.nodes import make_folds
+from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE, SplitSettings
+
+
+class Listening(ForgetfulStudies):
+    """Studies that remember what was tried."""
+
+    def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:  # noqa: ARG002
+        self.tried = [trial.values for trial in trials]
+
+
+def bare(task: Task, candidate: Candidate, tried: Sequence[dict[str, Any]]) -> None:
+    """What a person writes who has only Optuna."""
+
+    def objective(trial: optuna.Trial) -> float:
+        values = {name: space(trial, name) for name, space in spaces.items()}
+        scores = []
+        for step, (train, validating) in enumerate(task.folds.values()):
+            chosen = candidate.with_values(
+                values | ({"arguments.n_jobs": 1} if "n_jobs" in candidate.arguments else {})
+            )
+            model = build_candidate(chosen, task.numeric, task.categorical, task.seed)
+            with threadpool_limits(limits=1, user_api="openmp"):
+                model.fit(task.features[train], task.churned[train])
+                probability = model.predict_proba(task.features[validating])[:, 1]
+            scores.append(sklearn_log_loss(task.churned[validating], probability))
+            trial.report(scores[-1], step)
+        return float(np.mean(scores))
+
+    spaces: dict[str, Callable[[optuna.Trial, str], Any]] = {}
+    for group, name, dimension in candidate.space.dimensions() if candidate.space else ():
+        spaces[f"{group}.{name}"] = _suggestion(dimension)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=1, n_startup_trials=6))
+    for values in tried:
+        study.enqueue_trial(values)
+    with threadpool_limits(limits=1, user_api="blas"):
+        study.optimize(objective, n_trials=len(tried), n_jobs=2)
+
+
+def _suggestion(dimension: Any) -> Callable[[optuna.Trial, str], Any]:
+    if hasattr(dimension, "choices"):
+        return lambda trial, name: trial.suggest_categorical(name, dimension.choices)
+    kind = "suggest_int" if dimension.whole else "suggest_float"
+    given = {"log": dimension.log} | ({"step": dimension.step} if dimension.step else {})
+    return lambda trial, name: getattr(trial, kind)(name, dimension.low, dimension.high, **given)
+
+
+def ours(task: Task, name: str, candidate: Candidate, settings: SearchSettings, folder: Path) -> None:
+    with mlflow.start_run(run_name=name):
+        search_candidate(task, candidate, settings, StudyDataset(str(folder / "studies.db"), name).load())
+
+
+def clocked(work: Callable[[], None]) -> tuple[float, float]:
+    """Wall and processor seconds."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def main(table: str, names: Sequence[str], repeats: int) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with project(table=table) as context:
+        contract = context.catalog.load("contract")
+        customers = hold(context.catalog.load("raw_customers"), contract).customers
+        params = context.params
+    features, label = model_inputs(customers, contract), churned(customers, contract)
+    folds = make_folds(
+        customers, label.to_frame(), contract, SplitSettings.model_validate(params["split"]), params["seed"]
+    )
+    masks = {
+        str(name): ((fold == FOLD_TRAIN).to_numpy(), (fold == FOLD_VALIDATE).to_numpy()) for name, fold in folds.items()
+    }
+    task = Task(features, label, masks, contract.numeric, contract.categorical, log_loss, params["seed"])
+    settings = SearchSettings.model_validate(params["search"]).model_copy(update={"deviations": None})
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"sqlite:///{folder}/mlflow.db"
+        SqlAlchemyStore(uri, f"file://{folder}/artifacts")
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(experiment_id=mlflow.create_experiment("benchmark"))
+        for name in names:
+            candidate = Candidate.model_validate(params["candidates"][name])
+            listening = Listening(name)
+            search_candidate(task, candidate, settings, listening)
+            times: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": []}
+            for repeat in range(repeats):
+                made = Path(folder) / f"{name}{repeat}"
+                # In turn, so that what else the machine does falls on both.
+                times["bare"].append(clocked(lambda c=candidate, t=listening.tried: bare(task, c, t)))
+                times["ours"].append(clocked(lambda n=name, c=candidate, m=made: ours(task, n, c, settings, m)))
+            medians = {who: np.median(spent, axis=0) for who, spent in times.items()}
+            trials = len(listening.tried)
+            rows.append(
+                {
+                    "candidate": name,
+                    "trials": trials,
+                    "ours, trials/s": f"{trials / medians['ours'][0]:.2f}",
+                    "bare Optuna, trials/s": f"{trials / medians['bare'][0]:.2f}",
+                    "ratio": f"{medians['bare'][0] / medians['ours'][0]:.2f}",
+                    "ratio of processor time": f"{medians['bare'][1] / medians['ours'][1]:.2f}",
+                }
+            )
+            print(rows[-1], flush=True)
+    how = (
+        f"Table `{table}`, {len(customers):,} customers, {len(masks)} folds; median of {repeats} runs of each, in turn. Both fit the "
+        "same values, two trials at a time, and prune nothing; ours also keeps every trial in a file and as a nested MLflow run. "
+        "Made by `make benchmark-search`."
+    )
+    write("search_throughput", "Search throughput beside bare Optuna", how, pd.DataFrame(rows))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", default="simulated")
+    parser.add_argument("--candidates", default="logistic,splines,random_forest,gradient_boosting")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    main(given.table, given.candidates.split(","), given.repeats)

@@ -1,0 +1,243 @@
+"""Nodes of the decision: what the model is worth, to whom it is fair, whom to contact, whether it may be promoted."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sklearn.base import ClassifierMixin
+
+from churn_pipeline.contract.cells import churned, model_inputs
+from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.judgement import plots_money
+from churn_pipeline.judgement.card import model_card
+from churn_pipeline.judgement.gate import Gate, judge_gate
+from churn_pipeline.judgement.importance import permutation_importance
+from churn_pipeline.judgement.money import Costs, break_even, money_metrics, profit_curve, realised_profit, sensitivity
+from churn_pipeline.judgement.segments import gaps, segment_levels, segment_metrics
+from churn_pipeline.judgement.targets import TargetSettings, target_list
+from churn_pipeline.pipelines.evaluation.nodes import JudgementSettings, as_logged
+
+logger = logging.getLogger(__name__)
+
+
+class DecisionSettings(BaseModel):
+    """What the model's use is judged by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budgets: tuple[float, ...] = Field(min_length=1, description="Shares of customers that may be contacted.")
+    segment_metrics: tuple[str, ...] = Field(min_length=1)
+    segment_resamples: int = Field(ge=100)
+    importance_repeats: int = Field(ge=1)
+
+
+def cost_block(contract: Contract, costs: dict[str, Any]) -> Costs:
+    """The cost block of the table's own file, else the one of the parameters.
+
+    Raises
+    ------
+    TableError
+        When it is no cost block, or names a column that the contract has not.
+    """
+    try:
+        block = Costs.model_validate(contract.costs or costs)
+    except ValidationError as error:
+        raise TableError(
+            f"The costs of table '{contract.name}'",
+            "; ".join(
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)
+            ),
+        ) from None
+    column = getattr(block.value, "column", None)
+    if column is not None and column not in contract.columns:
+        raise TableError(
+            f"The costs of table '{contract.name}'", f"name the column '{column}', which is not in columns"
+        )
+    return block
+
+
+def judge_money(
+    predictions: pd.DataFrame,
+    holdout: pd.DataFrame,
+    contract: Contract,
+    costs: Costs,
+    judgement: JudgementSettings,
+    settings: DecisionSettings,
+    seed: int,
+) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """What the model is worth on the hold-out: each customer is contacted from the own break-even on.
+
+    Returns
+    -------
+    money, logged, curve, sensitivity
+        Metrics with intervals, the same as kedro-mlflow logs them, profit against threshold, and what comes of wrong costs.
+    """
+    y, p, value = _judged(predictions, holdout, costs)
+    groups = _groups(holdout, contract)
+    money = money_metrics(
+        y, p, value, costs, settings.budgets, None, judgement.resamples, judgement.level, seed, groups
+    )
+    curve = profit_curve(y, p, value, costs, level=judgement.level, seed=seed, groups=groups)
+    return money, as_logged(money), curve, sensitivity(y, p, value, costs)
+
+
+def judge_segments(
+    predictions: pd.DataFrame,
+    holdout: pd.DataFrame,
+    contract: Contract,
+    costs: Costs,
+    judgement: JudgementSettings,
+    settings: DecisionSettings,
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics by protected attribute and by segment, and the gaps between levels."""
+    y, p, value = _judged(predictions, holdout, costs)
+    names = (*contract.roles.protected, *contract.roles.segments)
+    levels = {name: segment_levels(holdout[name]) for name in names}
+    table = segment_metrics(
+        y,
+        p,
+        value,
+        costs,
+        levels,
+        metrics=settings.segment_metrics,
+        n_resamples=settings.segment_resamples,
+        level=judgement.level,
+        seed=seed,
+        groups=_groups(holdout, contract),
+    )
+    return table, gaps(table, judgement.level)
+
+
+def measure_importance(
+    model: ClassifierMixin, features: pd.DataFrame, label: pd.DataFrame, settings: DecisionSettings, seed: int
+) -> pd.DataFrame:
+    """Permutation importance of each feature on the hold-out, in log loss."""
+
+    def predict(rows: pd.DataFrame) -> np.ndarray:
+        return np.asarray(model.predict_proba(rows)[:, 1])
+
+    return permutation_importance(
+        predict, features, label["churned"].to_numpy(), repeats=settings.importance_repeats, seed=seed
+    )
+
+
+def judge_champion(
+    predictions: pd.DataFrame,
+    champion: ClassifierMixin | None,
+    features: pd.DataFrame,
+    holdout: pd.DataFrame,
+    train_label: pd.DataFrame,
+    contract: Contract,
+    costs: Costs,
+    settings: Gate,
+    seed: int,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Judge the chosen model alone, and against the registry's champion on the same hold-out.
+
+    Returns
+    -------
+    report, logged, tags : dict
+        The verdict with its reasons and numbers, the numbers as kedro-mlflow logs them, and the verdict as a tag.
+    """
+    y, p, value = _judged(predictions, holdout, costs)
+    theirs = None
+    if champion is not None:
+        try:
+            theirs = champion.predict_proba(features)[:, 1]
+        except (KeyError, ValueError) as error:
+            logger.warning("The champion cannot judge these customers, and the gate goes without it: %s", error)
+    verdict = judge_gate(
+        y, p, theirs, value, costs, settings, seed, _groups(holdout, contract), float(train_label["churned"].mean())
+    )
+    logger.info("Gate: %s. %s", verdict.verdict, " ".join(verdict.reasons))
+    logged = {name: {"value": float(number), "step": 0} for name, number in verdict.numbers().items()}
+    return dict(verdict.report()), logged, {"gate": verdict.verdict}
+
+
+def list_targets(
+    model: ClassifierMixin, customers: pd.DataFrame, contract: Contract, costs: Costs, settings: TargetSettings
+) -> pd.DataFrame:
+    """Customers worth contacting: those who stayed so far, at their latest date, by expected profit within the budget."""
+    current = customers[churned(customers, contract) == 0]
+    if contract.roles.date is not None:
+        current = current[current[contract.roles.date] == customers[contract.roles.date].max()]
+    ids = current[contract.roles.id] if contract.roles.id else pd.Series(current.index + 1, index=current.index)
+    p = model.predict_proba(model_inputs(current, contract))[:, 1]
+    return target_list(ids.to_numpy(), p, costs.values(current), costs, settings)
+
+
+def draw_decision_plots(
+    predictions: pd.DataFrame,
+    holdout: pd.DataFrame,
+    costs: Costs,
+    curve: pd.DataFrame,
+    sensitivities: pd.DataFrame,
+    importance: pd.DataFrame,
+    segments: pd.DataFrame,
+    leaderboard: pd.DataFrame,
+    judgement: JudgementSettings,
+) -> tuple[Figure, ...]:
+    """Profit against threshold, sensitivity, lift, scores, importance, segments and leaderboard."""
+    y, p, value = _judged(predictions, holdout, costs)
+    threshold = float(break_even(value.mean(), costs))
+    return (
+        plots_money.profit_plot(curve, threshold, realised_profit(y, p, value, costs), costs.currency),
+        plots_money.sensitivity_plot(sensitivities, costs.currency),
+        plots_money.lift_plot(y, p, level=judgement.level),
+        plots_money.score_plot(y, p, threshold),
+        plots_money.importance_plot(importance),
+        plots_money.segments_plot(_read_back(segments), "log_loss"),
+        plots_money.leaderboard_plot(leaderboard),
+    )
+
+
+def write_card(
+    data_report: dict[str, Any],
+    choice: dict[str, Any],
+    metrics: pd.DataFrame,
+    money: pd.DataFrame,
+    segments: pd.DataFrame,
+    segment_gaps: pd.DataFrame,
+    costs: Costs,
+    gate: dict[str, Any],
+    model_report: Mapping[str, str],
+    judgement: JudgementSettings,
+    seed: int,
+) -> str:
+    """The model card, from the run's own records."""
+    rebuild = {
+        "command": "`kedro reproduce RUN_ID`, with the id of the MLflow run that holds this card",
+        "seed": seed,
+        "model digest": model_report["model_digest"],
+        **{f"{name} digest": digest for name, digest in data_report["digests"].items()},
+    }
+    return model_card(
+        data_report, choice, metrics, money, _read_back(segments), segment_gaps, costs, gate, rebuild, judgement.level
+    )
+
+
+def _read_back(segments: pd.DataFrame) -> pd.DataFrame:
+    """Segments as they were before a CSV file, which knows no empty text and takes levels of digits for numbers."""
+    return segments.assign(note=segments["note"].fillna(""), level=segments["level"].astype(str))
+
+
+def _judged(
+    predictions: pd.DataFrame, holdout: pd.DataFrame, costs: Costs
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Who churned, the churn probabilities, and what each customer is worth."""
+    try:
+        value = costs.values(holdout)
+    except ValueError as error:
+        raise TableError("The cost block does not fit the customers", str(error)) from None
+    return predictions["churned"].to_numpy(), predictions["probability"].to_numpy(), value
+
+
+def _groups(holdout: pd.DataFrame, contract: Contract) -> np.ndarray | None:
+    """A key for each row where a customer may have several."""
+    return holdout[contract.roles.id].to_numpy() if contract.roles.id and contract.roles.date else None

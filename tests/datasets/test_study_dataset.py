@@ -1,0 +1,267 @@
+"""Studies outlive their process, killed or not; trials are runs nested in the active one; a terminal sees one line."""
+
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from kedro.io import DatasetError
+
+from churn_pipeline.datasets import StudyDataset
+from churn_pipeline.judgement.metrics import log_loss
+from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.search import Found, SearchSettings, Task, search_candidate
+
+CANDIDATE = Candidate.model_validate(
+    {
+        "class": "sklearn.linear_model.LogisticRegression",
+        "numeric": "scaled",
+        "arguments": {"C": 1.0, "fit_intercept": True},
+        "space": {
+            "arguments": {"C": {"low": 1e-4, "high": 100.0, "log": True}, "fit_intercept": {"choices": [True, False]}}
+        },
+    }
+)
+
+
+def make_task(seed: int = 3) -> Task:
+    rng = np.random.default_rng(0)
+    features = pd.DataFrame({f"x{column}": rng.normal(size=200) for column in range(4)})
+    churned = pd.Series((features["x0"] + rng.normal(size=200) > 0.5).astype("int64"))
+    part = np.arange(200) % 3
+    folds = {f"fold_{k}": (part != k, part == k) for k in range(3)}
+    return Task(features, churned, folds, list(features), [], log_loss, seed)
+
+
+def search(file: Path, trials: int = 8, task: Task | None = None, **changes: Any) -> Found:
+    studies = StudyDataset(filepath=str(file), candidate="logistic").load()
+    return search_candidate(task or make_task(), CANDIDATE, SearchSettings(trials=trials, **changes), studies)
+
+
+def trials_of(file: Path, study: str) -> list[tuple[Any, ...]]:
+    stored = optuna.load_study(study_name=study, storage=f"sqlite:///{file}").trials
+    return [(t.number, t.state.name, t.params, t.intermediate_values, t.value) for t in stored]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, list[tuple[Any, ...]]]:
+    file = tmp_path_factory.mktemp("unbroken") / "studies.db"
+    found = search(file)
+    return found, trials_of(file, found.report["study"])
+
+
+@pytest.fixture
+def active(tmp_path: Path, empty_store: Path) -> Iterator[mlflow.ActiveRun]:
+    """A run in a SQLite store of this test's own."""
+    before = mlflow.get_tracking_uri()
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = mlflow.create_experiment("searches", artifact_location=f"file://{tmp_path}/artifacts")
+    with mlflow.start_run(experiment_id=experiment) as run:
+        yield run
+    mlflow.set_tracking_uri(before)
+
+
+def nested(run: mlflow.ActiveRun) -> list[mlflow.entities.Run]:
+    words = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    found = mlflow.MlflowClient().search_runs([run.info.experiment_id], words)
+    return sorted(found, key=lambda child: int(child.data.tags["trial"]))
+
+
+# ---- what is remembered ----------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_an_optuna_study_that_is_finished_once(tmp_path: Path) -> None:
+    found = search(tmp_path / "folder" / "studies.db")
+    stored = trials_of(tmp_path / "folder" / "studies.db", found.report["study"])
+    assert [number for number, *_ in stored] == list(range(8))
+    assert {state for _, state, *_ in stored} <= {"COMPLETE", "PRUNED"}
+    assert min(value for _, state, _, _, value in stored if state == "COMPLETE") == found.report["log_loss"]
+    again = search(tmp_path / "folder" / "studies.db")
+    assert trials_of(tmp_path / "folder" / "studies.db", again.report["study"]) == stored
+    assert again.report == found.report
+    pd.testing.assert_frame_equal(again.predictions.drop(columns="seconds"), found.predictions.drop(columns="seconds"))
+
+
+def test_other_data_or_another_seed_is_another_study(tmp_path: Path) -> None:
+    task = make_task()
+    changed = task.features.copy()
+    changed.loc[0, "x0"] = 0.0
+    tasks = [task, replace(task, features=changed), make_task(seed=4)]
+    names = {search(tmp_path / "studies.db", 2, used).report["study"] for used in tasks}
+    assert len(names) == 3
+    assert set(optuna.get_all_study_names(f"sqlite:///{tmp_path}/studies.db")) == names
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from tests.datasets import test_study_dataset as here
+from churn_pipeline.modelling import search
+plain = search.validate_fold
+def slow(*args):
+    time.sleep(0.03)
+    return plain(*args)
+search.validate_fold = slow
+print("ready", flush=True)
+here.search(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("trials_before", [0, 2, 5])
+def test_killed_and_started_again_it_ends_as_if_unbroken(
+    tmp_path: Path, unbroken: tuple[Found, list[tuple[Any, ...]]], trials_before: int
+) -> None:
+    expected, stored = unbroken
+    file = tmp_path / "studies.db"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(file)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    while process.poll() is None and _ended(file) < trials_before:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    survived = _ended(file)
+    assert trials_before <= survived < 8
+
+    found = search(file)
+
+    assert trials_of(file, found.report["study"]) == stored
+    assert found.candidate == expected.candidate
+    assert found.report["log_loss"] == expected.report["log_loss"]
+    pd.testing.assert_frame_equal(
+        found.predictions.drop(columns="seconds"), expected.predictions.drop(columns="seconds")
+    )
+
+
+def _ended(file: Path) -> int:
+    import sqlite3
+
+    if not file.exists():
+        return 0
+    with sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10) as connection:
+        try:
+            return int(
+                connection.execute("select count(*) from trials where state not in ('RUNNING', 'WAITING')").fetchone()[
+                    0
+                ]
+            )
+        except sqlite3.OperationalError:
+            return 0
+
+
+def test_two_processes_do_not_search_the_same_candidate(tmp_path: Path) -> None:
+    studies = StudyDataset(filepath=str(tmp_path / "studies.db"), candidate="logistic").load()
+    with studies.open("logistic-1", {}), pytest.raises(DatasetError, match="Another process is searching logistic"):
+        search(tmp_path / "studies.db")
+    search(tmp_path / "studies.db", 1)
+
+
+def test_a_study_is_not_saved_by_a_node(tmp_path: Path) -> None:
+    dataset = StudyDataset(filepath=str(tmp_path / "studies.db"), candidate="logistic")
+    assert not dataset.exists()
+    assert "studies.db" in str(dataset)
+    with pytest.raises(DatasetError, match="saves itself"):
+        dataset.save("anything")
+
+
+# ---- what is recorded ------------------------------------------------------------------------------------------------
+
+
+def test_every_trial_is_a_run_nested_in_the_active_one(tmp_path: Path, active: mlflow.ActiveRun) -> None:
+    found = search(tmp_path / "studies.db")
+    children = nested(active)
+    stored = trials_of(tmp_path / "studies.db", found.report["study"])
+    assert len(children) == len(stored) == 8
+    for child, (number, state, params, scores, value) in zip(children, stored, strict=True):
+        assert (child.data.tags["trial"], child.data.tags["state"].upper()) == (str(number), state)
+        assert child.data.tags["study"] == found.report["study"]
+        assert child.data.params == {name: str(given) for name, given in params.items()}
+        history = mlflow.MlflowClient().get_metric_history(child.info.run_id, "fold_log_loss")
+        assert [metric.value for metric in sorted(history, key=lambda metric: metric.step)] == list(scores.values())
+        assert child.data.metrics["log_loss"] == pytest.approx(np.mean(list(scores.values())))
+        assert child.data.metrics["seconds"] > 0
+        assert child.info.status == "FINISHED"
+        assert state == "PRUNED" or child.data.metrics["log_loss"] == value
+
+
+def test_a_run_that_goes_on_records_the_trials_of_the_run_before(tmp_path: Path, active: mlflow.ActiveRun) -> None:
+    mlflow.MlflowClient()
+    untracked = StudyDataset(filepath=str(tmp_path / "studies.db"), candidate="logistic")
+    untracked._logging_activated = False
+    search_candidate(make_task(), CANDIDATE, SearchSettings(trials=3), untracked.load())
+    assert nested(active) == []
+    search(tmp_path / "studies.db", 5)
+    assert [child.data.tags["trial"] for child in nested(active)] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_record_that_cannot_be_written_is_said_and_nothing_is_lost(
+    tmp_path: Path, active: mlflow.ActiveRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise mlflow.MlflowException("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "create_run", refuse)
+        with pytest.raises(DatasetError, match=r"could not be written to MLflow \(disk full\)"):
+            search(tmp_path / "studies.db", 3)
+    found = search(tmp_path / "studies.db", 3)
+    assert len(nested(active)) == found.report["trials"] == 3
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_sees_one_line_and_a_file_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for kind, file in ((Terminal, "a.db"), (io.StringIO, "b.db")):
+        caplog.clear()
+        screen = kind()
+        monkeypatch.setattr(sys, "stderr", screen)
+        with caplog.at_level(logging.INFO, "churn_pipeline"):
+            search(tmp_path / file, 4)
+        shown = screen.getvalue()
+        if kind is Terminal:
+            assert "logistic: 4/4 trials" in shown
+            assert "best log loss 0." in shown
+            assert "left" in shown
+            assert "\n" not in shown.strip()
+        else:
+            assert shown == ""
+        assert [record.message.split(":")[0] for record in caplog.records] == ["logistic"]
+        assert "4 trials (0 pruned, 0 failed, 0 done before)" in caplog.text
+
+
+def test_a_failed_trial_is_logged_and_remembered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = Candidate.model_validate(
+        {
+            "class": "sklearn.linear_model.LogisticRegression",
+            "arguments": {"solver": "lbfgs"},
+            "space": {"arguments": {"solver": {"choices": ["lbfgs", "no such"]}}},
+        }
+    )
+    dataset = StudyDataset(filepath=str(tmp_path / "studies.db"), candidate="logistic")
+    reports = [search_candidate(make_task(), given, SearchSettings(trials=6), dataset.load()).report for _ in range(2)]
+    assert reports[0] == reports[1]
+    assert reports[0]["failed"] > 0
+    assert caplog.text.count("of logistic failed: ") == reports[0]["failed"]

@@ -1,0 +1,358 @@
+"""A search ends where it would have ended without being cut short, whatever ends first, and tells what it did."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+from tests.modelling.conftest import SHIPPED
+
+from churn_pipeline.judgement.metrics import log_loss
+from churn_pipeline.modelling import search as module
+from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.search import (
+    ForgetfulStudies,
+    Found,
+    SearchSettings,
+    Task,
+    Trial,
+    Yardstick,
+    search_candidate,
+    study_digest,
+    validate,
+)
+
+LOGISTIC: dict[str, Any] = {
+    "class": "sklearn.linear_model.LogisticRegression",
+    "numeric": "scaled",
+    "arguments": {"C": 1.0},
+    "space": {"arguments": {"C": {"low": 1e-4, "high": 100.0, "log": True}}},
+    "trials": 9,
+}
+
+
+class Notebook(ForgetfulStudies):
+    """Studies that remember in memory."""
+
+    def __init__(self, candidate: str = "logistic") -> None:
+        super().__init__(candidate)
+        self.begun: list[tuple[int, dict[str, Any]]] = []
+        self.trials: dict[int, Trial] = {}
+        self.names: list[str] = []
+        self.progress: list[module.Progress] = []
+        self.end_after: int | None = None
+
+    @contextmanager
+    def open(self, name: str, space: Mapping[str, Any]) -> Iterator["Notebook"]:
+        self.names.append(name)
+        yield self
+
+    def ended(self) -> dict[int, Trial]:
+        return dict(self.trials)
+
+    def begin(self, number: int, values: Mapping[str, Any], clock: float) -> None:
+        self.begun.append((number, dict(values)))
+
+    def end(self, trial: Trial) -> None:
+        self.trials[trial.number] = trial
+        if len(self.trials) == self.end_after:
+            raise KeyboardInterrupt
+
+    def show(self, progress: module.Progress) -> None:
+        self.progress.append(progress)
+
+    def results(self) -> list[tuple[Any, ...]]:
+        return [(t.number, t.values, t.scores, t.state) for _, t in sorted(self.trials.items())]
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    rng = np.random.default_rng(0)
+    features = pd.DataFrame({f"x{column}": rng.normal(size=300) for column in range(6)})
+    features["kind"] = rng.choice(["a", "b", "c"], 300)
+    churned = pd.Series((features["x0"] + rng.normal(size=300) > 0.5).astype("int64"))
+    part = np.arange(300) % 3
+    folds = {f"fold_{k}": (part != k, part == k) for k in range(3)}
+    return Task(features, churned, folds, [f"x{column}" for column in range(6)], ["kind"], log_loss, seed=3)
+
+
+def candidate(**changes: Any) -> Candidate:
+    return Candidate.model_validate({**LOGISTIC, **changes})
+
+
+def searched(task: Task, notebook: Notebook | None = None, given: Candidate | None = None, **settings: Any) -> Found:
+    return search_candidate(task, given or candidate(), SearchSettings(**settings), notebook or Notebook())
+
+
+# ---- what is tried ---------------------------------------------------------------------------------------------------
+
+
+def test_the_first_trial_is_the_candidate_itself_and_the_found_one_has_nothing_left_to_search(task: Task) -> None:
+    notebook = Notebook()
+    found = searched(task, notebook)
+    assert notebook.trials[0].values == {"arguments.C": 1.0}
+    assert len(notebook.trials) == 9
+    best = min(notebook.trials.values(), key=lambda trial: trial.loss if trial.state == "complete" else np.inf)
+    assert found.candidate == Candidate.model_validate(
+        {**LOGISTIC, "space": None, "trials": None, "arguments": {"C": best.values["arguments.C"]}}
+    )
+    assert found.report["log_loss"] == best.loss
+    assert (found.report["trials"], found.report["best_trial"]) == (9, best.number)
+
+
+def test_predictions_are_those_of_the_found_candidate_on_every_fold(task: Task) -> None:
+    found = searched(task)
+    again = pd.concat(validate(task, found.candidate, workers=1), ignore_index=True)
+    pd.testing.assert_frame_equal(found.predictions.drop(columns="seconds"), again.drop(columns="seconds"))
+    scores = [log_loss(part["churned"], part["probability"]) for _, part in found.predictions.groupby("fold")]
+    assert np.mean(scores) == found.report["log_loss"]
+
+
+def test_without_a_space_there_is_one_trial(task: Task) -> None:
+    notebook = Notebook()
+    found = searched(task, notebook, candidate(space=None), seconds=100)
+    assert found.report["trials"] == 1
+    assert found.candidate == candidate(space=None, trials=None)
+    assert notebook.trials[0].state == "complete"
+
+
+def test_equal_trials_are_won_by_the_earliest(task: Task) -> None:
+    same = candidate(arguments={"max_iter": 500}, space={"arguments": {"max_iter": {"low": 400, "high": 600}}})
+    found = searched(task, given=same)
+    assert found.report["best_trial"] == 0
+    assert found.candidate.arguments["max_iter"] == 500
+
+
+def test_a_trial_that_cannot_be_fitted_fails_alone_but_not_the_first(task: Task) -> None:
+    space = {"arguments": {"solver": {"choices": ["lbfgs", "no such solver"]}}}
+    notebook = Notebook()
+    searched(task, notebook, candidate(arguments={"solver": "lbfgs"}, space=space))
+    failed = [trial for trial in notebook.trials.values() if trial.state == "failed"]
+    assert failed
+    assert all("no such solver" in trial.problem and trial.scores == () for trial in failed)
+    with pytest.raises(ValueError, match=r"logistic cannot be fitted as configured: .*no such solver"):
+        searched(task, given=candidate(arguments={"solver": "no such solver"}, space=space))
+
+
+# ---- the same every time ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cores", [1, 5])
+def test_neither_cores_nor_the_order_of_endings_decide(task: Task, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Notebook()
+    searched(task, expected)
+    monkeypatch.setattr(module.joblib, "cpu_count", lambda: cores)
+    plain = module.validate_fold
+
+    def late(*args: Any) -> pd.DataFrame:
+        time.sleep(np.random.default_rng().uniform(0, 0.02))
+        return plain(*args)
+
+    monkeypatch.setattr(module, "validate_fold", late)
+    shaken = Notebook()
+    searched(task, shaken)
+    assert shaken.results() == expected.results()
+    assert any(trial.state == "pruned" for trial in shaken.trials.values())
+
+
+def test_another_seed_or_name_tries_other_values(task: Task) -> None:
+    notebooks = [Notebook(), Notebook(), Notebook("other")]
+    for used, notebook in zip((task, replace(task, seed=4), task), notebooks, strict=True):
+        searched(used, notebook)
+    tried = [[trial.values["arguments.C"] for trial in notebook.trials.values()] for notebook in notebooks]
+    assert len({tuple(values[1:]) for values in tried}) == 3
+
+
+@pytest.mark.parametrize("after", [1, 4, 8])
+def test_cut_short_and_gone_on_with_it_ends_as_if_unbroken(task: Task, after: int) -> None:
+    unbroken, broken = Notebook(), Notebook()
+    expected = searched(task, unbroken)
+    broken.end_after = after
+    with pytest.raises(KeyboardInterrupt):
+        searched(task, broken)
+    assert len(broken.trials) == after
+    before, broken.end_after = len(broken.begun), None
+    found = searched(task, broken)
+    assert broken.results() == unbroken.results()
+    assert found.candidate == expected.candidate
+    pd.testing.assert_frame_equal(
+        found.predictions.drop(columns="seconds"), expected.predictions.drop(columns="seconds")
+    )
+    assert len(broken.begun) - before == 9 - after
+
+
+def test_a_finished_search_is_not_done_again_and_more_trials_go_on_from_it(task: Task) -> None:
+    notebook, whole = Notebook(), Notebook()
+    first = searched(task, notebook, candidate(trials=6))
+    begun = len(notebook.begun)
+    again = searched(task, notebook, candidate(trials=6))
+    assert len(notebook.begun) == begun == 6
+    pd.testing.assert_frame_equal(first.predictions.drop(columns="seconds"), again.predictions.drop(columns="seconds"))
+    searched(task, notebook)
+    searched(task, whole)
+    assert notebook.results() == whole.results()
+    assert searched(task, notebook, candidate(trials=6)).report["trials"] == 6
+    assert len(set(notebook.names)) == 1
+
+
+def test_a_study_that_another_search_made_is_refused(task: Task) -> None:
+    notebook = Notebook()
+    searched(task, notebook)
+    notebook.trials[2] = replace(notebook.trials[2], values={"arguments.C": 5.0})
+    with pytest.raises(ValueError, match=r"holds a trial 2 with .* was not made by it"):
+        searched(task, notebook)
+
+
+def test_whatever_decides_a_result_makes_another_study(task: Task) -> None:
+    other = task.features.copy()
+    other.loc[0, "x0"] += 1e-9
+    folds = {**task.folds, "fold_0": task.folds["fold_1"]}
+    settings = SearchSettings()
+    digests = [
+        study_digest(used, given, chosen, name)
+        for used, given, chosen, name in [
+            (task, candidate(), settings, "a"),
+            (replace(task, features=other), candidate(), settings, "a"),
+            (replace(task, churned=1 - task.churned), candidate(), settings, "a"),
+            (replace(task, folds=folds), candidate(), settings, "a"),
+            (replace(task, seed=9), candidate(), settings, "a"),
+            (task, candidate(arguments={"C": 2.0}), settings, "a"),
+            (task, candidate(space={"arguments": {"C": {"low": 0.1, "high": 2.0}}}), settings, "a"),
+            (task, candidate(), SearchSettings(window=3), "a"),
+            (task, candidate(), SearchSettings(deviations=None), "a"),
+            (task, candidate(), settings, "b"),
+        ]
+    ]
+    assert len(set(digests)) == len(digests)
+    assert digests[0] == study_digest(task, candidate(trials=3), SearchSettings(seconds=5, trials=99), "a")
+
+
+# ---- budgets and progress --------------------------------------------------------------------------------------------
+
+
+def test_seconds_end_a_search_and_its_number_of_trials_rebuilds_it(task: Task) -> None:
+    timed, rebuilt = Notebook(), Notebook()
+    found = searched(task, timed, seconds=0.5)
+    trials = found.report["trials"]
+    assert 1 <= trials == len(timed.trials)
+    assert all(trial.clock < 0.5 for trial in timed.trials.values())
+    assert searched(task, timed, seconds=0.5).report["trials"] == trials
+    again = searched(task, rebuilt, candidate(trials=trials))
+    assert rebuilt.results() == timed.results()
+    assert again.candidate == found.candidate
+
+
+def test_progress_counts_up_and_knows_the_best_and_the_time_left(task: Task) -> None:
+    notebook = Notebook()
+    found = searched(task, notebook)
+    assert [progress.done for progress in notebook.progress] == list(range(1, 10))
+    assert {progress.total for progress in notebook.progress} == {9}
+    losses = [progress.best.loss if progress.best else np.inf for progress in notebook.progress]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == found.report["log_loss"]
+    assert notebook.progress[-1].left == 0
+
+
+# ---- pruning ---------------------------------------------------------------------------------------------------------
+
+
+def ended(number: int, *scores: float, state: Any = "complete") -> Trial:
+    return Trial(number, {}, scores, state, 0.0, 0.0)
+
+
+def test_a_yardstick_needs_three_complete_trials_that_vary() -> None:
+    trials = [ended(0, 0.4, 0.5), ended(1, 0.41, 0.52), ended(2, 0.39, 0.3, state="pruned")]
+    assert Yardstick.of(trials) is None
+    made = Yardstick.of([*trials, ended(3, 0.43, 0.52)])
+    assert made is not None
+    assert made.best == (0.4, 0.5)
+    assert made.spread == pytest.approx(np.sqrt(0.5) * 0.01)
+    assert Yardstick.of([ended(n, 0.4, 0.5) for n in range(5)]) is None
+    assert Yardstick.of([ended(n, 0.4 + n) for n in range(5)]) is None
+
+
+def test_what_is_as_good_as_the_best_is_never_pruned_and_far_worse_is_at_once() -> None:
+    yardstick = Yardstick(best=(0.4, 0.5, 0.45), spread=0.01)
+    for scores in ([0.4], [0.4, 0.5], [0.39, 0.5], [0.41, 0.49]):
+        assert not yardstick.is_hopeless(scores, deviations=0.001)
+    assert yardstick.is_hopeless([0.43], deviations=2)
+    assert not yardstick.is_hopeless([0.415], deviations=2)
+    assert yardstick.is_hopeless([0.415, 0.515], deviations=2)
+
+
+def test_pruning_saves_folds_and_leaves_the_best_trial_whole(task: Task) -> None:
+    pruning, whole = Notebook(), Notebook()
+    found = searched(task, pruning)
+    searched(task, whole, deviations=None)
+    assert {trial.state for trial in whole.trials.values()} == {"complete"}
+    folds = [sum(len(trial.scores) for trial in notebook.trials.values()) for notebook in (pruning, whole)]
+    assert folds[0] < folds[1]
+    best = pruning.trials[found.report["best_trial"]]
+    assert (best.state, len(best.scores)) == ("complete", len(task.folds))
+
+
+# ---- spaces ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"arguments": {"D": {"low": 1, "high": 2}}}}, r"space\.arguments \['D'\] are not known"),
+        ({"space": {"numeric_arguments": {"n_knots": {"low": 4, "high": 9}}}}, "numeric: scaled; it takes none"),
+        ({"space": {"categorical_arguments": {"drop": {"choices": ["first", None]}}}}, "not known to one-hot"),
+        ({"space": {"arguments": {"tol": {"low": 0.1, "high": 0.2}}}}, "give arguments the tol to try first"),
+        (
+            {"space": {"arguments": {"C": {"low": 2.0, "high": 9.0}}}},
+            r"C: 1\.0, which its space does not hold \(2\.0 to",
+        ),
+        ({"space": {"arguments": {"C": {"choices": [2.0, 3.0]}}}}, r"does not hold \(one of \[2\.0, 3\.0\]\)"),
+        ({"space": {"arguments": {"C": {"low": 1.0, "high": 1.0}}}}, "must be below high"),
+        ({"space": {"arguments": {"C": {"low": 0.0, "high": 1.0, "log": True}}}}, "log needs a low above 0"),
+        ({"space": {"arguments": {"C": {"low": 0.5, "high": 1.5, "log": True, "step": 0.5}}}}, "exclude each other"),
+        ({"space": {"arguments": {"C": {"low": 0.5, "high": 1.5, "step": 4.0}}}}, "at most high less low"),
+        ({"space": {"arguments": {"C": {"low": "a", "high": 1.0}}}}, "low"),
+        ({"space": {"arguments": {"C": {"choices": [1.0, 1]}}}}, "not all different"),
+        ({"space": {"arguments": {"C": {"choices": [1.0]}}}}, "at least 2"),
+        ({"space": {"preprocessing": {}}}, "preprocessing"),
+        ({"trials": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused_with_the_reason(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        candidate(**changes)
+
+
+def test_every_kind_of_dimension_is_searched(task: Task) -> None:
+    given = Candidate.model_validate(
+        {
+            "class": "sklearn.linear_model.LogisticRegression",
+            "numeric": "splines",
+            "arguments": {"C": 1.0, "fit_intercept": True},
+            "numeric_arguments": {"n_knots": 5, "degree": 3},
+            "categorical_arguments": {"min_frequency": 10},
+            "space": {
+                "arguments": {"C": {"low": 0.5, "high": 2.0, "step": 0.5}, "fit_intercept": {"choices": [True, False]}},
+                "numeric_arguments": {"n_knots": {"low": 3, "high": 9, "step": 2}},
+                "categorical_arguments": {"min_frequency": {"low": 2, "high": 50, "log": True}},
+            },
+        }
+    )
+    notebook = Notebook()
+    found = searched(task, notebook, given, trials=10)
+    for trial in notebook.trials.values():
+        assert trial.values["arguments.C"] in (0.5, 1.0, 1.5, 2.0)
+        assert isinstance(trial.values["arguments.fit_intercept"], bool)
+        assert trial.values["numeric_arguments.n_knots"] in (3, 5, 7, 9)
+        assert type(trial.values["categorical_arguments.min_frequency"]) is int
+    assert found.candidate.numeric_arguments["degree"] == 3
+
+
+def test_every_shipped_candidate_has_a_space_that_holds_what_it_tries_first() -> None:
+    for block in SHIPPED.values():
+        shipped = Candidate.model_validate(block)
+        assert shipped.space is None or shipped.searched
