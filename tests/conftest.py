@@ -68,6 +68,8 @@ def make_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) ->
         shutil.copy(empty_store, path / "mlruns")
         shutil.copytree(ROOT / "conf", path / "conf", ignore=shutil.ignore_patterns("local"))
         (path / "conf" / "local").mkdir()
+        # Searches have tests of their own; these take two trials of each.
+        (path / "conf" / "local" / "parameters_search.yml").write_text("search: {trials: 2}\n", encoding="utf-8")
         (path / "src").mkdir()
         shutil.copytree(ROOT / "requirements", path / "requirements")
         shutil.copy(ROOT / "pyproject.toml", path)

@@ -176,3 +176,28 @@ def reproduce(metadata: ProjectMetadata, run: str, data: Path | None) -> None:
         sys.exit(main(run, metadata.project_path, data))
     except ReproduceError as error:
         raise click.ClickException(str(error)) from None
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Promote it although the gate did not pass it.")
+@click.pass_obj
+def promote(metadata: ProjectMetadata, name: str, force: bool) -> None:
+    """Make the challenger of the table NAME its champion. Training never does: it is a decision apart."""
+    import mlflow
+    from kedro.framework.session import KedroSession
+
+    with KedroSession.create(metadata.project_path) as session:
+        session.load_context()  # type: ignore[attr-defined]  # kedro-mlflow points MLflow at the store in use
+    client, model = mlflow.MlflowClient(), f"churn_{name}"
+    try:
+        version = client.get_model_version_by_alias(model, "challenger")
+    except mlflow.exceptions.MlflowException:
+        raise click.ClickException(f"There is no challenger of table '{name}': train it first.") from None
+    verdict = version.tags.get("gate", "unknown")
+    if verdict not in ("first", "better", "no worse") and not force:
+        raise click.ClickException(
+            f"The gate says '{verdict}' of version {version.version}: not promoted (--force does it)."
+        )
+    client.set_registered_model_alias(model, "champion", version.version)
+    click.echo(f"Version {version.version} of {model} is the champion now (gate: {verdict}).")

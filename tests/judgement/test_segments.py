@@ -165,6 +165,15 @@ def test_an_unfair_model_is_seen_and_noise_is_not() -> None:
     assert alarms <= 10  # of 75, five dependent ones a time
 
 
+def test_a_single_level_is_no_segment_and_has_no_gap() -> None:
+    y, p, _ = simulate(200)
+    same = segment_levels(pd.Series([1.0] * 190 + list(range(2, 12))), bins=2)
+    assert same.cat.categories.tolist() == ["any"]
+    table = judged(y, p, same)
+    assert set(table["level"]) == {ALL, "any"}
+    assert gaps(table).empty
+
+
 def test_levels_must_fit() -> None:
     y, p, kind = simulate(100)
     with pytest.raises(ValueError, match="Segment 'kind' has 99 levels for 100 customers"):

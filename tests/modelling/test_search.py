@@ -99,7 +99,7 @@ def test_the_first_trial_is_the_candidate_itself_and_the_found_one_has_nothing_l
     assert len(notebook.trials) == 9
     best = min(notebook.trials.values(), key=lambda trial: trial.loss if trial.state == "complete" else np.inf)
     assert found.candidate == Candidate.model_validate(
-        {**LOGISTIC, "space": None, "trials": None, "arguments": {"C": best.values["arguments.C"]}}
+        {**LOGISTIC, "space": None, "trials": 10, "arguments": {"C": best.values["arguments.C"]}}
     )
     assert found.report["log_loss"] == best.loss
     assert (found.report["trials"], found.report["best_trial"]) == (9, best.number)
@@ -117,7 +117,7 @@ def test_without_a_space_there_is_one_trial(task: Task) -> None:
     notebook = Notebook()
     found = searched(task, notebook, candidate(space=None), seconds=100)
     assert found.report["trials"] == 1
-    assert found.candidate == candidate(space=None, trials=None)
+    assert found.candidate == candidate(space=None, trials=10)
     assert notebook.trials[0].state == "complete"
 
 

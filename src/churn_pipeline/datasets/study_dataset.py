@@ -194,7 +194,7 @@ class _Line:
             if progress.best
             else "no score yet"
         )
-        left = f"{tqdm.format_interval(progress.left)} left" if progress.left is not None else ""
+        left = f"{tqdm.format_interval(progress.left)} left"
         self._bar.set_postfix_str(f"{best}, {left}", refresh=False)
         self._bar.n = progress.done
         self._bar.refresh()

@@ -200,13 +200,10 @@ def _level_table(scene: _Scene, within: Mask, segment: str, level: str, min_rows
 
 
 def _why_not(scene: _Scene, within: Mask, min_rows: int) -> str:
-    n = _count(within, scene.groups)
-    if n < min_rows:
+    if _count(within, scene.groups) < max(min_rows, 2):
         return f"fewer than {min_rows} customers"
     if scene.y[within].min() == scene.y[within].max():
         return "one class only"
-    if scene.groups is not None and n < 2:
-        return "one customer only"
     return ""
 
 

@@ -65,8 +65,8 @@ class Candidate(BaseModel):
         ``min_frequency`` and ``max_categories``: what is rarer shares one column with what was never seen.
     space : Space, optional
         What a search may vary. Each argument named there is also given above: that is what the search tries first.
-    trials : int, optional
-        How many trials its search may take; without it, as many as the search's settings say.
+    trials : int
+        How many trials its search takes, unless the search's settings say otherwise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_by_name=True, validate_by_alias=True)
@@ -77,7 +77,7 @@ class Candidate(BaseModel):
     numeric_arguments: dict[str, Any] = Field(default_factory=dict)
     categorical_arguments: dict[str, Any] = Field(default_factory=dict)
     space: Space | None = None
-    trials: int | None = Field(default=None, ge=1)
+    trials: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

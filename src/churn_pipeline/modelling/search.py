@@ -52,10 +52,11 @@ class SearchSettings(BaseModel):
 
     Attributes
     ----------
-    trials : int
-        How many trials a search takes, where its candidate does not say.
+    trials : int, optional
+        How many trials every search takes, whatever its candidate says.
     seconds : float, optional
-        Instead of a number of trials: no trial begins later than this after the search began. How many did is reported.
+        Instead of what candidates say: no trial begins later than this after its search began. How many did is
+        reported. With `trials`, what is reached first ends the search.
     window : int
         How many trials may be under way at once, as far as cores go. A trial knows of all trials but the last few, one
         less than this, so that no core waits and yet nothing depends on which trial ends first.
@@ -68,7 +69,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trials: int = Field(default=10, ge=1)
+    trials: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0)
     window: int = Field(default=4, ge=1)
     startup: int = Field(default=6, ge=1)
@@ -111,12 +112,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search is; `left` is the time left in seconds, None if nobody knows."""
+    """How far a search is; `left` is the time left in seconds, at the pace so far."""
 
     done: int
     total: int | None
     best: Trial | None
-    left: float | None
+    left: float
 
 
 class Study(Protocol):
@@ -503,13 +504,12 @@ class _Course:
             self._best = (trial, parts)
         self.study.show(Progress(len(self.trials), self.limit, self._best and self._best[0], self._left()))
 
-    def _left(self) -> float | None:
+    def _left(self) -> float:
         """Estimate the seconds left, from the pace so far."""
         spent = time.perf_counter() - self._begun
-        if self.limit is None:
-            assert self.settings.seconds is not None
-            return max(0.0, self.settings.seconds - spent)
-        return spent / len(self.trials) * (self.limit - len(self.trials))
+        by_time = np.inf if self.settings.seconds is None else max(0.0, self.settings.seconds - spent)
+        by_trials = np.inf if self.limit is None else spent / len(self.trials) * (self.limit - len(self.trials))
+        return float(min(by_time, by_trials))
 
     def _try(
         self, number: int, values: dict[str, Any], clock: float, yardstick: Yardstick | None
@@ -621,7 +621,7 @@ def _limit(candidate: Candidate, settings: SearchSettings) -> int | None:
     """How many trials there may be; None if time decides."""
     if candidate.space is None or not list(candidate.space.dimensions()):
         return 1
-    return None if settings.seconds is not None else candidate.trials or settings.trials
+    return settings.trials or (None if settings.seconds is not None else candidate.trials)
 
 
 def _rank(trial: Trial) -> tuple[float, int]:

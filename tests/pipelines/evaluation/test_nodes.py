@@ -242,6 +242,7 @@ def test_the_record_names_table_model_and_data(holdout: pd.DataFrame) -> None:
     )
     assert record.metadata == {
         "table": "customers",
+        "gate": "first",
         "candidate": "logistic",
         "model_digest": "m",
         "data_digest": "d",
