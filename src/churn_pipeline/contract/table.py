@@ -281,6 +281,8 @@ class Contract(_Frozen):
 
     def digest(self) -> str:
         """SHA-256 of the contract's content, the same for the same meaning however the file is laid out."""
-        content = self.model_dump(mode="json", exclude={"name": True, "costs": True, "roles": {"segments"}}, exclude_defaults=True)
+        content = self.model_dump(
+            mode="json", exclude={"name": True, "costs": True, "roles": {"segments"}}, exclude_defaults=True
+        )
         content["columns"] = list(content["columns"].items())
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

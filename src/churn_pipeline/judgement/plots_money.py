@@ -154,7 +154,7 @@ def score_plot(y: npt.ArrayLike, p: npt.ArrayLike, threshold: float | None = Non
     """
     labels, probabilities = check_predictions(y, p)
     middles = [float(np.median(probabilities[labels == of])) if (labels == of).any() else np.nan for of in (1, 0)]
-    title = f"Scores: median {middles[0]:.2f} of those who churned, {middles[1]:.2f} of those who stayed"
+    title = f"Scores: median {middles[0]:.2f} churned, {middles[1]:.2f} stayed"
     figure, axes = one_axes(title if np.isfinite(middles).all() else "Scores", height=5.0, width=7.2)
     edges = np.linspace(0, 1, bins + 1)
     looks: list[tuple[int, str, dict[str, Any]]] = [

@@ -407,7 +407,7 @@ class Yardstick:
         """Whether a trial with these scores on the first folds is too far behind for chance."""
         done = len(scores)
         gap = sum(scores) / done - sum(self.best[:done]) / done
-        return gap > deviations * self.spread / done**0.5
+        return bool(gap > deviations * self.spread / done**0.5)
 
 
 class _StoppedError(Exception):

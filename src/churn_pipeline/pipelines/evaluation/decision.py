@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ from churn_pipeline.judgement.targets import TargetSettings, target_list
 from churn_pipeline.pipelines.evaluation.nodes import JudgementSettings, as_logged
 
 logger = logging.getLogger(__name__)
+
+IN_SAMPLE = (
+    "The target list of this run scores customers that the model was trained on too: their expected profit is on the high "
+    "side. Score a later table for a campaign."
+)
 
 
 class DecisionSettings(BaseModel):
@@ -106,6 +112,7 @@ def judge_segments(
         costs,
         levels,
         metrics=settings.segment_metrics,
+        budgets=settings.budgets,
         n_resamples=settings.segment_resamples,
         level=judgement.level,
         seed=seed,
@@ -146,17 +153,20 @@ def judge_champion(
         The verdict with its reasons and numbers, the numbers as kedro-mlflow logs them, and the verdict as a tag.
     """
     y, p, value = _judged(predictions, holdout, costs)
-    theirs = None
+    theirs, problem = None, ""
     if champion is not None:
         try:
             theirs = champion.predict_proba(features)[:, 1]
         except (KeyError, ValueError) as error:
-            logger.warning("The champion cannot judge these customers, and the gate goes without it: %s", error)
+            problem = f"The champion cannot score these customers: {error}. Was the contract changed? Promote by hand."
     verdict = judge_gate(
         y, p, theirs, value, costs, settings, seed, _groups(holdout, contract), float(train_label["churned"].mean())
     )
+    if problem and verdict.passed:  # what could not be compared is not known to be better
+        verdict = replace(verdict, verdict="unclear", reasons=(problem,))
     logger.info("Gate: %s. %s", verdict.verdict, " ".join(verdict.reasons))
-    logged = {name: {"value": float(number), "step": 0} for name, number in verdict.numbers().items()}
+    numbers = {name: float(number) for name, number in verdict.numbers().items() if np.isfinite(number)}
+    logged = {name: {"value": number, "step": 0} for name, number in numbers.items()}
     return dict(verdict.report()), logged, {"gate": verdict.verdict}
 
 
@@ -192,7 +202,7 @@ def draw_decision_plots(
         plots_money.lift_plot(y, p, level=judgement.level),
         plots_money.score_plot(y, p, threshold),
         plots_money.importance_plot(importance),
-        plots_money.segments_plot(_read_back(segments), "log_loss"),
+        plots_money.segments_plot(segments, "calibration_gap"),
         plots_money.leaderboard_plot(leaderboard),
     )
 
@@ -218,13 +228,18 @@ def write_card(
         **{f"{name} digest": digest for name, digest in data_report["digests"].items()},
     }
     return model_card(
-        data_report, choice, metrics, money, _read_back(segments), segment_gaps, costs, gate, rebuild, judgement.level
+        data_report,
+        choice,
+        metrics,
+        money,
+        segments,
+        segment_gaps,
+        costs,
+        gate,
+        rebuild,
+        judgement.level,
+        limits=(IN_SAMPLE,),
     )
-
-
-def _read_back(segments: pd.DataFrame) -> pd.DataFrame:
-    """Segments as they were before a CSV file, which knows no empty text and takes levels of digits for numbers."""
-    return segments.assign(note=segments["note"].fillna(""), level=segments["level"].astype(str))
 
 
 def _judged(
