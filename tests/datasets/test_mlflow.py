@@ -48,7 +48,7 @@ def fitted(seed: int = 0) -> tuple[Any, pd.DataFrame]:
 
 
 def record(model: Any, **metadata: str) -> ModelRecord:
-    made = record_model(model, make_contract(), {"digests": {}}, {})
+    made = record_model(model, make_contract(), {"digests": {}}, {}, {"verdict": "first"})
     return ModelRecord(made.model, made.example, made.signature, metadata)
 
 

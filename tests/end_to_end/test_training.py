@@ -119,7 +119,7 @@ def test_another_table_is_held_apart_and_from_nodes_goes_on(project: Project) ->
         "--pipelines",
         "training",
         "--from-nodes",
-        "train_features_and_label,holdout_features_and_label,make_folds,find_leaks,report_data,find_reachable",
+        "train_features_and_label,holdout_features_and_label,make_folds,find_leaks,report_data,find_reachable,cost_block",
     )
 
     assert ended.code == 0, ended.output

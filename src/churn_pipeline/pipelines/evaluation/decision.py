@@ -42,7 +42,7 @@ class DecisionSettings(BaseModel):
     importance_repeats: int = Field(ge=1)
 
 
-def cost_block(contract: Contract, costs: dict[str, Any]) -> Costs:
+def cost_block(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
     """The cost block of the table's own file, else the one of the parameters.
 
     Raises
@@ -64,14 +64,14 @@ def cost_block(contract: Contract, costs: dict[str, Any]) -> Costs:
         raise TableError(
             f"The costs of table '{contract.name}'", f"name the column '{column}', which is not in columns"
         )
-    return block
+    return block.model_dump(mode="json")
 
 
 def judge_money(
     predictions: pd.DataFrame,
     holdout: pd.DataFrame,
     contract: Contract,
-    costs: Costs,
+    cost_block: dict[str, Any],
     judgement: JudgementSettings,
     settings: DecisionSettings,
     seed: int,
@@ -83,6 +83,7 @@ def judge_money(
     money, logged, curve, sensitivity
         Metrics with intervals, the same as kedro-mlflow logs them, profit against threshold, and what comes of wrong costs.
     """
+    costs = Costs.model_validate(cost_block)
     y, p, value = _judged(predictions, holdout, costs)
     groups = _groups(holdout, contract)
     money = money_metrics(
@@ -96,12 +97,13 @@ def judge_segments(
     predictions: pd.DataFrame,
     holdout: pd.DataFrame,
     contract: Contract,
-    costs: Costs,
+    cost_block: dict[str, Any],
     judgement: JudgementSettings,
     settings: DecisionSettings,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics by protected attribute and by segment, and the gaps between levels."""
+    costs = Costs.model_validate(cost_block)
     y, p, value = _judged(predictions, holdout, costs)
     names = (*contract.roles.protected, *contract.roles.segments)
     levels = {name: segment_levels(holdout[name]) for name in names}
@@ -141,7 +143,7 @@ def judge_champion(
     holdout: pd.DataFrame,
     train_label: pd.DataFrame,
     contract: Contract,
-    costs: Costs,
+    cost_block: dict[str, Any],
     settings: Gate,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
@@ -152,6 +154,7 @@ def judge_champion(
     report, logged, tags : dict
         The verdict with its reasons and numbers, the numbers as kedro-mlflow logs them, and the verdict as a tag.
     """
+    costs = Costs.model_validate(cost_block)
     y, p, value = _judged(predictions, holdout, costs)
     theirs, problem = None, ""
     if champion is not None:
@@ -171,9 +174,14 @@ def judge_champion(
 
 
 def list_targets(
-    model: ClassifierMixin, customers: pd.DataFrame, contract: Contract, costs: Costs, settings: TargetSettings
+    model: ClassifierMixin,
+    customers: pd.DataFrame,
+    contract: Contract,
+    cost_block: dict[str, Any],
+    settings: TargetSettings,
 ) -> pd.DataFrame:
     """Customers worth contacting: those who stayed so far, at their latest date, by expected profit within the budget."""
+    costs = Costs.model_validate(cost_block)
     current = customers[churned(customers, contract) == 0]
     if contract.roles.date is not None:
         current = current[current[contract.roles.date] == customers[contract.roles.date].max()]
@@ -185,7 +193,7 @@ def list_targets(
 def draw_decision_plots(
     predictions: pd.DataFrame,
     holdout: pd.DataFrame,
-    costs: Costs,
+    cost_block: dict[str, Any],
     curve: pd.DataFrame,
     sensitivities: pd.DataFrame,
     importance: pd.DataFrame,
@@ -194,6 +202,7 @@ def draw_decision_plots(
     judgement: JudgementSettings,
 ) -> tuple[Figure, ...]:
     """Profit against threshold, sensitivity, lift, scores, importance, segments and leaderboard."""
+    costs = Costs.model_validate(cost_block)
     y, p, value = _judged(predictions, holdout, costs)
     threshold = float(break_even(value.mean(), costs))
     return (
@@ -214,13 +223,14 @@ def write_card(
     money: pd.DataFrame,
     segments: pd.DataFrame,
     segment_gaps: pd.DataFrame,
-    costs: Costs,
+    cost_block: dict[str, Any],
     gate: dict[str, Any],
     model_report: Mapping[str, str],
     judgement: JudgementSettings,
     seed: int,
 ) -> str:
     """The model card, from the run's own records."""
+    costs = Costs.model_validate(cost_block)
     rebuild = {
         "command": "`kedro reproduce RUN_ID`, with the id of the MLflow run that holds this card",
         "seed": seed,
