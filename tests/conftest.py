@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 import churn_pipeline
 
 churn_pipeline.prepare()
+# What is not told otherwise keeps its records in a folder of the tests' own.
+os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{tempfile.mkdtemp()}/mlflow.db")
 ROOT = Path(__file__).parents[1]
 PUBLIC = os.environ.get("CHURN_PUBLIC_DATA")
 needs_public_data = pytest.mark.skipif(not PUBLIC, reason="CHURN_PUBLIC_DATA names no folder of public tables")
