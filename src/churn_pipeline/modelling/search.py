@@ -445,10 +445,12 @@ class _Course:
             try:
                 for number in count() if self.limit is None else range(self.limit):
                     self._learn(number - self.settings.window)
-                    clock = self._clock(number)
-                    if number and self.settings.seconds is not None and clock >= self.settings.seconds:
+                    # By the recorded times of trials that have ended, and not by the clock: a search that is read again
+                    # ends where it ended.
+                    spent = max((trial.clock + trial.seconds for trial in self._told), default=0.0)
+                    if self.settings.seconds is not None and spent >= self.settings.seconds:
                         break
-                    self._begin(pool, number, clock)
+                    self._begin(pool, number, self._clock(number))
                 while self._pending:
                     self._collect()
             finally:
