@@ -1,0 +1,74 @@
+"""A rebuilt run is compared part by part, and what is not the same is named."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from churn_pipeline.record import Record
+from churn_pipeline.reproduce import ReproduceError, compare, load, rebuild
+
+ORIGINAL = Record(
+    run_id="run",
+    commit="c" * 40,
+    dirty=False,
+    environment="local",
+    python="3.11.7",
+    command={"pipeline_names": "['training']"},
+    table="simulated",
+    table_file="source: {type: pandas.CSVDataset, filepath: x.csv}\n",
+    runtime_params={},
+    parameters={"table": "simulated"},
+    digests={name: name * 10 for name in ("data", "contract", "holdout", "lock", "model")},
+    metrics={"holdout.auc": 0.85, "holdout.log_loss": 0.39},
+)
+
+
+def _named(rebuilt: Record, original: Record = ORIGINAL) -> set[str]:
+    return {comparison.part for comparison in compare(original, rebuilt) if not comparison.same}
+
+
+def test_the_same_run_is_the_same_in_every_part() -> None:
+    assert _named(ORIGINAL) == set()
+
+
+@pytest.mark.parametrize("part", ["data", "contract", "holdout", "lock", "model"])
+def test_a_changed_digest_is_named(part: str) -> None:
+    rebuilt = ORIGINAL.model_copy(update={"digests": {**ORIGINAL.digests, part: "another"}})
+
+    assert _named(rebuilt) == {part}
+
+
+def test_a_metric_that_differs_in_its_last_bit_is_named() -> None:
+    rebuilt = ORIGINAL.model_copy(update={"metrics": {**ORIGINAL.metrics, "holdout.auc": 0.8500000000000001}})
+
+    assert _named(rebuilt) == {"metrics"}
+    assert "holdout.auc" in str(next(item for item in compare(ORIGINAL, rebuilt) if item.part == "metrics"))
+
+
+def test_code_that_was_not_committed_is_never_the_same() -> None:
+    assert _named(ORIGINAL, ORIGINAL.model_copy(update={"dirty": True})) == {"code"}
+
+
+def test_a_part_of_a_pipeline_is_not_rebuilt(tmp_path: Path) -> None:
+    partial = ORIGINAL.model_copy(update={"command": {"pipeline_names": "['training']", "from_nodes": "['judge']"}})
+
+    with pytest.raises(ReproduceError, match="from_nodes"):
+        rebuild(partial, tmp_path)
+
+
+def test_a_commit_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+
+    with pytest.raises(ReproduceError, match="fetch the branch"):
+        rebuild(ORIGINAL, tmp_path)
+
+
+def test_a_record_can_be_handed_on_as_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    file.write_text(ORIGINAL.model_dump_json(), encoding="utf-8")
+
+    assert load(str(file)) == ORIGINAL
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(ReproduceError, match="no record"):
+        load(str(file))
