@@ -4,9 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from churn_pipeline.record import Record
-from churn_pipeline.reproduce import ReproduceError, compare, load, rebuild
+from churn_pipeline.reproduce import ReproduceError, _configure, compare, load, rebuild
 
 ORIGINAL = Record(
     run_id="run",
@@ -44,6 +45,19 @@ def test_a_metric_that_differs_in_its_last_bit_is_named() -> None:
 
     assert _named(rebuilt) == {"metrics"}
     assert "holdout.auc" in str(next(item for item in compare(ORIGINAL, rebuilt) if item.part == "metrics"))
+
+
+def test_the_order_of_candidates_is_kept(tmp_path: Path) -> None:
+    record = ORIGINAL.model_copy(update={"parameters": {"candidates": {"simple": {}, "complex": {}}}})
+
+    _configure(record, tmp_path, tmp_path, None)
+
+    written = yaml.safe_load((tmp_path / "conf/local/parameters.yml").read_text(encoding="utf-8"))
+    assert list(written["candidates"]) == ["simple", "complex"]
+
+
+def test_the_gates_numbers_are_the_registrys_and_not_the_runs() -> None:
+    assert _named(ORIGINAL.model_copy(update={"metrics": {**ORIGINAL.metrics, "gate.passed": 1.0}})) == set()
 
 
 def test_code_that_was_not_committed_is_never_the_same() -> None:
