@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export BENTOML_DO_NOT_TRACK := True
 export UV_NO_PROGRESS := 1
+# The certificates that this machine trusts, as pip does: behind a proxy they are the only ones that fit.
+export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test lint format lock pages viz lab mlflow clean \
   benchmark-folds benchmark-time benchmark-start benchmark-million benchmark-search readme
