@@ -1,0 +1,251 @@
+"""What a service is given to serve: one folder, read once at start and believed only where every digest agrees.
+
+Whoever packages a model writes these files; whoever serves it reads them, and nothing else.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import onnxruntime
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from churn_pipeline.contract.table import Contract
+
+FOLDER = "shipment"
+MODEL_FILE = "model.onnx"
+CONTRACT_FILE = "contract.json"
+MANIFEST_FILE = "manifest.json"
+REFERENCE_FILE = "reference.json"
+CARD_FILE = "model_card.md"
+SBOM_FILE = "sbom.cdx.json"
+
+NUMERIC, CATEGORICAL, OUTPUT = "numeric", "categorical", "churn_probability"
+QUANTILES = 101
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Columns = TypeAdapter(tuple[str, ...])
+Shipped = TypeVar("Shipped", bound=BaseModel)
+
+
+class ShipmentError(ValueError):
+    """A shipment that is not served; the message is one line, meant to be shown to a person as it is."""
+
+
+class _Shipped(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Manifest(_Shipped):
+    """Where a model comes from and what belongs to it.
+
+    Attributes
+    ----------
+    table
+        The table's name.
+    model_name, model_version
+        As registered.
+    run_id, commit
+        The MLflow run that trained the model, and the commit that it ran from.
+    created
+        When the shipment was made, in ISO 8601.
+    candidate
+        The chosen candidate's name.
+    model_digest
+        SHA-256 of ``model.onnx``.
+    contract_digest
+        `Contract.digest` of the contract that the model was trained under.
+    threshold
+        A customer is contacted from this churn probability on.
+    metrics
+        What the training measured on the hold-out.
+    files
+        SHA-256 of every other file in the folder, by name.
+    """
+
+    table: str
+    model_name: str
+    model_version: str
+    run_id: str
+    commit: str
+    created: datetime
+    candidate: str
+    model_digest: Sha256
+    contract_digest: Sha256
+    threshold: Finite
+    metrics: dict[str, Finite]
+    files: dict[str, Sha256]
+
+
+class NumericReference(_Shipped):
+    """One numeric feature of the training customers.
+
+    Attributes
+    ----------
+    quantiles
+        From the least to the largest known value in steps of one percent; empty where none is known.
+    missing
+        Share of missing values.
+    """
+
+    quantiles: tuple[Finite, ...]
+    missing: Share
+
+    @model_validator(mode="after")
+    def _rising(self) -> "NumericReference":
+        if len(self.quantiles) not in (0, QUANTILES) or list(self.quantiles) != sorted(self.quantiles):
+            raise ValueError(f"there must be {QUANTILES} rising quantiles, or none where no value is known")
+        return self
+
+
+class CategoricalReference(_Shipped):
+    """One categorical feature of the training customers.
+
+    Attributes
+    ----------
+    levels
+        Share of each level, ``''`` for missing. They may sum to less than one: levels too rare to be told are left out.
+    """
+
+    levels: dict[str, Share]
+
+
+class ProbabilityReference(_Shipped):
+    """The model's churn probabilities on the training customers, as quantiles in steps of one percent."""
+
+    quantiles: Annotated[tuple[Share, ...], Field(min_length=QUANTILES, max_length=QUANTILES)]
+
+
+class Reference(_Shipped):
+    """Summary of the training customers, with no customer's row: what drift and explanations are measured against."""
+
+    rows: Annotated[int, Field(gt=0)]
+    numeric: dict[str, NumericReference]
+    categorical: dict[str, CategoricalReference]
+    probability: ProbabilityReference
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A shipment that was read and checked.
+
+    Attributes
+    ----------
+    manifest, contract, reference
+        What was shipped with the model.
+    session
+        The loaded model; `onnxruntime.InferenceSession`.
+    numeric, categorical
+        The model's columns, in the order in which either input takes them.
+    folder
+        Where it was read from.
+    """
+
+    manifest: Manifest
+    contract: Contract
+    reference: Reference
+    session: onnxruntime.InferenceSession
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    folder: Path
+
+
+def load_shipment(folder: str | Path) -> Shipment:
+    """Read a shipment, check every digest, and check that model, contract and reference data belong together.
+
+    Raises
+    ------
+    ShipmentError
+        When a file is missing, changed or not of its form, or the parts do not fit each other.
+    """
+    folder = Path(folder)
+    manifest = _parse(Manifest, _read(folder, MANIFEST_FILE), MANIFEST_FILE)
+    contents = {name: _read(folder, name) for name in {MODEL_FILE, CONTRACT_FILE, REFERENCE_FILE, *manifest.files}}
+    expected = {**manifest.files, MODEL_FILE: manifest.model_digest}
+    for name, content in sorted(contents.items()):
+        if name not in expected:
+            raise ShipmentError(f"{name} has no digest in {MANIFEST_FILE}: package the model again")
+        found = hashlib.sha256(content).hexdigest()
+        if found != expected[name]:
+            raise ShipmentError(
+                f"{name} is not what was packaged: its SHA-256 is {found[:12]}…, and {MANIFEST_FILE} "
+                f"says {expected[name][:12]}…. Package the model again"
+            )
+    contract = _parse(Contract, contents[CONTRACT_FILE], CONTRACT_FILE)
+    if contract.digest() != manifest.contract_digest:
+        raise ShipmentError(
+            f"{CONTRACT_FILE} is not the contract of this model: its digest is {contract.digest()[:12]}…, and "
+            f"{MANIFEST_FILE} says {manifest.contract_digest[:12]}…"
+        )
+    reference = _parse(Reference, contents[REFERENCE_FILE], REFERENCE_FILE)
+    _check_columns("the reference data are", tuple(reference.numeric), tuple(reference.categorical), contract)
+    session = open_session(contents[MODEL_FILE])
+    numeric, categorical = _model_columns(session)
+    _check_columns("the model is", numeric, categorical, contract)
+    return Shipment(manifest, contract, reference, session, numeric, categorical, folder)
+
+
+def open_session(model: bytes) -> onnxruntime.InferenceSession:
+    """Load a compiled model for answers with the least delay: each run on the calling thread alone.
+
+    Raises
+    ------
+    ShipmentError
+        When it is no model that onnxruntime can run.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3  # errors: they are raised as well
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        raise ShipmentError(f"{MODEL_FILE} does not load: {' '.join(str(error).split())}") from None
+
+
+def _model_columns(session: onnxruntime.InferenceSession) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns that a compiled model says it takes, once its inputs and output agree with that."""
+    said = session.get_modelmeta().custom_metadata_map
+    try:
+        numeric, categorical = (Columns.validate_json(said[kind]) for kind in (NUMERIC, CATEGORICAL))
+    except (KeyError, ValidationError):
+        raise ShipmentError(f"{MODEL_FILE} does not say which columns it takes: package the model again") from None
+    taken = {given.name: (given.type, given.shape[-1]) for given in session.get_inputs()}
+    kinds = {NUMERIC: ("tensor(float)", len(numeric)), CATEGORICAL: ("tensor(string)", len(categorical))}
+    if taken != {name: kind for name, kind in kinds.items() if kind[1]}:
+        raise ShipmentError(f"{MODEL_FILE} takes other inputs than its columns: package the model again")
+    if [(given.name, given.type) for given in session.get_outputs()] != [(OUTPUT, "tensor(double)")]:
+        raise ShipmentError(f"{MODEL_FILE} does not answer {OUTPUT} in double: package the model again")
+    return numeric, categorical
+
+
+def _check_columns(what: str, numeric: tuple[str, ...], categorical: tuple[str, ...], contract: Contract) -> None:
+    for kind, found, wanted in (
+        (NUMERIC, numeric, contract.numeric),
+        (CATEGORICAL, categorical, contract.categorical),
+    ):
+        if set(found) != set(wanted):
+            apart = ", ".join(sorted(set(found) ^ set(wanted)))
+            raise ShipmentError(f"{CONTRACT_FILE} does not fit: {what} of other {kind} columns ({apart})")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    if Path(name).name != name:
+        raise ShipmentError(f"{MANIFEST_FILE} names a file outside the shipment")
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise ShipmentError(f"{name} cannot be read from {folder}: {error.strerror}") from None
+
+
+def _parse(kind: type[Shipped], content: bytes, name: str) -> Shipped:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ShipmentError(f"{name} is not of its form: {where + ': ' if where else ''}{first['msg']}") from None
