@@ -1,0 +1,106 @@
+"""A small shipment, made of a model fitted on invented customers."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from tests.customers import make_contract, raw_customers
+
+from churn_pipeline.contract.cells import churned, model_inputs
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.compilation import compile_model, model_digest
+from churn_pipeline.serving.shipment import FOLDER, Shipment, load_shipment
+
+LOGISTIC: dict[str, Any] = {
+    "class": "sklearn.linear_model.LogisticRegression",
+    "arguments": {"max_iter": 500},
+    "numeric": "scaled",
+}
+THRESHOLD = 0.3
+
+
+def customers_of(contract: Contract, rows: int = 300) -> pd.DataFrame:
+    """Customers that keep the contract of `tests.customers`, in which churn depends on months and region."""
+    raw = raw_customers(rows, dated=contract.roles.date is not None)
+    chance = np.where(raw["months"].astype(int) < 200, 0.6, 0.15) + np.where(raw["region"] == "north", 0.2, 0.0)
+    raw["churn"] = np.where(np.random.default_rng(1).random(rows) < chance, "Yes", "No")
+    return hold(raw[list(contract.columns)], contract).customers
+
+
+def make_shipment(folder: Path, contract: Contract | None = None, customers: pd.DataFrame | None = None) -> Path:
+    """Fit, compile and write a shipment to `folder`; `rewrite_manifest` can change what it says."""
+    contract = contract or make_contract()
+    customers = customers_of(contract) if customers is None else customers
+    X = model_inputs(customers, contract)
+    model = build_candidate(Candidate.model_validate(LOGISTIC), contract.numeric, contract.categorical, seed=1)
+    model.fit(X, churned(customers, contract))
+    compiled = compile_model(model, contract.numeric, contract.categorical)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(compiled.SerializeToString(deterministic=True))
+    (folder / "contract.json").write_text(contract.model_dump_json())
+    reference = reference_of(X, contract, model.predict_proba(X)[:, 1])
+    (folder / "reference.json").write_text(json.dumps(reference))
+    (folder / "model_card.md").write_text("# Model card\n")
+    (folder / "sbom.cdx.json").write_text("{}\n")
+    manifest = {
+        "table": contract.name,
+        "model_name": f"churn_{contract.name}",
+        "model_version": "1",
+        "run_id": "0" * 32,
+        "commit": "0" * 40,
+        "created": "2026-01-31T00:00:00Z",
+        "candidate": "logistic_regression",
+        "model_digest": model_digest(compiled),
+        "contract_digest": contract.digest(),
+        "threshold": THRESHOLD,
+        "metrics": {"auc": 0.75, "log_loss": 0.5},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rewrite_manifest(folder)
+    return folder
+
+
+def rewrite_manifest(folder: Path, **changes: Any) -> None:
+    """Write the manifest anew, with the digests of the files as they are now."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    others = [path for path in folder.iterdir() if path.name not in ("manifest.json", "model.onnx")]
+    manifest["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in others}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def reference_of(X: pd.DataFrame, contract: Contract, probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """The summary of the training customers that is shipped."""
+    steps = np.linspace(0, 1, 101)
+
+    def numeric(values: pd.Series) -> dict[str, Any]:
+        known = values.dropna()
+        quantiles = np.quantile(known, steps).tolist() if len(known) else []
+        return {"quantiles": quantiles, "missing": float(values.isna().mean())}
+
+    return {
+        "rows": len(X),
+        "numeric": {name: numeric(X[name]) for name in contract.numeric},
+        "categorical": {
+            name: {"levels": X[name].value_counts(normalize=True).to_dict()} for name in contract.categorical
+        },
+        "probability": {"quantiles": np.quantile(probabilities, steps).tolist()},
+    }
+
+
+@pytest.fixture(scope="session")
+def shipment_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a good shipment; not to be changed."""
+    return make_shipment(tmp_path_factory.mktemp("bento") / FOLDER)
+
+
+@pytest.fixture(scope="session")
+def shipment(shipment_folder: Path) -> Shipment:
+    """A good shipment, read."""
+    return load_shipment(shipment_folder)
