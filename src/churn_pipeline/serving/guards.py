@@ -25,8 +25,8 @@ import ipaddress
 import json
 import logging
 import math
+import random
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["probe", "metrics", "page", "model", "work"]
 STATIC = "/static/"
+IDS = random.Random()  # noqa: S311 - an id is no secret, and asking the system for each takes longer than a prediction
 SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 JSON_TYPE = re.compile(rb"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
 BUSY_SECONDS = 1  # what a caller is told to wait when there is no room
@@ -122,7 +123,7 @@ class _Visit:
         for name, value in scope["headers"]:
             self._found.setdefault(name, []).append(value)
         asked = self.header(b"x-request-id") or b""
-        self.id = asked.decode() if SANE_ID.fullmatch(asked) else secrets.token_hex(16)
+        self.id = asked.decode() if SANE_ID.fullmatch(asked) else f"{IDS.getrandbits(128):032x}"
         self.headers.append((b"x-request-id", self.id.encode()))
         state = scope.setdefault("state", {})
         state["request_id"] = self.id

@@ -27,6 +27,7 @@ OURS = "churn_pipeline"
 REQUESTS = logging.getLogger(f"{OURS}.serving.requests")
 AUDIT = logging.getLogger(f"{OURS}.serving.audit")
 WAITING_LINES = 10_000
+ENCODE = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 FOREIGN = ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "circus")
 
 
@@ -46,7 +47,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = record.exc_info[0].__name__
             line["place"] = _place(record.exc_info[2])
-        return json.dumps(line, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return ENCODE(line)
 
 
 def _utc(seconds: float, milliseconds: float) -> str:
@@ -155,4 +156,6 @@ def configure(level: str = "info", stream: TextIO | None = None) -> BackgroundHa
     logging.getLogger("bentoml").setLevel(max(threshold, logging.INFO))
     logging.getLogger(OURS).setLevel(threshold)
     logging.captureWarnings(True)
+    # what no line shows need not be found out for each
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return handler

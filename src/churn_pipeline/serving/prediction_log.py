@@ -143,7 +143,7 @@ class PredictionLog:
             }
             if (identity := self._identity(customer)) is not None:
                 line["customer"] = identity
-            yield json.dumps(line, allow_nan=False, separators=(",", ":"), default=_plain).encode() + b"\n"
+            yield ENCODE(line).encode() + b"\n"
             if number % ROWS_BEFORE_REST == 0:
                 time.sleep(REST_SECONDS)
 
@@ -166,6 +166,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _known(value.item())
     raise TypeError(f"a {type(value).__name__} is no feature's value")
+
+
+ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
 
 
 class _Files:
