@@ -11,7 +11,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test lint format lock pages viz lab mlflow clean \
-  benchmark-folds benchmark-time benchmark-start benchmark-million benchmark-search readme
+  benchmark-folds benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search readme
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ format: $(READY) ## format the code and mend what ruff can
 	@$(BIN)/ruff format .
 
 lock: $(READY) ## renew the locks
+	@for name in scikit-learn flaml autogluon; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
 	@echo 'uv' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" --output-file requirements/uv.lock -
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --group dev \
@@ -72,6 +75,9 @@ mlflow: $(READY) ## runs, metrics and models, in a browser
 
 benchmark-folds: $(READY) ## five outer folds of a table: make benchmark-folds TABLE=telco
 	@$(BIN)/python -m benchmarks.outer_folds --table $(or $(TABLE),simulated)
+
+benchmark-quality: $(READY) ## beside boosting, logistic regression, FLAML and AutoGluon, in outer folds: two hours
+	@$(BIN)/python -m benchmarks.quality
 
 benchmark-time: $(READY) ## where the time of a training goes
 	@$(BIN)/python -m benchmarks.training_time

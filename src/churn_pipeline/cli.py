@@ -4,12 +4,16 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import ProjectMetadata
+
+if TYPE_CHECKING:
+    from kedro.framework.context import KedroContext
 
 
 @click.group(name="churn_pipeline")
@@ -56,6 +60,21 @@ def actionable(error: BaseException) -> str | None:
         if isinstance(cause, OmegaConfBaseException):
             return f"The configuration has mistakes:\n  - {cause}"
     return None
+
+
+@contextmanager
+def _context(metadata: ProjectMetadata, **params: Any) -> "Iterator[KedroContext]":
+    """The project's context."""
+    from kedro.framework.session import KedroSession
+
+    with KedroSession.create(metadata.project_path, runtime_params=params) as session:
+        yield session.load_context()  # type: ignore[attr-defined]
+
+
+def _find_store(metadata: ProjectMetadata) -> None:
+    """Point MLflow at the store in use: kedro-mlflow does so when a context is loaded."""
+    with _context(metadata):
+        pass
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -111,13 +130,11 @@ def draft(metadata: ProjectMetadata, file: Path, name: str | None, shared: bool,
 @click.pass_obj
 def check(metadata: ProjectMetadata, name: str) -> None:
     """Read the table NAME and hold every row to its contract, without training."""
-    from kedro.framework.session import KedroSession
-
     from churn_pipeline.contract.quarantine import hold
 
     try:
-        with KedroSession.create(metadata.project_path, runtime_params={"table": name}) as session:
-            catalog = session.load_context().catalog  # type: ignore[attr-defined]
+        with _context(metadata, table=name) as context:
+            catalog = context.catalog
             contract = catalog.load("contract")
             held = hold(catalog.load("raw_customers"), contract)
     except Exception as error:
@@ -166,12 +183,9 @@ def _shown(path: Path) -> str:
 @click.pass_obj
 def reproduce(metadata: ProjectMetadata, run: str, data: Path | None) -> None:
     """Rebuild the MLflow RUN (its id, or a file record.json of it) from its commit, lock and data, and compare."""
-    from kedro.framework.session import KedroSession
-
     from churn_pipeline.reproduce import ReproduceError, main
 
-    with KedroSession.create(metadata.project_path) as session:
-        session.load_context()  # type: ignore[attr-defined]  # kedro-mlflow points MLflow at the store in use
+    _find_store(metadata)
     try:
         sys.exit(main(run, metadata.project_path, data))
     except ReproduceError as error:
@@ -185,10 +199,8 @@ def reproduce(metadata: ProjectMetadata, run: str, data: Path | None) -> None:
 def promote(metadata: ProjectMetadata, name: str, force: bool) -> None:
     """Make the challenger of the table NAME its champion. Training never does: it is a decision apart."""
     import mlflow
-    from kedro.framework.session import KedroSession
 
-    with KedroSession.create(metadata.project_path) as session:
-        session.load_context()  # type: ignore[attr-defined]  # kedro-mlflow points MLflow at the store in use
+    _find_store(metadata)
     client, model = mlflow.MlflowClient(), f"churn_{name}"
     try:
         version = client.get_model_version_by_alias(model, "challenger")

@@ -40,7 +40,7 @@ PLOTS: dict[str, Callable[[], Figure]] = {
     "lift": lambda: lift_plot(Y, P, (3.0, 3.4)),
     "scores": lambda: score_plot(Y, P, 0.2),
     "importance": lambda: importance_plot(IMPORTANCE),
-    "leaderboard": lambda: leaderboard_plot(BOARD),
+    "leaderboard": lambda: leaderboard_plot(BOARD, {"a": 1.0}),
     "auc": lambda: segments_plot(SEGMENTS, "auc"),
     "false positives": lambda: segments_plot(SEGMENTS, "false_positive_rate"),
     "profits": lambda: segments_plot(SEGMENTS, "profit_of_contacting_all", "USD"),
@@ -106,10 +106,17 @@ def test_levels_that_are_not_scored_are_named_with_the_reason() -> None:
 
 
 def test_the_best_is_above_and_the_chosen_marked() -> None:
-    axes = leaderboard_plot(BOARD, chosen="b").axes[0]
+    axes = leaderboard_plot(BOARD, {"b": 1.0}).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"]
     (ring,) = [line for line in axes.get_lines() if line.get_label() == "chosen"]
     assert np.asarray(ring.get_xdata()).tolist() == [0.41]
+
+
+def test_every_member_of_a_blend_is_marked_with_its_weight() -> None:
+    axes = leaderboard_plot(BOARD, {"b": 0.3, "a": 0.7}).axes[0]
+    (ring,) = [line for line in axes.get_lines() if line.get_label() == "in the chosen blend"]
+    assert len(np.asarray(ring.get_xdata())) == 2
+    assert [text.get_text().split(" ", 1)[1] for text in axes.texts] == ["(70% of the blend)", "(30% of the blend)"]
 
 
 def test_bars_reach_the_limits() -> None:

@@ -81,6 +81,22 @@ def test_the_same_seed_gives_the_same_model_on_any_number_of_threads(shipped, cu
     assert len(digests) == 1
 
 
+def test_copies_are_averaged_and_each_draws_pairs_of_its_own(customers):
+    made = customers("mixed")
+    candidate = Candidate.model_validate({**SHIPPED["gradient_boosting"], "numeric_arguments": {"pairs": 8}})
+    model = build_candidate(candidate, made.numeric, made.categorical, seed=0)
+    model.fit(made.X, made.y)
+    copies = model[-1].estimators_
+    assert len(copies) == SHIPPED["gradient_boosting"]["copies"]
+    drawn = {
+        copy.named_steps["pairs"].pairs_.tobytes() + copy.named_steps["pairs"].factors_.tobytes() for copy in copies
+    }
+    assert len(drawn) == len(copies)
+    seen = model[:-1].transform(made.X)
+    mean = np.mean([copy.predict_proba(seen)[:, 1] for copy in copies], axis=0)
+    assert model.predict_proba(made.X)[:, 1] == pytest.approx(mean, abs=1e-15)
+
+
 def test_another_seed_gives_another_forest(customers):
     made = customers("mixed")
     candidate = Candidate.model_validate(SHIPPED["random_forest"])

@@ -133,8 +133,9 @@ def test_plain_conversion_of_scaled_trees_to_float32_fails_the_proof(customers):
 def test_a_fault_of_one_comparison_does_not_pass_the_proof(customers, fitted):
     made, model = customers("mixed"), fitted("gradient_boosting", "mixed")
     compiled = compile_model(model, made.numeric, made.categorical)
-    (trees,) = (node for node in compiled.graph.node if node.op_type == "TreeEnsemble")
-    (modes,) = (attribute for attribute in trees.attribute if attribute.name == "nodes_modes")
+    trees = [node for node in compiled.graph.node if node.op_type == "TreeEnsemble"]
+    assert len(trees) == len(model[-1].estimators_)
+    (modes,) = (attribute for attribute in trees[0].attribute if attribute.name == "nodes_modes")
     modes.t.raw_data = bytes([1]) * len(modes.t.raw_data)  # x < threshold, where it should be x <= threshold
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
     assert difference(model, compiled, hard) > 0.001

@@ -9,6 +9,7 @@ from sklearn.preprocessing import SplineTransformer
 from churn_pipeline.modelling.preprocessing import (
     NUMBER_LIMIT,
     QuantileSplines,
+    RandomPairs,
     limit_scores,
     round_to_float32,
     spread_knots,
@@ -77,3 +78,33 @@ def test_without_ties_the_splines_are_those_of_scikit_learn():
 def test_a_constant_column_has_knots_around_it(value):
     knots = spread_knots(np.full(9, value), 4)
     assert knots[0] < value < knots[-1]
+
+
+tables = hnp.arrays(np.float64, st.tuples(st.integers(2, 20), st.integers(1, 5)), elements=st.floats(-1e6, 1e6))
+
+
+@given(tables, st.integers(1, 30), st.integers(0, 3))
+def test_pairs_are_appended_and_are_what_they_say(X, n_pairs, seed):
+    pairs = RandomPairs(n_pairs, random_state=seed).fit(X)
+    made = pairs.transform(X)
+    varying = int((X.std(axis=0) > 0).sum())
+    assert made.shape[1] == X.shape[1] + min(n_pairs, varying * (varying - 1))
+    assert np.array_equal(made[:, : X.shape[1]], X)
+    for column, (i, j), (a, b) in zip(made.T[X.shape[1] :], pairs.pairs_, pairs.factors_, strict=True):
+        assert np.array_equal(column, X[:, i] * a + X[:, j] * b)
+        assert i < j
+        assert abs(a) == pytest.approx(1 / X[:, i].std())
+        assert abs(b) == pytest.approx(1 / X[:, j].std())
+
+
+def test_pairs_are_never_drawn_twice_and_another_seed_draws_others():
+    X = np.random.default_rng(0).normal(size=(50, 8))
+    first, second = (RandomPairs(20, random_state=seed).fit(X) for seed in (0, 1))
+    drawn = [tuple(row) for row in np.column_stack([first.pairs_, np.sign(first.factors_)])]
+    assert len(set(drawn)) == 20
+    assert not np.array_equal(first.pairs_, second.pairs_)
+
+
+def test_pairs_are_of_the_first_columns_only():
+    X = np.random.default_rng(0).normal(size=(50, 8))
+    assert RandomPairs(100, n_columns=3, random_state=0).fit(X).pairs_.max() == 2

@@ -105,6 +105,33 @@ def test_the_first_trial_is_the_candidate_itself_and_the_found_one_has_nothing_l
     assert (found.report["trials"], found.report["best_trial"]) == (9, best.number)
 
 
+def test_trials_fit_single_copies_and_what_is_compared_are_all_of_them(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+    real = module.validate_fold
+
+    def counting(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
+        fitted.append(candidate.copies)
+        return real(task, candidate, fold)
+
+    monkeypatch.setattr(module, "validate_fold", counting)
+    tree = {
+        "class": "sklearn.tree.DecisionTreeClassifier",
+        "arguments": {"max_features": 0.5, "min_samples_leaf": 10},
+        "space": {"arguments": {"min_samples_leaf": {"low": 5, "high": 50}}},
+    }
+    found = searched(task, given=Candidate.model_validate({**tree, "copies": 5, "trials": 3}), deviations=None)
+    assert fitted == [1] * 9 + [5] * 3
+    assert found.candidate.copies == 5
+    alone = searched(task, given=Candidate.model_validate({**tree, "trials": 3}), deviations=None)
+    loss = [
+        log_loss(each.predictions["churned"].to_numpy(), each.predictions["probability"].to_numpy())
+        for each in (found, alone)
+    ]
+    assert loss[0] < loss[1]
+
+
 def test_predictions_are_those_of_the_found_candidate_on_every_fold(task: Task) -> None:
     found = searched(task)
     again = pd.concat(validate(task, found.candidate, workers=1), ignore_index=True)

@@ -3,7 +3,7 @@
 As in `plots`: titles state the finding, and figures are made without pyplot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -197,7 +197,7 @@ def importance_plot(table: pd.DataFrame, top: int = 20) -> Figure:
     return figure
 
 
-def leaderboard_plot(leaderboard: pd.DataFrame, chosen: str | None = None) -> Figure:
+def leaderboard_plot(leaderboard: pd.DataFrame, chosen: Mapping[str, float]) -> Figure:
     """Cross-validated log loss of each candidate, its mean ± one standard error, the best above.
 
     Parameters
@@ -205,20 +205,21 @@ def leaderboard_plot(leaderboard: pd.DataFrame, chosen: str | None = None) -> Fi
     leaderboard
         Columns candidate, log_loss, log_loss_se.
     chosen
-        Name of the chosen candidate, to be marked.
+        The chosen candidate, or the members of the chosen blend, with the weight of each; they are marked.
     """
     board = leaderboard.sort_values("log_loss", ignore_index=True)
-    chosen = str(board["candidate"].iloc[0]) if chosen is None else chosen
     best = board.iloc[0]
     title = f"Leaderboard: {_short(str(best['candidate']))} leads with log loss {best['log_loss']:.4f}"
     figure, axes = one_axes(title, height=MARGINS + 0.3 + ROW * 1.3 * len(board), width=7.6)
     mean, error = board["log_loss"].to_numpy(), board["log_loss_se"].to_numpy()
     axes.axvspan(mean[0] - error[0], mean[0] + error[0], color=MODEL, alpha=0.08, lw=0)
     _dots(axes, board["candidate"], np.column_stack((mean, mean - error, mean + error)))
-    here = np.flatnonzero(board["candidate"] == chosen)
-    axes.plot(mean[here], here, "o", ms=12, mfc="none", mec=REACHABLE, mew=2, ls="", label="chosen")
-    for at, value in enumerate(mean):
-        axes.annotate(f"{value:.4f}", (value, at), (0, 8), textcoords="offset points", ha="center", fontsize=9)
+    here = np.flatnonzero(board["candidate"].isin(list(chosen)))
+    marked = "chosen" if len(chosen) == 1 else "in the chosen blend"
+    axes.plot(mean[here], here, "o", ms=12, mfc="none", mec=REACHABLE, mew=2, ls="", label=marked)
+    for at, (name, value) in enumerate(zip(board["candidate"], mean, strict=True)):
+        share = f" ({chosen[name]:.0%} of the blend)" if len(chosen) > 1 and name in chosen else ""
+        axes.annotate(f"{value:.4f}{share}", (value, at), (0, 8), textcoords="offset points", ha="center", fontsize=9)
     axes.set_ylim(len(board) - 0.5, -0.8)
     label(axes, "cross-validated log loss ± standard error; less is better", "")
     _legend_above(axes)

@@ -17,10 +17,11 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sklearn.base import is_classifier
+from sklearn.ensemble import BaggingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from churn_pipeline.modelling.preprocessing import Numeric, QuantileSplines, build_preprocessing
+from churn_pipeline.modelling.preprocessing import Numeric, QuantileSplines, RandomPairs, build_preprocessing
 from churn_pipeline.modelling.space import GROUPS, Space
 
 # What skops may load, beyond what it trusts itself. Everything here computes; nothing here runs code it was given.
@@ -28,6 +29,7 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "churn_pipeline.modelling.candidates.CandidatePipeline",
     "churn_pipeline.modelling.ensemble.BlendedModel",
     "churn_pipeline.modelling.preprocessing.QuantileSplines",
+    "churn_pipeline.modelling.preprocessing.RandomPairs",
     "churn_pipeline.modelling.preprocessing.limit_scores",
     "churn_pipeline.modelling.preprocessing.round_to_float32",
     "numpy.dtype",
@@ -40,7 +42,7 @@ TRUSTED_TYPES: tuple[str, ...] = (
 ROWS_FOR_THREADS = 100_000
 
 NUMERIC_ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "as_is": (),
+    "as_is": ("pairs",),
     "scaled": (),
     "splines": tuple(inspect.signature(QuantileSplines).parameters),
 }
@@ -60,9 +62,12 @@ class Candidate(BaseModel):
         What becomes of a number: nothing (for trees), a standard score, or B-splines on quantile knots (the last two
         for linear models).
     numeric_arguments : dict
-        For ``splines``: ``n_knots`` and ``degree``. None for the others.
+        For ``splines``: ``n_knots`` and ``degree``. For ``as_is``: ``pairs``, how many sums and differences of two
+        numbers the classifier also sees (`RandomPairs`). None for ``scaled``.
     categorical_arguments : dict
         ``min_frequency`` and ``max_categories``: what is rarer shares one column with what was never seen.
+    copies : int
+        How many of it, alike but for what each draws at random, are fitted and averaged. A search tries single ones.
     space : Space, optional
         What a search may vary. Each argument named there is also given above: that is what the search tries first.
     trials : int
@@ -76,6 +81,7 @@ class Candidate(BaseModel):
     numeric: Numeric = "as_is"
     numeric_arguments: dict[str, Any] = Field(default_factory=dict)
     categorical_arguments: dict[str, Any] = Field(default_factory=dict)
+    copies: int = Field(default=1, ge=1)
     space: Space | None = None
     trials: int = Field(default=10, ge=1)
 
@@ -130,7 +136,7 @@ class Candidate(BaseModel):
         for key, value in values.items():
             group, _, name = key.partition(".")
             groups[group][name] = value
-        return Candidate(class_path=self.class_path, numeric=self.numeric, **groups)
+        return Candidate(class_path=self.class_path, numeric=self.numeric, copies=self.copies, **groups)
 
 
 class CandidatePipeline(Pipeline):  # type: ignore[misc]
@@ -250,6 +256,12 @@ def build_candidate(
     classifier = estimator(**arguments)
     if not is_classifier(classifier):
         raise ValueError(f"class {candidate.class_path!r} is not a classifier")
+    if numeric and (n_pairs := candidate.numeric_arguments.get("pairs", 0)):
+        # Behind the preprocessing, which the copies share: each draws pairs of its own.
+        pairs = RandomPairs(n_pairs, n_columns=len(numeric), random_state=seed)
+        classifier = Pipeline([("pairs", pairs), ("classifier", classifier)])
+    if candidate.copies > 1:
+        classifier = BaggingClassifier(classifier, candidate.copies, bootstrap=False, random_state=seed)
     preprocessing = build_preprocessing(
         candidate.numeric,
         numeric,

@@ -16,14 +16,17 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import (
+    BaggingClassifier,
     ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from churn_pipeline.modelling.lowering_columns import lower_step
 from churn_pipeline.modelling.onnx_graph import ML_DOMAIN, ML_OPSET, OPSET, CompilationError, Graph
 
 CONVERTER_ML_OPSET = 3
@@ -54,8 +57,8 @@ def trees_of(classifier: Any) -> list[Tree]:
     Returns
     -------
     list of Tree
-        Its trees; none, if it is not made of trees known here. The value of a leaf is the probability of class 1 for
-        forests, and its share of the log-odds for boosting.
+        Its trees, those of all copies; none, if it is not made of trees known here. The value of a leaf is the
+        probability of class 1 for forests, and its share of the log-odds for boosting.
 
     Raises
     ------
@@ -70,6 +73,10 @@ def trees_of(classifier: Any) -> list[Tree]:
         return [_tree_of_sklearn(member.tree_, 1, 1.0) for member in classifier.estimators_]
     if isinstance(classifier, DecisionTreeClassifier):
         return [_tree_of_sklearn(classifier.tree_, 1, 1.0)]
+    if isinstance(classifier, BaggingClassifier):
+        return [tree for copy in classifier.estimators_ for tree in trees_of(copy)]
+    if isinstance(classifier, Pipeline):
+        return trees_of(classifier[-1])
     return []
 
 
@@ -158,6 +165,24 @@ def _lower_forest(graph: Graph, classifier: Any, features: str) -> str:
     trees = trees_of(classifier)
     rounded = graph.cast(graph.cast(features, TensorProto.FLOAT), TensorProto.DOUBLE)
     return graph.node("Div", _add_trees(graph, trees, rounded), graph.constant(float(len(trees))))
+
+
+def _lower_copies(graph: Graph, classifier: BaggingClassifier, features: str) -> str:
+    """Write the mean of what the copies say, added up in their order."""
+    everything = np.arange(classifier.n_features_in_)
+    if any(not np.array_equal(held, everything) for held in classifier.estimators_features_):
+        raise CompilationError("Step classifier shows its copies some features only; leave max_features at 1.0.")
+    total, *others = (lower_classifier(graph, copy, features) for copy in classifier.estimators_)
+    for other in others:
+        total = graph.node("Add", total, other)
+    return graph.node("Div", total, graph.constant(float(len(classifier.estimators_))))
+
+
+def _lower_pipeline(graph: Graph, classifier: Pipeline, features: str) -> str:
+    """Write a classifier that has steps of its own in front."""
+    for name, step in classifier.steps[:-1]:
+        features = lower_step(graph, step, features, f"classifier.{name}")
+    return lower_classifier(graph, classifier[-1], features)
 
 
 def _add_trees(graph: Graph, trees: Iterable[Tree], features: str) -> str:
@@ -295,4 +320,6 @@ _LOWERINGS: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     RandomForestClassifier: _lower_forest,
     ExtraTreesClassifier: _lower_forest,
     DecisionTreeClassifier: _lower_forest,
+    BaggingClassifier: _lower_copies,
+    Pipeline: _lower_pipeline,
 }

@@ -18,6 +18,7 @@ from churn_pipeline.modelling.preprocessing import (
     NUMBER_LIMIT,
     SCORE_LIMIT,
     QuantileSplines,
+    RandomPairs,
     limit_scores,
     round_to_float32,
 )
@@ -241,6 +242,20 @@ def _slice(graph: Graph, value: str, start: int, stop: int) -> str:
     return graph.node("Slice", value, *bounds)
 
 
+def _lower_pairs(graph: Graph, step: RandomPairs, value: str, where: str) -> str:
+    if not len(step.pairs_):
+        return value
+    sides = [
+        graph.node(
+            "Mul",
+            graph.node("Gather", value, graph.constant(step.pairs_[:, side], np.int64), axis=1),
+            graph.constant(step.factors_[np.newaxis, :, side]),
+        )
+        for side in (0, 1)
+    ]
+    return _side_by_side(graph, [value, graph.node("Add", *sides)])
+
+
 def _lower_one_hot(graph: Graph, step: OneHotEncoder, value: str, where: str) -> str:
     """Look up every level in one table, then spread the answers over the columns.
 
@@ -287,5 +302,6 @@ _LOWERINGS: dict[type[Any], Callable[[Graph, Any, str, str], str]] = {
     MissingIndicator: _lower_indicator,
     StandardScaler: _lower_scaler,
     QuantileSplines: _lower_splines,
+    RandomPairs: _lower_pairs,
     OneHotEncoder: _lower_one_hot,
 }

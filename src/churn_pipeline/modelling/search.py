@@ -273,7 +273,8 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
             trials = course.run()
             best = min((trial for trial in trials if trial.state == "complete"), key=_rank)
             chosen = candidate.with_values(best.values)
-            predictions = course.predictions_of(best)
+            # Trials fit single copies, which tell what to fit: which arguments are best hardly depends on how many.
+            predictions = course.predictions_of(best) if candidate.copies == 1 else None
             if predictions is None:
                 predictions = pd.concat(validate(task, chosen, workers=joblib.cpu_count()), ignore_index=True)
             report = {"study": name, **_summary(trials, best)}
@@ -521,7 +522,7 @@ class _Course:
         trial = Trial(number, values, (), "complete", clock, 0.0)
         parts: list[pd.DataFrame] = []
         try:
-            candidate = self.candidate.with_values(values)
+            candidate = self.candidate.with_values(values).model_copy(update={"copies": 1})
             for part in self._parts(candidate):
                 parts.append(part)
                 score = self.task.loss(part["churned"].to_numpy(), part["probability"].to_numpy())

@@ -199,6 +199,7 @@ def draw_decision_plots(
     importance: pd.DataFrame,
     segments: pd.DataFrame,
     leaderboard: pd.DataFrame,
+    choice: dict[str, Any],
     judgement: JudgementSettings,
 ) -> tuple[Figure, ...]:
     """Profit against threshold, sensitivity, lift, scores, importance, segments and leaderboard."""
@@ -212,7 +213,7 @@ def draw_decision_plots(
         plots_money.score_plot(y, p, threshold),
         plots_money.importance_plot(importance),
         plots_money.segments_plot(segments, "calibration_gap"),
-        plots_money.leaderboard_plot(leaderboard),
+        plots_money.leaderboard_plot(leaderboard, {each["candidate"]: each["weight"] for each in choice["members"]}),
     )
 
 

@@ -90,6 +90,7 @@ def _decision() -> list[Node]:
                 "importance",
                 "segments",
                 "leaderboard",
+                "choice",
                 "params:judgement",
             ],
             [

@@ -1,0 +1,220 @@
+"""How good the whole training is beside others': `make benchmark-quality`.
+
+Three public tables, five outer folds each, once plain and once with identical rows kept together. Every contender sees the
+same columns and the same rows, in an environment of its own; ours is the whole training, search and choice included. What
+was measured is kept in build/quality: a benchmark that was stopped goes on, and `--again ours` measures ours anew.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from benchmarks.common import ROOT, project, write
+from churn_pipeline.contract.cells import churned, model_inputs
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.judgement.metrics import METRICS
+from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.search import ForgetfulStudies, SearchSettings
+from churn_pipeline.pipelines.data_engineering.nodes import make_folds
+from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings
+from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, fit, search
+
+TABLES = ("telco", "mlc_churn", "iranian")
+WORK = ROOT / "build" / "quality"
+LOCKS = Path(__file__).parent / "contenders"
+# Whose environment, and how many seconds a fold: as they were measured before, elsewhere.
+PEERS = {
+    "logistic": ("scikit-learn", 60),
+    "untuned_boosting": ("scikit-learn", 60),
+    "flaml": ("flaml", 60),
+    "autogluon": ("autogluon", 150),
+}
+
+
+def with_protected(contract: Contract) -> Contract:
+    """The same contract with every protected column as a feature: the others' models see all columns, so ours does."""
+    roles = contract.roles.model_copy(update={"protected_features": contract.roles.protected})
+    return contract.model_copy(update={"roles": roles})
+
+
+def outer_folds(features: pd.DataFrame, label: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """For each kind of folds, a mask of training rows per fold. Without identical rows, grouped folds are the plain ones."""
+
+    def masks(splits: Iterator[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+        return [np.isin(np.arange(len(label)), train) for train, _ in splits]
+
+    groups = features.groupby(list(features), sort=False, dropna=False).ngroup().to_numpy()
+    plain = masks(StratifiedKFold(5, shuffle=True, random_state=0).split(features, label))
+    if len(np.unique(groups)) == len(groups):
+        return {"plain": plain}
+    grouped = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(features, label, groups)
+    return {"plain": plain, "grouped": masks(grouped)}
+
+
+def environment(name: str) -> Path:
+    """The Python of a peer's environment, made from its hashed lock where it is not there yet."""
+    folder, lock = WORK / "environments" / name, LOCKS / f"{name}.txt"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        uv = Path(sys.executable).parent / "uv"
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+        subprocess.run([uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", lock], check=True)
+    return python
+
+
+def peer(name: str, folder: Path, fold: Path, out: Path) -> None:
+    """Run one peer on one fold, as a process of its own."""
+    lock, seconds = PEERS[name]
+    command = [environment(lock), LOCKS / "contend.py", name, "--folder", folder, "--fold", fold]
+    log = out.with_suffix(".log")
+    with log.open("w", encoding="utf-8") as written:
+        subprocess.run(
+            [*command, "--seconds", str(seconds), "--out", out],
+            check=True,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        )
+
+
+class Training:
+    """The whole training of this project on one table, as `kedro run --pipelines training` does it."""
+
+    def __init__(self, table: str) -> None:
+        with project(table=table) as context:
+            self.contract = with_protected(context.catalog.load("contract"))
+            self.customers = hold(context.catalog.load("raw_customers"), self.contract).customers
+            params = context.params
+        self.seed: int = params["seed"]
+        self.candidates = {name: Candidate.model_validate(block) for name, block in params["candidates"].items()}
+        self.split = SplitSettings.model_validate(params["split"])
+        self.search = SearchSettings.model_validate(params["search"])
+        self.choice = ChoiceSettings.model_validate(params["choice"])
+        self.features = model_inputs(self.customers, self.contract)
+        self.label = churned(self.customers, self.contract)
+
+    def churn_probability(self, training: np.ndarray) -> dict[str, np.ndarray]:
+        """Of the rows that are not training rows, by every candidate and by the chosen model."""
+        inputs = self.features[training].reset_index(drop=True)
+        label = self.label[training].reset_index(drop=True).to_frame()
+        customers = self.customers[training].reset_index(drop=True)
+        folds = make_folds(customers, label, self.contract, self.split, self.seed)
+        found = {
+            name: search(inputs, label, folds, candidate, self.contract, self.seed, self.search, ForgetfulStudies(name))
+            for name, candidate in self.candidates.items()
+        }
+        models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best, _) in found.items()}
+        _, choice = compare(self.choice, **{name: predictions for name, (predictions, *_) in found.items()})
+        chosen = choose(choice, **models)
+        test = self.features[~training]
+        return {name: model.predict_proba(test)[:, 1] for name, model in {**models, "ours": chosen}.items()} | {
+            "rule": choice
+        }
+
+
+def ours(training: Training, fold: Path, out: Path) -> None:
+    begin = time.perf_counter()
+    found = training.churn_probability(np.loadtxt(fold, dtype="int64").astype(bool))
+    spent = time.perf_counter() - begin
+    rule = found.pop("rule")
+    candidates = {name: p.tolist() for name, p in found.items()}
+    kept = {"seconds": round(spent, 2), "probability": candidates.pop("ours"), "candidates": candidates, "rule": rule}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def measure(table: str, contenders: Sequence[str], again: Sequence[str]) -> None:
+    """Everything about one table that is not yet in build/quality."""
+    training, folder = Training(table), WORK / table
+    folder.mkdir(parents=True, exist_ok=True)
+    training.features.to_csv(folder / "features.csv", index=False)
+    kinds = {name: "category" if name in training.contract.categorical else "float64" for name in training.features}
+    (folder / "kinds.json").write_text(json.dumps(kinds), encoding="utf-8")
+    np.savetxt(folder / "churned.csv", training.label.to_numpy(), fmt="%d")
+    for kind, masks in outer_folds(training.features, training.label.to_numpy()).items():
+        for number, mask in enumerate(masks, start=1):
+            fold = folder / f"{kind}-{number}.csv"
+            np.savetxt(fold, mask.astype("int64"), fmt="%d")
+            for name in contenders:
+                out = folder / name / f"{kind}-{number}.json"
+                if out.exists() and name not in again:
+                    continue
+                out.parent.mkdir(parents=True, exist_ok=True)
+                print(f"{table}, {kind} fold {number} of {len(masks)}: {name}", flush=True)
+                ours(training, fold, out) if name == "ours" else peer(name, folder, fold, out)
+
+
+def scores(table: str) -> pd.DataFrame:
+    """AUC, log loss and seconds of every contender (and candidate of ours) on every fold that was measured."""
+    folder, rows = WORK / table, []
+    label = np.loadtxt(folder / "churned.csv", dtype="int64")
+    for file in sorted(folder.glob("*/*.json")):
+        kind, fold = file.stem.split("-")
+        y = label[np.loadtxt(folder / f"{file.stem}.csv", dtype="int64") == 0]
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        given = {file.parent.name: measured["probability"]}
+        given |= {f"our {name}": p for name, p in measured.get("candidates", {}).items()}
+        for name, p in given.items():
+            found = {metric: METRICS[metric](y, np.array(p)) for metric in ("auc", "log_loss")}
+            seconds = measured["seconds"] if name == file.parent.name else np.nan
+            rows.append({"folds": kind, "contender": name, "fold": fold, **found, "seconds": seconds})
+    return pd.DataFrame(rows)
+
+
+def compared(table: str) -> pd.DataFrame:
+    """Means over folds, and how much lower our log loss is, with the standard error of paired fold differences."""
+    rows = []
+    for kind, part in scores(table).groupby("folds", sort=False):
+        wide = part.pivot_table(index="fold", columns="contender", values="log_loss")
+        for name, own in part.groupby("contender", sort=False):
+            gain = (wide[name] - wide["ours"]).dropna() if "ours" in wide else pd.Series(dtype=float)
+            error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
+            shown = "" if name == "ours" or not len(gain) else f"{gain.mean():+.4f} ± {error:.4f}"
+            seconds = own["seconds"].mean()
+            rows.append(
+                {
+                    "table": table,
+                    "folds": kind,
+                    "contender": name,
+                    "AUC": f"{own['auc'].mean():.4f}",
+                    "log loss": f"{own['log_loss'].mean():.4f}",
+                    "our log loss is lower by": shown,
+                    "seconds a fold": "" if np.isnan(seconds) else f"{seconds:.1f}",
+                }
+            )
+    found = pd.DataFrame(rows)
+    return found.sort_values(["folds", "log loss"], ascending=[False, True], kind="stable")
+
+
+def main(tables: Sequence[str], contenders: Sequence[str], again: Sequence[str]) -> None:
+    for table in tables:
+        measure(table, contenders, again)
+    measured = [table for table in TABLES if (WORK / table / "churned.csv").exists()]
+    how = (
+        "Five outer folds of each table (`StratifiedKFold(5, shuffle=True, random_state=0)`; grouped: `StratifiedGroupKFold`, "
+        "identical rows on one side; a table without identical rows has no second kind). `ours` is the whole training inside "
+        "each outer fold: search, comparison on inner folds, calibration, choice, fit; `our …` are its candidates, each after "
+        "its own search. `untuned_boosting` is `HistGradientBoostingClassifier()`, `flaml` and `autogluon` (`best_quality`) "
+        "optimise log loss on both cores with all columns that ours gets, protected ones included. Differences are means over "
+        "folds of paired differences, ± their standard error; above zero, ours is better. Made by `make benchmark-quality`."
+    )
+    write("quality", "Quality beside others, in outer folds", how, pd.concat(map(compared, measured)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", default=",".join(TABLES))
+    parser.add_argument("--contenders", default=",".join([*PEERS, "ours"]))
+    parser.add_argument("--again", default="", help="contenders to measure anew, such as 'ours'")
+    given = parser.parse_args()
+    main(given.tables.split(","), given.contenders.split(","), [name for name in given.again.split(",") if name])
