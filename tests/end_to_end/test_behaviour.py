@@ -1,0 +1,168 @@
+"""What a model fitted on the simulated customers has to know, and what it must not react to.
+
+Invariance, direction and minimum function, after Ribeiro et al. (2020), "Beyond Accuracy: Behavioral Testing of NLP
+Models with CheckList". The simulation says in which direction each effect goes.
+"""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import yaml
+from tests.conftest import ROOT
+
+from churn_pipeline.contract.cells import churned, model_inputs
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.schema import read_contract
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.judgement.metrics import auc, log_loss
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.ensemble import Member, assemble
+
+CONF, RAW = ROOT / "conf" / "base", ROOT / "data" / "01_raw"
+# A linear member and one of trees, as the chosen blend mostly has them.
+MEMBERS = (Member(candidate="splines", weight=0.5), Member(candidate="gradient_boosting", weight=0.5))
+
+
+class World(NamedTuple):
+    """A model, and customers it has not seen, with the truth about them."""
+
+    model: Any
+    contract: Contract
+    customers: pd.DataFrame
+    churned: npt.NDArray[np.int64]
+    truth: npt.NDArray[np.float64]
+
+    def asked(self, **changes: Any) -> npt.NDArray[np.float64]:
+        """Churn probabilities of the customers, with some columns changed."""
+        changed = self.customers.assign(**changes)
+        return np.asarray(self.model.predict_proba(model_inputs(changed, self.contract))[:, 1])
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world()
+
+
+@cache
+def make_world() -> World:
+    contract = read_contract(CONF / "tables" / "simulated.yml")
+    raw = pd.read_csv(RAW / "simulated_customers.csv", dtype=str, keep_default_na=False)
+    truth = pd.read_csv(RAW / "simulated_truth.csv")["churn_probability"].to_numpy()
+    customers = hold(raw, contract).customers
+    assert len(customers) == len(truth)
+    seen = np.arange(len(customers)) < 6_000
+    settings = yaml.safe_load((CONF / "parameters_modelling.yml").read_text(encoding="utf-8"))["candidates"]
+    inputs, label = model_inputs(customers[seen], contract), churned(customers[seen], contract)
+    models = {
+        member.candidate: build_candidate(
+            Candidate.model_validate(settings[member.candidate]), contract.numeric, contract.categorical, seed=0
+        ).fit(inputs, label)
+        for member in MEMBERS
+    }
+    others = customers[~seen].reset_index(drop=True)
+    return World(assemble(models, MEMBERS), contract, others, churned(others, contract).to_numpy(), truth[~seen])
+
+
+# ---- invariance ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"gender": "Female"}, id="protected"),
+        pytest.param({"SeniorCitizen": 1}, id="also protected"),
+        pytest.param({"customerID": "0000-AAAAA"}, id="id"),
+        pytest.param({"Churn": "Yes"}, id="target"),
+    ],
+)
+def test_what_is_no_feature_changes_nothing(world: World, changes: dict[str, Any]) -> None:
+    assert np.array_equal(world.asked(**changes), world.asked())
+
+
+def test_a_customer_is_answered_alike_alone_and_among_others(world: World) -> None:
+    together = world.asked()
+    backwards = world.model.predict_proba(model_inputs(world.customers[::-1], world.contract))[::-1, 1]
+    assert np.array_equal(backwards, together)
+    for row in range(0, len(world.customers), 400):
+        alone = world.model.predict_proba(model_inputs(world.customers.iloc[[row]], world.contract))[:, 1]
+        assert alone[0] == pytest.approx(together[row], abs=1e-12)
+
+
+def test_a_cent_is_no_reason_to_leave(world: World) -> None:
+    cent = world.asked(MonthlyCharges=world.customers["MonthlyCharges"] + 0.01)
+    assert np.abs(cent - world.asked()).mean() < 0.001
+
+
+# ---- direction -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "less", "more", "share", "by"),
+    [
+        pytest.param("Contract", "Two year", "Month-to-month", 0.99, 0.15, id="who is not bound leaves sooner"),
+        pytest.param("Contract", "Two year", "One year", 0.90, 0.02, id="two years bind more than one"),
+        pytest.param("OnlineSecurity", "Yes", "No", 0.90, 0.02, id="security keeps"),
+        pytest.param("TechSupport", "Yes", "No", 0.90, 0.02, id="support keeps"),
+        pytest.param("PaymentMethod", "Credit card (automatic)", "Electronic check", 0.90, 0.02, id="checks lose"),
+    ],
+)
+def test_an_effect_goes_the_way_it_goes_in_truth(
+    world: World, column: str, less: str, more: str, share: float, by: float
+) -> None:
+    with_internet = (world.customers["InternetService"] != "No").to_numpy()
+    rise = (world.asked(**{column: more}) - world.asked(**{column: less}))[with_internet]
+    assert (rise > 0).mean() >= share
+    assert rise.mean() >= by
+
+
+def test_new_customers_on_a_monthly_contract_leave_sooner_than_old_ones(world: World) -> None:
+    by_age = [
+        world.asked(Contract="Month-to-month", tenure=months, TotalCharges=world.customers["MonthlyCharges"] * months)
+        for months in (1, 6, 24, 60)
+    ]
+    means = [float(asked.mean()) for asked in by_age]
+    assert means == sorted(means, reverse=True)
+    assert means[0] - means[-1] > 0.15
+
+
+# ---- minimum function ------------------------------------------------------------------------------------------------
+
+
+def test_it_ranks_nearly_as_well_as_the_truth_does(world: World) -> None:
+    assert auc(world.churned, world.asked()) > auc(world.churned, world.truth) - 0.015
+
+
+def test_it_knows_more_than_the_churn_rate(world: World) -> None:
+    rate = np.full(len(world.churned), world.churned.mean())
+    assert log_loss(world.churned, world.asked()) < log_loss(world.churned, rate) - 0.12
+
+
+def test_its_probabilities_are_near_the_true_ones(world: World) -> None:
+    error = world.asked() - world.truth
+    assert abs(error.mean()) < 0.02
+    assert np.sqrt((error**2).mean()) < 0.06
+
+
+def test_nobody_is_certain_to_stay_or_to_leave(world: World) -> None:
+    assert world.asked().min() > 0
+    assert world.asked().max() < 0.999
+
+
+def test_those_that_anybody_could_tell_are_told(world: World) -> None:
+    bound = world.asked(Contract="Two year", tenure=60, OnlineSecurity="Yes", TechSupport="Yes")
+    new = world.asked(
+        Contract="Month-to-month",
+        tenure=1,
+        TotalCharges=world.customers["MonthlyCharges"],
+        InternetService="Fiber optic",
+        OnlineSecurity="No",
+        TechSupport="No",
+        PaymentMethod="Electronic check",
+    )
+    assert bound.max() < 0.15
+    # Not all of them: a fibre line for twenty dollars is nobody's.
+    assert (new > 0.5).mean() > 0.95
