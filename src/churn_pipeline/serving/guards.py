@@ -457,9 +457,12 @@ class Guard:
 def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, static: Path | None = None) -> ASGIApp:
     """Put the guards around an application.
 
-    They must stand around the whole of BentoML's application, not only around what is mounted in it: BentoML serves routes of
-    its own, and labels its own metrics with the path as it was asked for. ``bentoml.service`` takes a ``service_class``
-    whose ``to_asgi`` may do that, with Starlette's ``add_middleware``.
+    They must stand around the whole of BentoML's application, not only around what is mounted in it: BentoML serves routes
+    of its own, and labels its own metrics with the path as it was asked for. ``bentoml.service`` takes a
+    ``service_class``; its ``to_asgi`` gives the whole application, and its last line may be
+    ``app.add_middleware(guarded, settings=settings, metrics=metrics)``.
+
+    What is inside finds ``request_id`` and ``key_name`` in ``scope["state"]``, and leaves ``rows`` there for the log.
 
     Parameters
     ----------

@@ -1,0 +1,85 @@
+"""A service that runs in processes of its own, as ``bentoml serve`` starts it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).parents[2]
+BARE = "tests.serving.bare_service:Bare"
+
+
+@dataclass
+class Running:
+    """A service that answers at `url`; what it printed is in `output`."""
+
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def printed(self) -> str:
+        """All that was printed until now."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+
+    def stop(self) -> int:
+        """Ask it to end, and wait for that."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def serving(folder: Path, environment: Mapping[str, str], *words: str, service: str = BARE) -> Iterator[Running]:
+    """Start a service, wait until it is ready, and end it."""
+    port = free_port()
+    output = folder / "output.txt"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CHURN_")}
+    own = {
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "PROMETHEUS_MULTIPROC_DIR": str(folder / "prometheus"),
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port), *words]
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**kept, **own, **environment}, stdout=stream, stderr=subprocess.STDOUT
+        )
+    running = Running(f"http://127.0.0.1:{port}", port, process, output)
+    try:
+        _wait_until_ready(running)
+        yield running
+    finally:
+        if process.poll() is None:
+            running.stop()
+
+
+def _wait_until_ready(running: Running) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and running.process.poll() is None:
+        try:
+            if httpx.get(f"{running.url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"The service did not get ready:\n{running.printed()}")
