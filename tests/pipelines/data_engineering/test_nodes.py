@@ -10,6 +10,7 @@ import pytest
 from tests.customers import make_contract, raw_customers
 
 from churn_pipeline.contract.errors import TableError
+from churn_pipeline.pipelines.data_engineering import splitting
 from churn_pipeline.pipelines.data_engineering.nodes import (
     LeakSettings,
     QuarantineSettings,
@@ -21,7 +22,7 @@ from churn_pipeline.pipelines.data_engineering.nodes import (
     report_data,
     split_customers,
 )
-from churn_pipeline.pipelines.data_engineering.splitting import FOLD_VALIDATE, SplitSettings
+from churn_pipeline.pipelines.data_engineering.splitting import FOLD_VALIDATE, HOLDOUT, TRAIN, SplitSettings
 
 CONTRACT = make_contract()
 SPLIT = SplitSettings(holdout_share=0.3, holdout_latest=0.4, folds=3)
@@ -107,6 +108,20 @@ def test_every_customer_is_in_one_part(dated: bool) -> None:
     assert parts[2]["reason"].str.startswith("set aside: ").all()
     assert bool(len(parts[2])) is dated
     pd.testing.assert_frame_equal(customers, before)
+
+
+def test_a_hold_out_that_shares_a_customer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = held(raw_customers(100))[0]
+    id_column = CONTRACT.roles.id
+    assert id_column is not None
+    twice = pd.concat([table, table.assign(**{id_column: "again"}), table], ignore_index=True)
+    half = np.where(np.arange(300) < 200, TRAIN, HOLDOUT)
+    monkeypatch.setattr(splitting, "sides", lambda *_: pd.Series(half))
+    with pytest.raises(TableError, match="100 of those trained on are also on the hold-out"):
+        split_customers(twice, CONTRACT, SPLIT)
+    apart = twice.assign(**{id_column: [f"C{row}" for row in range(300)]})
+    with pytest.raises(TableError, match="identical features"):
+        split_customers(apart, CONTRACT, SPLIT)
 
 
 def test_a_part_of_one_class_stops_the_run() -> None:

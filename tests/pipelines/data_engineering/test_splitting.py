@@ -14,6 +14,7 @@ from scipy import stats
 
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.pipelines.data_engineering import splitting
 from churn_pipeline.pipelines.data_engineering.splitting import (
     EARLY,
     FOLD_TRAIN,
@@ -273,6 +274,21 @@ def test_each_row_validates_once_and_groups_stay_together(table: pd.DataFrame, w
     assert made.isin([FOLD_TRAIN, FOLD_VALIDATE]).all(axis=None)
     groups = customer_groups(table, contract(with_id))
     assert (made.groupby(groups).transform("first") == made).all(axis=None)
+
+
+def test_a_fold_that_shares_a_customer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_rows(groups: np.ndarray, churn: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
+        place = np.random.default_rng(seed).integers(0, number, len(groups))
+        return [np.where(place == fold, FOLD_VALIDATE, FOLD_TRAIN) for fold in range(number)]
+
+    monkeypatch.setattr(splitting, "_grouped_folds", by_rows)
+    make_folds(customers(200), contract())
+    with pytest.raises(TableError, match="trained on are also on fold_1's validation side") as refused:
+        make_folds(customers(200, ids=60), contract())
+    assert "C1" not in str(refused.value)
+    # Without an id, identical features are all that tells one customer from another.
+    with pytest.raises(TableError, match="identical features"):
+        make_folds(customers(200, sizes=5), contract(with_id=False))
 
 
 def test_folds_are_of_like_size_and_churn() -> None:

@@ -113,7 +113,7 @@ def split_customers(
     Raises
     ------
     TableError
-        When a side is left without customers of both classes.
+        When a side is left without customers of both classes, or a customer is on both.
     """
     side = splitting.sides(customers, contract, settings)
     train, holdout = customers[side == TRAIN], customers[side == HOLDOUT]
@@ -123,6 +123,12 @@ def split_customers(
                 f"The table '{contract.name}' cannot be split",
                 f"{part} has {len(rows):,} rows and not both classes: give more data, or change `split.holdout_share`",
             )
+    rows = splitting.feature_groups(customers, contract)
+    splitting.refuse_shared(rows[side == TRAIN], rows[side == HOLDOUT], "the hold-out")
+    if contract.roles.id is not None:
+        splitting.refuse_shared(
+            train[contract.roles.id].to_numpy(), holdout[contract.roles.id].to_numpy(), "the hold-out"
+        )
     rest = ~side.isin([TRAIN, HOLDOUT])
     set_aside = customers[rest].assign(reason=side[rest])
     return tuple(part.reset_index(drop=True) for part in (train, holdout, set_aside))  # type: ignore[return-value]

@@ -120,6 +120,9 @@ def folds(
         {f"fold_{number}": side for number, side in enumerate(sides_by_fold, start=1)}, index=train.index
     )
     for name in table:
+        refuse_shared(
+            groups[table[name] == FOLD_TRAIN], groups[table[name] == FOLD_VALIDATE], f"{name}'s validation side"
+        )
         for part, code in (("train", FOLD_TRAIN), ("validation", FOLD_VALIDATE)):
             if churn[table[name] == code].nunique() < 2:
                 raise TableError(
@@ -127,6 +130,30 @@ def folds(
                     f"the {part} side of {name} has one class only: give more data or set fewer `split.folds`",
                 )
     return table
+
+
+def refuse_shared(train: np.ndarray, apart: np.ndarray, where: str) -> None:
+    """Refuse to go on when a customer is on both sides, whatever made the sides: what is measured there would be a lie.
+
+    Parameters
+    ----------
+    train, apart
+        The customers (groups of `customer_groups`, or ids) of the rows on either side.
+    where
+        What the other side is called.
+
+    Raises
+    ------
+    TableError
+        When some are the same. It tells how many, and not who.
+    """
+    shared = np.intersect1d(train, apart)
+    if len(shared):
+        raise TableError(
+            "The customers are not kept apart",
+            f"{len(shared):,} of those trained on are also on {where}, by their id or by identical features: every score "
+            "would be too good. This is a fault of the split: mend pipelines/data_engineering/splitting.py",
+        )
 
 
 def _grouped_folds(groups: np.ndarray, churn: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
