@@ -1,7 +1,6 @@
 """The guards by themselves, around an application that tells what reached it."""
 
 import asyncio
-import io
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -14,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits.errors import StorageError
 from prometheus_client import generate_latest
+from tests.serving.log_lines import Lines, configured
 
-from churn_pipeline.serving import logs
 from churn_pipeline.serving.guards import PATHS, Guard, guarded
 from churn_pipeline.serving.keys import make_key
 from churn_pipeline.serving.metrics import Metrics
@@ -127,23 +126,10 @@ class World:
 
 
 @pytest.fixture
-def lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def lines() -> Iterator[Lines]:
     """What was logged until it is called."""
-    before = {name: logging.getLogger(name).handlers[:] for name in (None, *logs.FOREIGN)}
-    levels = {name: logging.getLogger(name).level for name in (None, *logs.FOREIGN, logs.OURS)}
-    stream = io.StringIO()
-    handler = logs.configure("debug", stream)
-
-    def read() -> list[dict[str, Any]]:
-        handler.flush()
-        return [json.loads(line) for line in stream.getvalue().splitlines()]
-
-    yield read
-    handler.close()
-    for name, handlers in before.items():
-        logging.getLogger(name).handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    with configured() as read:
+        yield read
 
 
 # --- ids -------------------------------------------------------------------------------------------------------------
@@ -357,7 +343,7 @@ def test_an_ipv6_caller_is_the_network_it_is_in() -> None:
 
 
 def test_when_the_store_of_the_limits_fails_callers_are_let_through_and_it_is_counted(
-    monkeypatch: pytest.MonkeyPatch, lines: Callable[[], list[dict[str, Any]]]
+    monkeypatch: pytest.MonkeyPatch, lines: Lines
 ) -> None:
     from limits.aio.strategies import FixedWindowRateLimiter
 
@@ -419,7 +405,7 @@ def test_a_body_that_is_too_large_is_refused_from_its_length_and_while_it_comes(
     assert world.asked(body=[b"x" * 100]).status == 200
 
 
-def test_a_caller_who_hangs_up_is_no_error(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_a_caller_who_hangs_up_is_no_error(lines: Lines) -> None:
     world = World()
     answer = world.asked(body=(b"{",), hangs_up=True)
     assert answer.status == 0
@@ -494,7 +480,7 @@ def test_probes_are_answered_when_there_is_no_room() -> None:
 # --- errors and logs -------------------------------------------------------------------------------------------------
 
 
-def test_an_error_inside_is_500_and_its_words_are_nowhere(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_an_error_inside_is_500_and_its_words_are_nowhere(lines: Lines) -> None:
     world = World(Inside(raises=ValueError("Jane Doe, 42")))
     answer = world.asked()
     assert answer.status == 500
@@ -508,7 +494,7 @@ def test_a_time_out_of_the_application_is_an_error_and_no_slow_request() -> None
     assert World(Inside(raises=TimeoutError())).asked().status == 500
 
 
-def test_every_request_and_every_access_has_its_line(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_every_request_and_every_access_has_its_line(lines: Lines) -> None:
     world = World(rate_limit="1/minute")
 
     async def story() -> None:
@@ -557,7 +543,7 @@ def test_a_browser_may_ask_from_an_origin_that_is_set_and_from_no_other() -> Non
 
 
 def test_the_logs_are_ours_while_the_application_lives_and_its_last_line_is_written(
-    capsys: pytest.CaptureFixture[str], lines: Callable[[], list[dict[str, Any]]]
+    capsys: pytest.CaptureFixture[str], lines: Lines
 ) -> None:
     assert lines() == []
     events = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])

@@ -44,16 +44,18 @@ class Background(Generic[Item]):
             self._thread.start()
         return True
 
-    def close(self, seconds: float = 5.0) -> None:
-        """Let the thread finish what was handed over, for so many seconds at most, and end it.
+    def close(self, seconds: float = 5.0) -> bool:
+        """Let the thread finish what was handed over, and end it; False where it has not in so many seconds.
 
         An item that comes later starts a new thread.
         """
         thread, self._thread = self._thread, None
-        if thread is not None:
-            self._stop.set()
-            thread.join(seconds)
-            self._stop = threading.Event()
+        if thread is None:
+            return True
+        self._stop.set()
+        thread.join(seconds)
+        self._stop = threading.Event()
+        return not thread.is_alive()
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(SECONDS):

@@ -18,6 +18,7 @@ import logging
 import sys
 import time
 import traceback
+import warnings
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -58,6 +59,12 @@ def _event(record: logging.LogRecord) -> str:
     if record.name.partition(".")[0] == OURS or record.levelno < logging.WARNING:
         return record.getMessage()
     return str(record.msg).partition("\n")[0]
+
+
+def _warned(_message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """Log a warning of Python's as what it is and where it comes from."""
+    facts = {"warning": category.__name__, "place": f"{filename}:{lineno}"}
+    log(logging.getLogger("py.warnings"), logging.WARNING, "A warning", facts)
 
 
 def _place(trace: TracebackType | None) -> str | None:
@@ -155,7 +162,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> BackgroundHa
     threshold = getattr(logging, level.upper())
     logging.getLogger("bentoml").setLevel(max(threshold, logging.INFO))
     logging.getLogger(OURS).setLevel(threshold)
-    logging.captureWarnings(True)
+    warnings.showwarning = _warned  # type: ignore[assignment]  # called by position
     # what no line shows need not be found out for each
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return handler

@@ -113,9 +113,8 @@ class PredictionLog:
         self._given += rows
 
     def close(self) -> None:
-        """Write what is waiting."""
-        self._background.close()
-        if self._files is not None:
+        """Write what is waiting, and close the file unless the disk is still at it."""
+        if self._background.close() and self._files is not None:
             self._files.close()
 
     def _write(self, requests: list[_Served]) -> None:

@@ -1,0 +1,43 @@
+"""What a test logs, as the service would."""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from churn_pipeline.serving import logs
+
+Lines = Callable[[], list[dict[str, Any]]]
+FLAGS = ("logThreads", "logProcesses", "logMultiprocessing")
+
+
+@contextmanager
+def configured(level: str = "debug") -> Iterator[Lines]:
+    """Configure logging as the service does, and put everything back afterwards.
+
+    What it gives reads all lines until then.
+    """
+    loggers = [logging.getLogger(name) for name in (None, logs.OURS, *logs.FOREIGN)]
+    before = [(one, one.handlers[:], one.level, one.propagate, one.disabled) for one in loggers]
+    flags = {flag: getattr(logging, flag) for flag in FLAGS}
+    showwarning = warnings.showwarning
+    stream = io.StringIO()
+    handler = logs.configure(level, stream)
+
+    def read() -> list[dict[str, Any]]:
+        handler.flush()
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    try:
+        yield read
+    finally:
+        handler.close()
+        warnings.showwarning = showwarning
+        for one, handlers, least, propagate, disabled in before:
+            one.handlers[:], one.propagate, one.disabled = handlers, propagate, disabled
+            one.setLevel(least)
+        for flag, value in flags.items():
+            setattr(logging, flag, value)

@@ -1,0 +1,117 @@
+import math
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from prometheus_client import generate_latest
+from tests.serving.manifest import MANIFEST
+
+from churn_pipeline.serving.metrics import PROBABILITIES, Metrics
+
+
+class Broken(NamedTuple):
+    field: str | None
+    rule: str
+
+
+def figure(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+@given(arrays(np.float64, st.integers(0, 300), elements=st.floats(0, 1) | st.sampled_from([0.0, *PROBABILITIES])))
+def test_many_probabilities_are_counted_as_one_by_one(probabilities: npt.NDArray[np.float64]) -> None:
+    many, single = Metrics(), Metrics()
+    many.predicted(probabilities, probabilities >= 0.5)
+    for one in probabilities:
+        single._probabilities.observe(float(one))
+    for bound in (*PROBABILITIES, math.inf):
+        le = "+Inf" if math.isinf(bound) else str(float(bound))
+        assert figure(many, "churn_probability_bucket", le=le) == figure(single, "churn_probability_bucket", le=le)
+    total = figure(many, "churn_probability_sum")
+    assert total == pytest.approx(figure(single, "churn_probability_sum"))
+    assert figure(many, "churn_predictions_total", decision="contact") == np.sum(probabilities >= 0.5)
+    assert figure(many, "churn_predictions_total", decision="no_contact") == np.sum(probabilities < 0.5)
+
+
+def test_rows_of_a_request_are_counted() -> None:
+    metrics = Metrics()
+    for rows in (1, 1, 40, 10_000):
+        metrics.predicted(np.full(rows, 0.2), np.zeros(rows, dtype=bool))
+    assert figure(metrics, "churn_request_rows_bucket", le="1.0") == 2
+    assert figure(metrics, "churn_request_rows_bucket", le="50.0") == 3
+    assert figure(metrics, "churn_request_rows_sum") == 10_042
+
+
+def test_refusals_are_counted_by_field_and_rule_and_a_callers_words_are_not() -> None:
+    metrics = Metrics()
+    metrics.loaded(MANIFEST, ["months", "region"])
+    metrics.refused([Broken("months", "in_range"), Broken("months", "in_range"), Broken("region", "isin")])
+    metrics.refused([Broken("Jane Doe", "unknown field"), Broken(None, "json")])
+    assert figure(metrics, "churn_refusals_total", field="months", rule="in_range") == 2
+    assert figure(metrics, "churn_refusals_total", field="region", rule="isin") == 1
+    assert figure(metrics, "churn_refusals_total", field="other", rule="unknown field") == 1
+    assert b"Jane" not in generate_latest(metrics.registry)
+
+
+def test_the_model_is_told_and_how_long_it_is_there() -> None:
+    metrics = Metrics()
+    metrics.loaded(MANIFEST)
+    labels = {
+        name: str(getattr(MANIFEST, name))
+        for name in ("table", "model_name", "model_version", "run_id", "commit", "model_digest", "threshold")
+    }
+    assert figure(metrics, "churn_model_info", **labels) == 1
+    assert figure(metrics, "churn_model_loaded_timestamp_seconds") == pytest.approx(time.time(), abs=5)
+    time.sleep(0.02)
+    before = figure(metrics, "churn_seconds_since_load")
+    metrics.asked()
+    since = figure(metrics, "churn_seconds_since_load")
+    assert before is not None
+    assert since is not None
+    assert before < 0.02 <= since < 5
+
+
+def test_requests_below_a_millisecond_are_told_apart() -> None:
+    metrics = Metrics()
+    for seconds in (0.0002, 0.0004, 0.0006):
+        metrics.answered("/predict", 200, seconds)
+    counted = [
+        figure(metrics, "churn_request_seconds_bucket", path="/predict", status="200", le=le)
+        for le in ("0.00025", "0.0005", "0.00075")
+    ]
+    assert counted == [1, 2, 3]
+
+
+def test_figures_of_several_processes_are_put_together(tmp_path: Path) -> None:
+    """As BentoML's workers write them and its ``/metrics`` reads them."""
+    worker = (
+        "import numpy as np; from tests.serving.manifest import MANIFEST; "
+        "from churn_pipeline.serving.metrics import Metrics; m = Metrics(); m.loaded(MANIFEST); "
+        "m.predicted(np.full(70, .9), np.ones(70, bool)); m.predicted(np.array([.1]), np.zeros(1, bool))"
+    )
+    reader = (
+        "from prometheus_client import CollectorRegistry, generate_latest; "
+        "from prometheus_client.multiprocess import MultiProcessCollector; r = CollectorRegistry(); "
+        "MultiProcessCollector(r); print(generate_latest(r).decode())"
+    )
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PATH": ""}
+    root = Path(__file__).parents[2]
+    for program in (worker, worker):
+        subprocess.run([sys.executable, "-c", program], env=environment, cwd=root, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", reader], env=environment, cwd=root, check=True, capture_output=True, text=True
+    ).stdout
+    assert 'churn_predictions_total{decision="contact"} 140.0' in shown
+    assert 'churn_probability_bucket{le="0.1"} 2.0' in shown
+    assert "churn_probability_count 142.0" in shown
+    assert re.search(r"churn_model_info\{.*\} 1\.0", shown)
+    assert "pid=" not in shown
