@@ -75,6 +75,8 @@ def make_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) ->
         (path / "conf" / "local" / "parameters_search.yml").write_text("search: {trials: 2}\n", encoding="utf-8")
         (path / "src").mkdir()
         shutil.copytree(ROOT / "requirements", path / "requirements")
+        (path / "bentos").mkdir()
+        shutil.copy(ROOT / "bentos" / "Dockerfile.j2", path / "bentos")
         shutil.copy(ROOT / "pyproject.toml", path)
         shutil.copytree(
             ROOT / "data" / "01_raw",

@@ -19,7 +19,21 @@ def test_training_is_data_engineering_modelling_and_evaluation(pipelines) -> Non
     parts = {node for name in ("data_engineering", "modelling", "evaluation") for node in pipelines[name].nodes}
 
     assert set(pipelines["training"].nodes) == parts
-    assert set(pipelines["__default__"].nodes) == parts
+    assert set(pipelines["__default__"].nodes) == parts | set(pipelines["packaging"].nodes)
+
+
+def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
+    order = [node.name for node in pipelines["__default__"].nodes]
+
+    assert order.index("accept_version") > order.index("record_model")
+    # What the registered version's run says must be complete by then.
+    assert order.index("record_model") > max(map(order.index, ("judge", "judge_money", "write_card", "judge_champion")))
+
+
+def test_packaging_alone_reads_the_registry_and_the_hold_out(pipelines) -> None:
+    free = {name for name in pipelines["packaging"].inputs() if not name.startswith("params:")}
+
+    assert free == {"registered_model@version", "contract", "holdout_features", "serving_lock"}
 
 
 def test_each_candidate_has_its_namespace(pipelines) -> None:

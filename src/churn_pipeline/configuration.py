@@ -17,7 +17,7 @@ from churn_pipeline.contract.errors import TableError
 
 
 class TableConfigLoader(OmegaConfigLoader):
-    """OmegaConfigLoader with four more resolvers.
+    """OmegaConfigLoader with five more resolvers.
 
     ``${table:key}``
         A key of the chosen table's file, such as its ``source``; ``${table:name}`` and
@@ -25,6 +25,8 @@ class TableConfigLoader(OmegaConfigLoader):
         chosen by the parameter ``table`` (``kedro run --params table=telco``) and is looked for in the environment's
         ``tables/``, then in ``conf/local/tables/``, then in ``conf/base/tables/``: a private table combines with
         any environment, and a file is never merged with another's.
+    ``${parameter:name}``
+        A parameter as the run has it, ``--params`` included, for what a dataset has to know; its parts are named with dots.
     ``${project:}``
         The project's folder, so that paths do not depend on the folder a command starts from.
     ``${package:}``
@@ -39,6 +41,7 @@ class TableConfigLoader(OmegaConfigLoader):
         # Resolvers are global to the process: they must answer for the loader that is reading right now.
         resolvers: dict[str, Callable[..., Any]] = {
             "table": self._from_table,
+            "parameter": self._parameter,
             "project": self._project,
             "package": _package,
             "oc.env": oc.env,
@@ -75,6 +78,12 @@ class TableConfigLoader(OmegaConfigLoader):
             f"There is no table '{self.table}'",
             f"write conf/local/tables/{self.table}.yml (`kedro table draft` helps), or choose one of {', '.join(known)}",
         )
+
+    def _parameter(self, name: str) -> Any:
+        value: Any = self["parameters"]
+        for part in name.split("."):
+            value = value[part]
+        return value
 
     def _project(self) -> str:
         return str(Path(self.conf_source).resolve().parent)

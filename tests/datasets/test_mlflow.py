@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 from tests.customers import make_contract, raw_customers
 
-from churn_pipeline.datasets import MlflowTagsDataset, RegisteredModelDataset
+from churn_pipeline.contract.errors import TableError
+from churn_pipeline.datasets import MlflowTagsDataset, RegisteredModelDataset, RegisteredVersionDataset
 from churn_pipeline.datasets.mlflow_datasets import ModelRecord
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.pipelines.evaluation.nodes import record_model
@@ -47,9 +48,9 @@ def fitted(seed: int = 0) -> tuple[Any, pd.DataFrame]:
     return model.fit(features, np.arange(60) % 2), features
 
 
-def record(model: Any, **metadata: str) -> ModelRecord:
-    made = record_model(model, make_contract(), {"digests": {}}, {}, {"verdict": "first"})
-    return ModelRecord(made.model, made.example, made.signature, metadata)
+def record(model: Any, documents: dict[str, str] | None = None, **metadata: str) -> ModelRecord:
+    made = record_model(model, make_contract(), {"digests": {}}, {}, {"verdict": "first"}, "", {})
+    return ModelRecord(made.model, made.example, made.signature, metadata, documents or {})
 
 
 def registered(name: str, alias: str = "challenger") -> RegisteredModelDataset:
@@ -125,6 +126,58 @@ def test_what_is_registered_predicts_probabilities_by_its_signature(store: Path)
 
 
 @pytest.mark.usefixtures("store")
+def test_a_version_is_read_with_its_documents_and_its_run() -> None:
+    model, features = fitted()
+    with mlflow.start_run() as run:
+        mlflow.set_tag("git.commit", "c0ffee")
+        mlflow.log_metric("holdout.auc", 0.75)
+        registered("whole").save(record(model, {"model_card.md": "# Größe\n", "reference.json": "{}"}))
+    read = RegisteredVersionDataset(name="whole").load()
+    assert (read.name, read.version, read.run_id) == ("whole", "1", run.info.run_id)
+    assert read.documents == {"model_card.md": "# Größe\n", "reference.json": "{}"}
+    assert read.tags["git.commit"] == "c0ffee"
+    assert read.metrics == {"holdout.auc": 0.75}
+    assert read.created.tzinfo is not None
+    assert (read.model.predict_proba(features) == model.predict_proba(features)).all()
+
+
+@pytest.mark.usefixtures("store")
+def test_the_champion_is_read_else_the_challenger_or_what_is_named() -> None:
+    model, _ = fitted()
+    for _ in range(3):
+        with mlflow.start_run():
+            registered("rule").save(record(model))
+
+    def version(select: str | int | None = None) -> str:
+        return RegisteredVersionDataset(name="rule", select=select).load().version
+
+    assert version() == "3"
+    mlflow.MlflowClient().set_registered_model_alias("rule", "champion", "2")
+    assert [version(), version("challenger"), version("champion"), version(1), version("1")] == [
+        "2",
+        "3",
+        "2",
+        "1",
+        "1",
+    ]
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(("name", "select"), [("nobody", None), ("rule", "9"), ("rule", "nowhere")])
+def test_a_version_that_is_not_there_is_told(name: str, select: str | None) -> None:
+    with pytest.raises(DatasetError) as caught:
+        RegisteredVersionDataset(name=name, select=select).load()
+    assert isinstance(caught.value.__cause__, TableError)  # which `kedro run` shows as it is
+    assert f"has no version {select or 'champion or challenger'} in the registry: train one" in str(caught.value)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_version_is_only_read() -> None:
+    with pytest.raises(DatasetError, match="only ever read"):
+        RegisteredVersionDataset(name="rule").save("a model")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("store")
 def test_without_a_run_no_model_is_registered() -> None:
     registered("nowhere").save(record(LogisticRegression()))
     assert not mlflow.MlflowClient().search_registered_models("name = 'nowhere'")
@@ -147,6 +200,8 @@ def test_what_the_model_file_trusts_is_not_trusted_here() -> None:
     mlflow.MlflowClient().set_registered_model_alias("hostile", "challenger", "1")
     with pytest.raises(DatasetError, match=r"not trusted: tests\.customers\.raw_customers"):
         registered("hostile").load()
+    with pytest.raises(DatasetError, match=r"not trusted: tests\.customers\.raw_customers"):
+        RegisteredVersionDataset(name="hostile").load()
 
 
 @pytest.mark.usefixtures("store")

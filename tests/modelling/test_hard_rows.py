@@ -65,6 +65,9 @@ def test_every_edge_is_there(shipped, customers, fitted):
         assert np.signbit(rows.loc[rows[column] == 0, column]).any()
     for column in made.categorical:
         assert {*ODD_LEVELS, *made.X[column]} <= set(rows[column])
+    first, origins = rows.iloc[:5_000], made.X.iloc[rows.index[:5_000]]
+    same = (first.to_numpy() == origins.to_numpy()) | (first.isna().to_numpy() & origins.isna().to_numpy())
+    assert (~same).sum(axis=1).max() == 1  # one column of the customer that the index names
     cents = rows["monthly charge"][rows["monthly charge"].between(18, 120)]
     assert (cents == cents.round(2)).mean() > 0.3
 

@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "BentoDataset": "bento_dataset",
     "ChunkedCSVDataset": "chunked_csv",
     "ContractDataset": "contract_dataset",
     "FetchedDataset": "fetched_dataset",
@@ -12,6 +13,7 @@ _HOMES = {
     "OptionalDataset": "optional_dataset",
     "RawTableDataset": "raw_table_dataset",
     "RegisteredModelDataset": "mlflow_datasets",
+    "RegisteredVersionDataset": "mlflow_datasets",
     "SkopsDataset": "skops_dataset",
     "StudyDataset": "study_dataset",
 }

@@ -1,15 +1,25 @@
-"""What kedro-mlflow has no dataset for: tags of the active run, and a registered model under an alias."""
+"""What kedro-mlflow has no dataset for: tags of the active run, and registered models."""
 
-from dataclasses import dataclass
-from typing import Any
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
 
 import mlflow
 import pandas as pd
-import skops.io
 from kedro.io import AbstractDataset, DatasetError
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 
+from churn_pipeline.contract.errors import TableError
+from churn_pipeline.datasets.skops_dataset import SkopsDataset
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES
+
+DOCUMENTS = "documents"
+# What MLflow answers where there is no such model, and no such alias or version.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class MlflowTagsDataset(AbstractDataset[dict[str, str], dict[str, str]]):
@@ -57,12 +67,15 @@ class ModelRecord:
         Names and types of inputs and outputs.
     metadata
         Digests and the like, kept with the registered version as tags.
+    documents
+        Texts by file name, kept beside the model.
     """
 
     model: Any
     example: pd.DataFrame
     signature: ModelSignature
     metadata: dict[str, str]
+    documents: Mapping[str, str] = field(default_factory=dict)
 
 
 class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
@@ -118,6 +131,11 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
             registered_model_name=self._name,
         )
         client, version = mlflow.MlflowClient(), logged.registered_model_version
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in data.documents.items():
+                (Path(folder) / name).write_text(text, encoding="utf-8")
+            if data.documents:
+                client.log_model_artifacts(logged.model_id, folder, DOCUMENTS)
         for key, value in data.metadata.items():
             client.set_model_version_tag(self._name, str(version), key, value)
         client.set_registered_model_alias(self._name, self._alias, str(version))
@@ -133,14 +151,106 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         try:
             folder = mlflow.artifacts.download_artifacts(f"models:/{self._name}@{self._alias}")
         except mlflow.exceptions.MlflowException as error:
-            if self._optional and error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if self._optional and error.error_code in ABSENT:
                 return None
             raise
-        file = f"{folder}/model.skops"
-        unknown = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED_TYPES))
-        if unknown:
-            raise DatasetError(f"The registered model holds types that are not trusted: {', '.join(unknown)}")
-        return skops.io.load(file, trusted=list(TRUSTED_TYPES))
+        return SkopsDataset(filepath=f"{folder}/model.skops").load()
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self._name, "alias": self._alias}
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A registered version of a model, with all that the run which trained it said of it.
+
+    Attributes
+    ----------
+    name, version
+        Of the registered model.
+    created
+        When it was registered.
+    model
+        The fitted pipeline.
+    documents
+        Texts by file name, as they were logged beside the model.
+    run_id, tags, metrics
+        Of the run.
+    """
+
+    name: str
+    version: str
+    created: datetime
+    model: Any
+    documents: Mapping[str, str]
+    run_id: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
+    """Reads a version of a registered model: the champion, else the challenger, or the one that is named.
+
+    Parameters
+    ----------
+    name
+        The registered model's name.
+    select
+        An alias, or a version's number; None for the champion, else the challenger.
+
+    Examples
+    --------
+    >>> from churn_pipeline.datasets import RegisteredVersionDataset
+    >>> seventh = RegisteredVersionDataset(name="churn", select=7).load()  # doctest: +SKIP
+    """
+
+    def __init__(self, name: str, select: str | int | None = None, metadata: dict[str, Any] | None = None) -> None:
+        self._name = name
+        self._wanted = ("champion", "challenger") if select is None else (str(select),)
+        self.metadata = metadata
+
+    def load(self) -> RegisteredVersion:
+        """The version, its model built from our own list of trusted types.
+
+        Raises
+        ------
+        TableError
+            When there is no such version.
+        DatasetError
+            When the model's file holds types that are not trusted.
+        """
+        client = mlflow.MlflowClient()
+        found = self._find(client)
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{self._name}/{found.version}"))
+        run = mlflow.get_run(str(found.run_id))
+        return RegisteredVersion(
+            name=self._name,
+            version=str(found.version),
+            created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+            model=SkopsDataset(filepath=str(folder / "model.skops")).load(),
+            documents={file.name: file.read_text(encoding="utf-8") for file in (folder / DOCUMENTS).glob("*")},
+            run_id=run.info.run_id,
+            tags=run.data.tags,
+            metrics=run.data.metrics,
+        )
+
+    def _find(self, client: mlflow.MlflowClient) -> ModelVersion:
+        for wanted in self._wanted:
+            find = client.get_model_version if wanted.isdecimal() else client.get_model_version_by_alias
+            try:
+                return find(self._name, wanted)
+            except mlflow.exceptions.MlflowException as error:
+                if error.error_code not in ABSENT:
+                    raise
+        raise TableError(
+            f"The model '{self._name}'",
+            f"has no version {' or '.join(self._wanted)} in the registry: train one (`kedro run --pipelines training`), "
+            "or name another by `--params packaging.model=…`",
+        )
+
+    def save(self, data: NoReturn) -> None:
+        """A version is registered by a training."""
+        raise DatasetError("A registered version is only ever read.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"name": self._name, "select": " or ".join(self._wanted)}

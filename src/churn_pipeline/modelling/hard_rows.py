@@ -72,7 +72,7 @@ def hard_rows(
     Returns
     -------
     DataFrame of shape (limit, len(numeric) + len(categorical))
-        Float64 and str columns.
+        Float64 and str columns. Its index tells the position in `X` of the customer that a row was made from.
     """
     cuts = cut_points(model, numeric)
     edges: dict[str, list[Any]] = {}
@@ -82,7 +82,8 @@ def hard_rows(
         sharp[column] = _around(cuts[column])
     for column in categorical:
         edges[column] = list(dict.fromkeys([*ODD_LEVELS, *X[column].unique()]))
-    rows = X.iloc[rng.integers(len(X), size=limit)]
+    origin = rng.integers(len(X), size=limit)
+    rows = X.iloc[origin]
     changed = {column: rows[column].to_numpy(dtype=object, copy=True) for column in edges}
     half = limit // 2
     for row, (column, value) in enumerate(_single_changes(edges, sharp, half, rng)):
@@ -91,7 +92,7 @@ def hard_rows(
         pool = np.array([*edges[column], *sharp[column]], dtype=object)
         chosen = half + np.flatnonzero(rng.random(limit - half) < 0.5)
         values[chosen] = rng.choice(pool, size=len(chosen))
-    return pd.DataFrame(changed).astype(dict.fromkeys(numeric, np.float64))
+    return pd.DataFrame(changed, index=origin).astype(dict.fromkeys(numeric, np.float64))
 
 
 def cut_points(model: Pipeline | BlendedModel, numeric: Sequence[str]) -> dict[str, Floats]:

@@ -204,7 +204,7 @@ def test_a_record_holds_no_customers_value() -> None:
         lines="3",
     )
     customers = hold(raw, CONTRACT).customers
-    record = record_model(fitted(customers), CONTRACT, {"digests": {}}, {}, FIRST)
+    record = record_model(fitted(customers), CONTRACT, {"digests": {}}, {}, FIRST, "", {})
     inputs = model_inputs(customers, CONTRACT)
     for name in inputs:
         assert record.example[name].iloc[0] not in set(inputs[name]), name
@@ -215,7 +215,7 @@ def test_a_records_example_passes_the_contract() -> None:
     content["columns"]["plan"] = {"dtype": "str", "isin": ["AA", "QX", "ZZ"]}
     contract = Contract.parse(content, "customers")
     customers = hold(raw_customers(60), contract).customers
-    example = record_model(fitted(customers, contract), contract, {"digests": {}}, {}, FIRST).example
+    example = record_model(fitted(customers, contract), contract, {"digests": {}}, {}, FIRST, "", {}).example
     as_raw = example_customers(contract).assign(**example)
     held = hold(as_raw, contract)
     assert held.quarantine.empty
@@ -223,7 +223,7 @@ def test_a_records_example_passes_the_contract() -> None:
 
 
 def test_the_records_example_fits_its_signature_and_its_model(holdout: pd.DataFrame) -> None:
-    record = record_model(fitted(holdout), CONTRACT, {"digests": {}}, {}, FIRST)
+    record = record_model(fitted(holdout), CONTRACT, {"digests": {}}, {}, FIRST, "", {})
     inputs = record.signature.inputs
     assert inputs.input_names() == list(record.example) == [*CONTRACT.numeric, *CONTRACT.categorical]
     assert [str(kind) for kind in inputs.input_types()] == ["DataType.double"] * len(CONTRACT.numeric) + [
@@ -239,7 +239,10 @@ def test_the_record_names_table_model_and_data(holdout: pd.DataFrame) -> None:
         {"digests": {"data": "d", "contract": "c"}},
         {"candidate": "logistic", "model_digest": "m"},
         FIRST,
+        "# The card",
+        {"rows": 200},
     )
+    assert dict(record.documents) == {"model_card.md": "# The card", "reference.json": '{"rows": 200}'}
     assert record.metadata == {
         "table": "customers",
         "gate": "first",

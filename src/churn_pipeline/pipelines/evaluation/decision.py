@@ -81,7 +81,8 @@ def judge_money(
     Returns
     -------
     money, logged, curve, sensitivity
-        Metrics with intervals, the same as kedro-mlflow logs them, profit against threshold, and what comes of wrong costs.
+        Metrics with intervals; the same as kedro-mlflow logs them, with the ``threshold`` that a service decides by, the
+        break-even at the mean value; profit against threshold; and what comes of wrong costs.
     """
     costs = Costs.model_validate(cost_block)
     y, p, value = _judged(predictions, holdout, costs)
@@ -90,7 +91,8 @@ def judge_money(
         y, p, value, costs, settings.budgets, None, judgement.resamples, judgement.level, seed, groups
     )
     curve = profit_curve(y, p, value, costs, level=judgement.level, seed=seed, groups=groups)
-    return money, as_logged(money), curve, sensitivity(y, p, value, costs)
+    threshold = {"threshold": {"value": float(break_even(value.mean(), costs)), "step": 0}}
+    return money, {**as_logged(money), **threshold}, curve, sensitivity(y, p, value, costs)
 
 
 def judge_segments(

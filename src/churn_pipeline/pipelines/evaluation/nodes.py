@@ -1,5 +1,6 @@
 """Nodes of evaluation: judge the chosen model on the hold-out, record it, and say what came of the run."""
 
+import json
 from collections.abc import Hashable
 from typing import Any
 
@@ -19,6 +20,7 @@ from churn_pipeline.datasets.mlflow_datasets import ModelRecord
 from churn_pipeline.judgement import plots
 from churn_pipeline.judgement.bootstrap import bootstrap_metrics
 from churn_pipeline.judgement.metrics import resolve_metric
+from churn_pipeline.serving.shipment import CARD_FILE, REFERENCE_FILE
 
 MODEL_OUTPUTS = 2
 PLOTS = (
@@ -137,8 +139,13 @@ def record_model(
     data_report: dict[str, Any],
     model_report: dict[str, str],
     gate: dict[str, Any],
+    model_card: str,
+    reference: dict[str, Any],
 ) -> ModelRecord:
-    """The chosen model as the registry keeps it: signature from the contract, and an example that is no customer's."""
+    """The chosen model as the registry keeps it: signature from the contract, and an example that is no customer's.
+
+    With it goes what belongs to it wherever it is packaged: its card, and the summary of what it was trained on.
+    """
     inputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.double, name) for name in contract.numeric]
     inputs += [ColSpec(DataType.string, name) for name in contract.categorical]
     outputs = Schema([TensorSpec(np.dtype("float64"), (-1, MODEL_OUTPUTS), "probabilities")])
@@ -152,6 +159,7 @@ def record_model(
             **model_report,
             **{f"{name}_digest": value for name, value in data_report["digests"].items()},
         },
+        documents={CARD_FILE: model_card, REFERENCE_FILE: json.dumps(reference, ensure_ascii=False)},
     )
 
 

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
-from churn_pipeline.pipelines.evaluation import decision, nodes
+from churn_pipeline.pipelines.evaluation import decision, nodes, reference
 
 JUDGED = ["holdout_predictions", "holdout_customers"]
 HOW = ["params:judgement", "params:decision", "params:seed"]
@@ -128,9 +128,15 @@ def _record() -> list[Node]:
             name="write_card",
         ),
         Node(
+            reference.summarise_training,
+            ["chosen_model", "train_features", "contract"],
+            "reference",
+            name="summarise_training",
+        ),
+        Node(
             nodes.record_model,
-            ["chosen_model", "contract", "data_report", "model_report", "gate"],
-            "registered_model",
+            ["chosen_model", "contract", "data_report", "model_report", "gate", "model_card", "reference"],
+            "registered_model@logged",
             name="record_model",
         ),
         Node(

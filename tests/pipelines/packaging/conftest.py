@@ -1,0 +1,70 @@
+"""A registered version as the registry gives it, of a small model of invented customers."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.customers import make_contract, raw_customers, table_file
+
+from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.datasets.mlflow_datasets import RegisteredVersion
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.compilation import compile_model, model_digest
+from churn_pipeline.pipelines.evaluation.reference import summarise_training
+
+BOOSTING: dict[str, Any] = {
+    "class": "sklearn.ensemble.GradientBoostingClassifier",
+    "arguments": {"n_estimators": 30, "max_depth": 3},
+}
+
+
+class Registered(NamedTuple):
+    """A version, the contract that it was trained under, held-out customers, and those that it was trained on."""
+
+    version: RegisteredVersion
+    contract: Contract
+    features: pd.DataFrame
+    train: pd.DataFrame
+
+
+def register(candidate: dict[str, Any], ignored: tuple[str, ...] = ()) -> Registered:
+    costs = {"value": 600, "offer_cost": 31_337, "contact_cost": 5, "acceptance": 0.3}
+    roles = {**table_file()["roles"], "ignored": list(ignored)}
+    contract = make_contract(costs=costs, roles=roles)
+    customers = hold(raw_customers(600), contract).customers
+    months = customers["months"].to_numpy()
+    label = (np.random.default_rng(1).random(600) < np.where(months < 200, 0.6, 0.15)).astype(int)
+    features = model_inputs(customers, contract)
+    model = build_candidate(Candidate.model_validate(candidate), contract.numeric, contract.categorical, seed=0)
+    model.fit(features[:400], label[:400])
+    version = RegisteredVersion(
+        name="churn_customers",
+        version="3",
+        created=datetime(2026, 1, 31, tzinfo=UTC),
+        model=model,
+        documents={
+            "model_card.md": "# Model card\n",
+            "reference.json": json.dumps(summarise_training(model, features[:400], contract)),
+        },
+        run_id="5" * 32,
+        tags={
+            "digest.contract": contract.digest(),
+            "model_digest": model_digest(compile_model(model, contract.numeric, contract.categorical)),
+            "candidate": "boosting",
+            "git.commit": "c" * 40,
+            "git.dirty": "false",
+        },
+        metrics={"holdout.auc": 0.75, "holdout.threshold": 0.3, "gate.auc": 0.5},
+    )
+    return Registered(version, contract, features[400:].reset_index(drop=True), features[:400])
+
+
+@pytest.fixture(scope="package")
+def registered() -> Registered:
+    """A version; not to be changed."""
+    return register(BOOSTING)
