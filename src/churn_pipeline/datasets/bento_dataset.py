@@ -58,7 +58,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
     Parameters
     ----------
     name
-        The Bento's name; small letters, as BentoML asks for.
+        The Bento's name; in the store it is `name_in_store`, with underscores for what BentoML does not take.
     store
         The store's folder, BentoML's home. Nothing of the user's own home is touched.
     filepath
@@ -90,7 +90,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         service: str = SERVICE,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._name = re.sub(r"[^a-z0-9._-]", "_", name.lower())
+        self.name_in_store = re.sub(r"[^a-z0-9._-]", "_", name.lower())
         self._store, self._path = Path(store), Path(filepath)
         self._package, self._recipe = Path(package), Path(recipe)
         self._base_image, self._service = base_image, service
@@ -111,6 +111,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
                 self._build(Path(folder), version)
         # A load gives the Bento of the last save, whether it was built just now or before another.
         self._latest.write_text(version, encoding="utf-8")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         bento = self.load()
         bento.export(str(self._path))
@@ -125,7 +126,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
     @property
     def _built(self) -> Path:
         """Where BentoML keeps the versions of this Bento."""
-        return self._store / "bentos" / self._name
+        return self._store / "bentos" / self.name_in_store
 
     @property
     def _latest(self) -> Path:
@@ -145,7 +146,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         recipe = given + self._recipe.read_text(encoding="utf-8")
         options = {
             "service": self._service,
-            "name": self._name,
+            "name": self.name_in_store,
             "description": f"file:{data.description}",
             "labels": dict(data.labels),
             "docker": {"dockerfile_template": RECIPE},
@@ -175,13 +176,15 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         command = [sys.executable, "-m", "bentoml", "build", "--version", version, "--output", "tag", "."]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise DatasetError(f"BentoML could not build {self._name}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+            raise DatasetError(
+                f"BentoML could not build {self.name_in_store}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+            )
 
     def _exists(self) -> bool:
         return self._latest.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"name": self._name, "store": str(self._store), "filepath": str(self._path)}
+        return {"name": self.name_in_store, "store": str(self._store), "filepath": str(self._path)}
 
 
 def content_digest(folder: Path) -> str:

@@ -1,0 +1,175 @@
+"""Bentos: built from a service of the test's own, in a store of the test's own."""
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from kedro.io import DatasetError
+from tests.bentos import could_unpickle, files_in
+from tests.conftest import ROOT
+
+from churn_pipeline.datasets import BentoDataset
+from churn_pipeline.datasets.bento_dataset import BentoContent, content_digest
+
+SERVICE = """
+import bentoml
+from starlette.applications import Starlette
+
+@bentoml.asgi_app(Starlette(), path="/")
+@bentoml.service
+class ChurnService:
+    pass
+"""
+CONTENT = BentoContent(
+    files={
+        "requirements.txt": b"bentoml==1.4.39\n",
+        "shipment/model_card.md": b"# Card\n",
+        "shipment/model.onnx": b"1",
+    },
+    labels={"table": "customers", "threshold": "0.3", "candidate": "a+b"},
+    description="shipment/model_card.md",
+)
+
+
+def dataset(folder: Path, package: Path | None = None, name: str = "churn_customers") -> BentoDataset:
+    return BentoDataset(
+        name=name,
+        store=str(folder / "store"),
+        filepath=str(folder / "exported" / "churn.bento"),
+        package=str(package or folder / "package"),
+        recipe=str(ROOT / "bentos" / "Dockerfile.j2"),
+        base_image="python:3.11-slim",
+    )
+
+
+def write_package(folder: Path, service: str = SERVICE) -> None:
+    for name, text in {
+        "__init__.py": "",
+        "contract/__init__.py": "",
+        "contract/schema.py": "import pandas",
+        "contract/table.py": "",
+        "serving/__init__.py": "",
+        "serving/service.py": service,
+        "serving/static/page.html": "<p>",
+        "pipelines/nodes.py": "import kedro",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package, and a Bento of it in a store; not to be changed."""
+    folder = tmp_path_factory.mktemp("built")
+    write_package(folder / "package")
+    dataset(folder).save(CONTENT)
+    return folder
+
+
+@pytest.fixture
+def copied(built: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_what_was_built_is_loaded_with_its_labels_and_its_card(built: Path) -> None:
+    bento = dataset(built).load()
+    assert bento.tag.name == "churn_customers"
+    assert bento.info.labels == CONTENT.labels
+    assert bento.doc == "# Card\n"
+    assert bento.info.service == "churn_pipeline.serving.service:ChurnService"
+
+
+def test_a_bento_holds_the_service_and_what_is_shipped_and_nothing_else(built: Path) -> None:
+    files = dict(files_in(built / "exported" / "churn.bento"))
+    ours = {name.removeprefix("src/") for name in files if name.startswith("src/")}
+    code = {"__init__.py", "contract/__init__.py", "contract/table.py", "serving/__init__.py", "serving/service.py"}
+    code |= {"serving/static/page.html"}
+    assert ours == {*CONTENT.files, *(f"churn_pipeline/{name}" for name in code), "Dockerfile.j2", "bentofile.yaml"}
+    assert files["src/shipment/model.onnx"] == b"1"
+    assert not [name for name, content in files.items() if could_unpickle(name, content)]
+
+
+def test_the_version_is_the_digest_of_the_content(built: Path) -> None:
+    bento = dataset(built).load()
+    assert content_digest(Path(bento.path) / "src").startswith(bento.tag.version or "none")
+
+
+def test_the_recipe_says_what_the_labels_say(built: Path) -> None:
+    recipe = dict(files_in(built / "exported" / "churn.bento"))["env/docker/Dockerfile"].decode()
+    assert 'churn.table="customers"' in recipe
+    assert 'churn.candidate="a+b"' in recipe
+    assert "FROM python:3.11-slim" in recipe
+    assert "--require-hashes" in recipe
+    assert "USER 10001" in recipe
+    assert "HEALTHCHECK" in recipe
+
+
+def test_the_same_content_is_the_same_bento_and_is_not_built_again(copied: Path) -> None:
+    before = dataset(copied).load()
+    (copied / "exported" / "churn.bento").unlink()
+    dataset(copied).save(CONTENT)
+    after = dataset(copied).load()
+    assert after.tag == before.tag
+    assert after.creation_time == before.creation_time
+    assert (copied / "exported" / "churn.bento").is_file()
+
+
+def test_other_content_is_another_bento_and_a_load_gives_what_was_saved_last(copied: Path) -> None:
+    first = dataset(copied).load().tag
+    dataset(copied).save(replace(CONTENT, files={**CONTENT.files, "shipment/model.onnx": b"2"}))
+    second = dataset(copied).load().tag
+    assert second.name == first.name
+    assert second != first
+    dataset(copied).save(CONTENT)
+    assert dataset(copied).load().tag == first
+
+
+def test_a_bento_that_was_changed_in_the_store_is_built_again(copied: Path) -> None:
+    before = dataset(copied).load()
+    (Path(before.path) / "src/shipment/model.onnx").write_bytes(b"another")
+    dataset(copied).save(CONTENT)
+    after = dataset(copied).load()
+    assert after.tag == before.tag
+    assert (Path(after.path) / "src/shipment/model.onnx").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize(
+    "change", [{"labels": {"table": "others"}}, {"files": {"requirements.txt": b"bentoml==1.4.38\n"}}]
+)
+def test_labels_and_packages_are_content_too(change: dict[str, object], built: Path, tmp_path: Path) -> None:
+    laid_out = [tmp_path / "one", tmp_path / "two"]
+    for folder, content in zip(laid_out, (CONTENT, replace(CONTENT, **change)), strict=True):
+        dataset(built)._lay_out(content, folder)
+    assert content_digest(laid_out[0]) != content_digest(laid_out[1])
+
+
+def test_a_service_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
+    write_package(tmp_path / "package", "import churn_pipeline.nowhere\n")
+    with pytest.raises(DatasetError, match=r"(?s)BentoML could not build churn_customers.*churn_pipeline\.nowhere"):
+        dataset(tmp_path).save(CONTENT)
+    assert not dataset(tmp_path).exists()
+
+
+def test_a_name_becomes_one_that_bentoml_takes() -> None:
+    assert dataset(Path("nowhere"), name="churn_My Täble").name_in_store == "churn_my_t_ble"
+
+
+def test_the_look_for_pickles_finds_them() -> None:
+    assert could_unpickle("model", pickle.dumps({"a": 1}))
+    assert could_unpickle("model", pickle.dumps([1], protocol=0))
+    assert could_unpickle("model.joblib", b"")
+    for compress in (0, 3, "xz"):
+        joblib.dump({"a": np.arange(3)}, buffer := io.BytesIO(), compress=compress)
+        assert could_unpickle("model", buffer.getvalue()), compress
+    assert not could_unpickle("manifest.json", json.dumps({"a": 1}).encode())
+    assert not could_unpickle("code.py", b"import this\n")
+    assert not could_unpickle("digest", hashlib.sha256(b"").hexdigest().encode())
