@@ -11,7 +11,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test lint format lock pages viz lab mlflow clean \
-  benchmark-folds benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search readme
+  benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search readme
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -73,11 +73,8 @@ lab: $(READY) ## JupyterLab with the Kedro kernel
 mlflow: $(READY) ## runs, metrics and models, in a browser
 	@$(BIN)/kedro mlflow ui
 
-benchmark-folds: $(READY) ## five outer folds of a table: make benchmark-folds TABLE=telco
-	@$(BIN)/python -m benchmarks.outer_folds --table $(or $(TABLE),simulated)
-
 benchmark-quality: $(READY) ## beside boosting, logistic regression, FLAML and AutoGluon, in outer folds: two hours
-	@$(BIN)/python -m benchmarks.quality
+	@$(BIN)/python -m benchmarks.quality $(if $(TABLES),--tables $(TABLES)) $(if $(CONTENDERS),--contenders $(CONTENDERS))
 
 benchmark-time: $(READY) ## where the time of a training goes
 	@$(BIN)/python -m benchmarks.training_time

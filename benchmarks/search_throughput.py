@@ -106,7 +106,8 @@ def main(table: str, names: Sequence[str], repeats: int) -> None:
         mlflow.set_tracking_uri(uri)
         mlflow.set_experiment(experiment_id=mlflow.create_experiment("benchmark"))
         for name in names:
-            candidate = Candidate.model_validate(params["candidates"][name])
+            # A trial fits one copy; what all of them do afterwards is not the search.
+            candidate = Candidate.model_validate({**params["candidates"][name], "copies": 1})
             listening = Listening(name)
             search_candidate(task, candidate, settings, listening)
             times: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": []}
