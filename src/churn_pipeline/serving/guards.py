@@ -27,13 +27,16 @@ import logging
 import math
 import random
 import re
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 import limits
+import uvicorn
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
@@ -55,6 +58,7 @@ SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 JSON_TYPE = re.compile(rb"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
 BUSY_SECONDS = 1  # what a caller is told to wait when there is no room
 CALLERS = 10_000
+LAST_READ_SECONDS = 0.2
 GONE = 499  # how a caller that hung up is logged; nothing is sent
 
 
@@ -236,6 +240,7 @@ class Guard:
         self._inside = 0
         self._turns = asyncio.Semaphore(settings.concurrency)
         self._complained = -math.inf
+        self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any kind."""
@@ -247,18 +252,42 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take the logs over while the application lives, and write the last of them before it may end."""
+        """Take logs and the end over while the application lives, and write the last lines before it may end."""
         handler = logs.configure(self._settings.log_level)
 
         async def told(message: Message) -> None:
-            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"):
+            if message["type"] == "lifespan.startup.complete":
+                self._drain_at_the_end()
+            else:
                 handler.flush()
             await send(message)
 
-        try:
-            await self._app(scope, receive, told)
-        finally:
-            handler.flush()
+        await self._app(scope, receive, told)
+
+    def _drain_at_the_end(self) -> None:
+        """End in three steps when told to, where uvicorn would close idle connections at once.
+
+        For some seconds all is served as before, but this worker is not ready and every answer closes its connection: time for
+        whoever sends requests to go elsewhere. Then no connection is taken any more, and those that were have a moment to be
+        read. Then uvicorn ends, which finishes what is in work.
+        """
+        end = signal.getsignal(signal.SIGTERM)
+        server = getattr(end, "__self__", None)
+        if not isinstance(server, uvicorn.Server):  # no worker, but a test or a tool
+            return
+        loop = asyncio.get_running_loop()
+
+        def stop_listening() -> None:
+            for listening in server.servers:
+                listening.close()
+            loop.call_later(LAST_READ_SECONDS, server.handle_exit, signal.SIGTERM, None)
+
+        def drain(_number: int, _frame: FrameType | None) -> None:
+            if not self._draining:
+                self._draining = True
+                loop.call_soon_threadsafe(loop.call_later, self._settings.drain_seconds, stop_listening)
+
+        signal.signal(signal.SIGTERM, drain)
 
     async def _visit(self, visit: _Visit, receive: Receive) -> None:
         deadline = asyncio.timeout(self._settings.request_seconds)
@@ -280,6 +309,10 @@ class Guard:
 
     async def _guard(self, visit: _Visit, receive: Receive) -> None:
         place = self._find(visit)
+        if self._draining:
+            visit.headers.append((b"connection", b"close"))
+            if place.name == "/readyz":
+                raise Refused(503, "draining", "The service is about to end.")
         if self._access(place.kind) == "key":
             await self._admit(visit)
         if place.kind != "work":

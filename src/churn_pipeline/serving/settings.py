@@ -86,6 +86,13 @@ class Settings(BaseModel):
         64, ge=0, description="Requests that may wait for their turn, per worker; more are answered 503."
     )
 
+    drain_seconds: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Time for which a service that is told to end goes on serving, no longer ready, in seconds.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged; requests are `info`, those of probes `debug`."
     )
