@@ -12,18 +12,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from churn_pipeline.serving.guards import guarded
+from churn_pipeline.serving.guards import surround
 from churn_pipeline.serving.metrics import Metrics
-from churn_pipeline.serving.settings import Settings
+from churn_pipeline.serving.settings import Settings, SettingsError
 
 
 class GuardedService(Service):
     """A service whose whole ASGI application, BentoML's own routes and middleware included, stands behind the guards."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        app = super().to_asgi(is_main)
-        app.add_middleware(guarded, settings=Settings.from_environment(), metrics=Metrics())
-        return app
+        return surround(super().to_asgi(is_main), Settings.from_environment(), Metrics())
 
 
 async def predict(request: Request) -> JSONResponse:
@@ -58,3 +56,12 @@ app = Starlette(
 @bentoml.asgi_app(app, path="/")
 class Bare:
     """Nothing but the guards."""
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Refuse, before any worker is started, settings that no worker could run with."""
+        try:
+            Settings.from_environment()
+        except SettingsError as error:
+            raise SystemExit(str(error)) from None

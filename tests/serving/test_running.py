@@ -254,3 +254,21 @@ def test_every_line_is_json_but_those_of_the_command_itself(running: Running) ->
     assert requests["one"]["rows"] == 1
     assert access["one"]["outcome"] == "granted"
     assert {line["status"] for line in requests.values()} >= {200, 401, 404, 405, 408, 413, 415, 500, 504}
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "no API key is set"),
+        ({"CHURN_SERVING_AUTHENTICATION": "no"}, "CHURN_SERVING_AUTHENTICATION: "),
+        ({"CHURN_SERVICE_AUTHENTICATION": "off"}, "CHURN_SERVING_AUTHENTICATION is"),
+    ],
+)
+def test_with_settings_that_it_cannot_run_with_it_does_not_start(
+    tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    with pytest.raises(AssertionError) as caught, serving(tmp_path, environment) as running:
+        pytest.fail(f"it answers at {running.url}")
+    printed = str(caught.value).split("\n", 1)[1].strip()
+    assert said in printed
+    assert "\n" not in printed

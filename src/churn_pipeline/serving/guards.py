@@ -41,6 +41,7 @@ from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 from limits.storage import storage_from_string
+from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,6 +60,7 @@ JSON_TYPE = re.compile(rb"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)
 BUSY_SECONDS = 1  # what a caller is told to wait when there is no room
 CALLERS = 10_000
 LAST_READ_SECONDS = 0.2
+REPLACED = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
 GONE = 499  # how a caller that hung up is logged; nothing is sent
 
 
@@ -490,11 +492,6 @@ class Guard:
 def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, static: Path | None = None) -> ASGIApp:
     """Put the guards around an application.
 
-    They must stand around the whole of BentoML's application, not only around what is mounted in it: BentoML serves routes
-    of its own, and labels its own metrics with the path as it was asked for. ``bentoml.service`` takes a
-    ``service_class``; its ``to_asgi`` gives the whole application, and its last line may be
-    ``app.add_middleware(guarded, settings=settings, metrics=metrics)``.
-
     What is inside finds ``request_id`` and ``key_name`` in ``scope["state"]``, and leaves ``rows`` there for the log.
 
     Parameters
@@ -519,3 +516,25 @@ def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, static: Path | N
         allow_headers=("Authorization", "Content-Type", "X-Request-ID"),
         expose_headers=("X-Request-ID", "Retry-After", "RateLimit-Policy"),
     )
+
+
+def surround(app: Starlette, settings: Settings, metrics: Metrics, static: Path | None = None) -> Starlette:
+    """Put the guards around the whole of BentoML's application, and take out what they replace.
+
+    Guards around what is mounted in it alone would leave BentoML's own routes open, and BentoML's own metrics, which have
+    the path as it was asked for as a label, would grow with every path that anyone thinks of. This is for the ``to_asgi`` of a
+    ``service_class``, which ``bentoml.service`` takes as an argument.
+
+    BentoML's time limit goes, which cannot be switched off by its configuration, and so does its tracing, which takes
+    longer than all guards together whether or not anyone collects the traces: requests are told apart by their ids.
+
+    Parameters
+    ----------
+    app
+        What ``to_asgi`` of BentoML's own class gives.
+    settings, metrics, static
+        As `guarded` takes them.
+    """
+    app.user_middleware = [one for one in app.user_middleware if getattr(one.cls, "__name__", "") not in REPLACED]
+    app.add_middleware(guarded, settings=settings, metrics=metrics, static=static)
+    return app
