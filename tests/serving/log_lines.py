@@ -25,7 +25,7 @@ def configured(level: str = "debug") -> Iterator[Lines]:
     flags = {flag: getattr(logging, flag) for flag in FLAGS}
     showwarning = warnings.showwarning
     stream = io.StringIO()
-    handler = logs.configure(level, stream)
+    handler = logs.configure(level, lambda _: None, stream)
 
     def read() -> list[dict[str, Any]]:
         handler.flush()

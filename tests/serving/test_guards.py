@@ -430,6 +430,21 @@ def test_work_that_takes_too_long_is_504() -> None:
     assert world.inside.now == 0
 
 
+def test_a_page_that_takes_too_long_is_504() -> None:
+    assert World(Inside(seconds=5), request_seconds="0.1").asked("/docs", "GET", headers={}).status == 504
+
+
+def test_a_store_of_limits_that_hangs_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    from limits.aio.strategies import FixedWindowRateLimiter
+
+    async def hangs(*_: Any, **__: Any) -> bool:
+        await asyncio.sleep(5)
+        return True
+
+    monkeypatch.setattr(FixedWindowRateLimiter, "hit", hangs)
+    assert World(request_seconds="0.1").asked().status == 503
+
+
 def test_what_does_not_fit_is_shed_at_once_and_the_rest_is_served_in_turn() -> None:
     async def story(world: World) -> list[Answer]:
         return await asyncio.gather(*(world.ask() for _ in range(12)))
@@ -566,3 +581,22 @@ def test_the_logs_are_ours_while_the_application_lives_and_its_last_line_is_writ
 
     asyncio.run(guarded(app, settings(), Metrics())({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
     assert written_at_the_end == [True]
+
+
+def test_lines_that_a_full_disk_takes_away_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    world = World()
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        monkeypatch.setattr("sys.stdout.write", full)
+        logging.getLogger("churn_pipeline.serving.app").warning("a line")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(_: Message) -> None:
+        monkeypatch.undo()
+
+    with configured():
+        asyncio.run(guarded(app, settings(), world.metrics)({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
+    assert world.figure("churn_log_lines_dropped_total") == 1

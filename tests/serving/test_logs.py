@@ -119,7 +119,8 @@ class Stuck:
 def test_a_stuck_disk_holds_nobody_up_and_what_is_dropped_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "WAITING_LINES", 100)
     stream = Stuck()
-    handler = logs.BackgroundHandler(stream)  # type: ignore[arg-type]
+    dropped: list[int] = []
+    handler = logs.BackgroundHandler(stream, dropped.append)  # type: ignore[arg-type]
     handler.setFormatter(logs.JsonFormatter())
     record = logging.makeLogRecord({"name": logs.OURS, "msg": "line", "levelno": 20})
     started = time.perf_counter()
@@ -128,8 +129,8 @@ def test_a_stuck_disk_holds_nobody_up_and_what_is_dropped_is_counted(monkeypatch
     assert time.perf_counter() - started < 1
     stream.let.set()
     handler.flush()
-    assert handler.dropped + stream.text.count("\n") == 500
-    assert handler.dropped >= 300
+    assert sum(dropped) + stream.text.count("\n") == 500
+    assert sum(dropped) >= 300
 
 
 def test_a_stream_that_fails_is_no_error_and_is_counted() -> None:
@@ -137,9 +138,10 @@ def test_a_stream_that_fails_is_no_error_and_is_counted() -> None:
         def write(self, text: str) -> None:
             raise OSError(28, "No space left on device")
 
-    handler = logs.BackgroundHandler(Full())  # type: ignore[arg-type]
+    dropped: list[int] = []
+    handler = logs.BackgroundHandler(Full(), dropped.append)  # type: ignore[arg-type]
     handler.setFormatter(logs.JsonFormatter())
     handler.handle(logging.makeLogRecord({"name": logs.OURS, "msg": "line", "levelno": 20}))
     handler.handle(logging.makeLogRecord({"name": logs.OURS, "msg": "%d", "args": ("x",), "levelno": 20}))
     handler.flush()
-    assert handler.dropped == 2
+    assert sum(dropped) == 2

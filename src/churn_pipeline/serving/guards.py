@@ -122,7 +122,7 @@ class _Visit:
         self.key_name: str | None = None
         self.reason: str | None = None
         self.status = 0
-        self.at = "head"
+        self.at = "limits"
         self.headers: list[tuple[bytes, bytes]] = []
         self._send = send
         self._found: dict[bytes, list[bytes]] = {}
@@ -255,7 +255,7 @@ class Guard:
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take logs and the end over while the application lives, and write the last lines before it may end."""
-        handler = logs.configure(self._settings.log_level)
+        handler = logs.configure(self._settings.log_level, self._metrics.lines_dropped)
 
         async def told(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
@@ -320,6 +320,7 @@ class Guard:
         if place.kind != "work":
             if place.kind == "metrics":
                 self._metrics.asked()
+            visit.at = "work"
             await self._app(visit.scope, receive, visit.send)
             return
         if self._inside >= self._settings.concurrency + self._settings.queue:
@@ -448,10 +449,10 @@ class Guard:
 
     def _too_late(self, visit: _Visit) -> Refused:
         self._metrics.timed_out(visit.at)
-        if visit.at in ("head", "body"):  # the rest of a body that is not there cannot be told from a next request
+        if visit.at == "body":  # the rest of a body that is not there cannot be told from a next request
             return Refused(408, "slow body", "The body took too long to come.", Connection="close")
-        if visit.at == "queue":
-            return self._busy("slow queue")
+        if visit.at in ("limits", "queue"):
+            return self._busy(f"slow {visit.at}")
         return Refused(504, "slow work", f"No answer within {self._settings.request_seconds:g} seconds.")
 
     @staticmethod

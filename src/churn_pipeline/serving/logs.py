@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -88,35 +89,32 @@ class BackgroundHandler(logging.Handler):
     ----------
     stream
         Where lines go.
-
-    Attributes
-    ----------
-    dropped : int
-        Lines that were not written, because too many were waiting or the stream failed.
+    dropped
+        Told how many lines are not written, because too many were waiting or the stream failed.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, dropped: Callable[[int], None]) -> None:
         super().__init__()
         self._stream = stream
+        self._dropped = dropped
         self._lines: Background[str] = Background(self._write, WAITING_LINES, "logs")
-        self.dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand the record's line over."""
         try:
             line = self.format(record)
         except (TypeError, ValueError):  # a message and its arguments that do not fit, or no JSON
-            self.dropped += 1
+            self._dropped(1)
             return
         if not self._lines.put(line):
-            self.dropped += 1
+            self._dropped(1)
 
     def _write(self, lines: list[str]) -> None:
         try:
             self._stream.write("\n".join(lines) + "\n")
             self._stream.flush()
-        except (OSError, ValueError):  # no space, a closed pipe, a closed stream: there is nowhere left to say so
-            self.dropped += len(lines)
+        except (OSError, ValueError):  # no space, a closed pipe, a closed stream
+            self._dropped(len(lines))
 
     def flush(self) -> None:
         """Wait until what was logged is written."""
@@ -128,7 +126,7 @@ class BackgroundHandler(logging.Handler):
         super().close()
 
 
-def configure(level: str = "info", stream: TextIO | None = None) -> BackgroundHandler:
+def configure(level: str, dropped: Callable[[int], None], stream: TextIO | None = None) -> BackgroundHandler:
     """Send every log of this process through one handler, BentoML's and uvicorn's included.
 
     uvicorn's own lines of access hold the query string: they are off, and so should BentoML's be
@@ -138,6 +136,8 @@ def configure(level: str = "info", stream: TextIO | None = None) -> BackgroundHa
     ----------
     level
         The least level of our own lines, by name; others' are kept from ``warning`` on, BentoML's from ``info`` on.
+    dropped
+        Told how many lines are not written.
     stream
         Where lines go; standard output unless given.
 
@@ -146,7 +146,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> BackgroundHa
     BackgroundHandler
         To be flushed before the process ends.
     """
-    handler = BackgroundHandler(stream or sys.stdout)
+    handler = BackgroundHandler(stream or sys.stdout, dropped)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

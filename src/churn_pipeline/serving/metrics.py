@@ -124,6 +124,9 @@ class Metrics:
         self._logged = Counter(
             "churn_prediction_log_rows", "Customers by what became of their line.", ["outcome"], registry=self.registry
         )
+        self._lines_dropped = Counter(
+            "churn_log_lines_dropped", "Lines of logs that were not written.", registry=self.registry
+        )
         self._model = Gauge(
             "churn_model_info",
             "1, with what the served model is as labels.",
@@ -216,7 +219,7 @@ class Metrics:
         self._shed.inc()
 
     def timed_out(self, at: str) -> None:
-        """Count a request that took too long ``at`` its ``body``, the ``queue`` or its ``work``."""
+        """Count a request that took too long ``at`` the ``limits``' store, its ``body``, the ``queue`` or its ``work``."""
         self._timeouts.labels(at).inc()
 
     def store_failed(self) -> None:
@@ -226,3 +229,7 @@ class Metrics:
     def logged(self, outcome: str, rows: int) -> None:
         """Count customers by what became of their line in the prediction log."""
         self._logged.labels(outcome).inc(rows)
+
+    def lines_dropped(self, lines: int) -> None:
+        """Count lines of logs that were not written."""
+        self._lines_dropped.inc(lines)
