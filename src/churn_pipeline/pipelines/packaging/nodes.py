@@ -200,7 +200,7 @@ def gather(
         model_name=version.name,
         model_version=version.version,
         run_id=version.run_id,
-        commit=tags.get("git.commit", "unknown") + ("" if tags.get("git.dirty") == "false" else "-dirty"),
+        commit=tags.get("git.commit", "unknown") + ("-dirty" if tags.get("git.dirty") == "true" else ""),
         created=version.created,
         candidate=tags.get("candidate", "unknown"),
         model_digest=digest,
