@@ -15,10 +15,12 @@ from limits.errors import StorageError
 from prometheus_client import generate_latest
 from tests.serving.log_lines import Lines, configured
 
-from churn_pipeline.serving.guards import PATHS, Guard, guarded
+from churn_pipeline.serving import guards
+from churn_pipeline.serving.guards import Guard, guarded
 from churn_pipeline.serving.keys import make_key
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.settings import Settings
+from churn_pipeline.serving.visits import PATHS
 
 KEY, LINE = make_key("crm")
 OTHER_KEY, OTHER_LINE = make_key("web")
@@ -48,6 +50,7 @@ class Inside:
     most_at_once: int = 0
     now: int = 0
     raises: Exception | None = None
+    begins: bool = False
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
         self.reached.append(scope)
@@ -56,6 +59,8 @@ class Inside:
         try:
             if scope["method"] == "POST":
                 self.bodies.append((await receive())["body"])
+            if self.begins:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
             await asyncio.sleep(self.seconds)
             if self.raises is not None:
                 raise self.raises
@@ -334,6 +339,22 @@ def test_a_caller_who_was_let_in_is_not_shut_out_by_another_at_its_address() -> 
     assert asyncio.run(story(World(failure_limit="3/minute"))) == [200, 200, 429]
 
 
+def test_callers_beyond_what_is_kept_are_let_in_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> set[int]:
+        return {(await world.ask(address=f"192.0.2.{number}")).status for number in range(10)}
+
+    monkeypatch.setattr(guards, "CALLERS", 3)
+    world = World()
+    assert asyncio.run(story(world)) == {200}
+    assert isinstance(world.guard, Guard)
+    assert len(world.guard._callers) <= 3
+
+
+@pytest.mark.parametrize("address", ["unknown", "unix:", "2001:db8::1%eth0", "a proxy's word: x"])
+def test_an_address_of_any_form_is_taken(address: str) -> None:
+    assert World().asked(headers=JSON, address=address).status == 401
+
+
 def test_an_ipv6_caller_is_the_network_it_is_in() -> None:
     async def story(world: World) -> list[int]:
         inside = [(await world.ask(headers=JSON, address=f"2001:db8::{n}")).status for n in range(1, 4)]
@@ -503,6 +524,15 @@ def test_an_error_inside_is_500_and_its_words_are_nowhere(lines: Lines) -> None:
     assert "Jane" not in str(told) + answer.body.decode()
     [error] = [line for line in told if line["level"] == "error"]
     assert (error["exception"], error["request_id"]) == ("ValueError", answer.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("inside", [Inside(seconds=5, begins=True), Inside(raises=ValueError(), begins=True)])
+def test_what_goes_wrong_in_the_middle_of_an_answer_is_logged_and_nothing_is_sent_after_it(
+    inside: Inside, lines: Lines
+) -> None:
+    answer = World(inside, request_seconds="0.1").asked()
+    assert (answer.status, answer.body) == (200, b"")
+    assert [line["outcome"] for line in lines() if line["event"] == "request"] in (["slow work"], ["error"])
 
 
 def test_a_time_out_of_the_application_is_an_error_and_no_slow_request() -> None:

@@ -21,22 +21,13 @@ Limits count per worker unless a shared store is set; answers say which in ``Rat
 """
 
 import asyncio
-import ipaddress
-import json
 import logging
 import math
-import random
 import re
-import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Literal
 
 import limits
-import uvicorn
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
@@ -46,145 +37,20 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from churn_pipeline.serving import logs
+from churn_pipeline.serving.draining import drain_when_told
 from churn_pipeline.serving.keys import KeyRing
-from churn_pipeline.serving.metrics import OTHER, Metrics
+from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.settings import Access, Settings
+from churn_pipeline.serving.visits import PATHS, Gone, Kind, Place, Refused, Visit
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["probe", "metrics", "page", "model", "work"]
 STATIC = "/static/"
-IDS = random.Random()  # noqa: S311 - an id is no secret, and asking the system for each takes longer than a prediction
-SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 JSON_TYPE = re.compile(rb"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
 BUSY_SECONDS = 1  # what a caller is told to wait when there is no room
 CALLERS = 10_000
-LAST_READ_SECONDS = 0.2
 REPLACED = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
 GONE = 499  # how a caller that hung up is logged; nothing is sent
-
-
-@dataclass(frozen=True)
-class Place:
-    """A path: what it is, the name it is logged and counted under, and what may be done there."""
-
-    kind: Kind
-    name: str
-    methods: tuple[str, ...] = ("GET", "HEAD")
-
-
-def _place(kind: Kind, name: str, *methods: str) -> tuple[str, Place]:
-    return name, Place(kind, name, methods or ("GET", "HEAD"))
-
-
-# Every path there is. Which kinds need a key is in `Guard._access`.
-PATHS: Mapping[str, Place] = dict(
-    [
-        _place("work", "/predict", "POST"),
-        _place("work", "/explain", "POST"),
-        _place("model", "/model"),
-        _place("probe", "/health"),
-        _place("probe", "/healthz"),
-        _place("probe", "/livez"),
-        _place("probe", "/readyz"),
-        _place("metrics", "/metrics"),
-        _place("page", "/"),
-        _place("page", "/docs"),
-        _place("page", "/openapi.json"),
-        _place("page", "/docs.json"),
-        _place("page", "/schema.json"),  # what BentoML's own client asks for first
-    ]
-)
-
-
-class Refused(Exception):  # noqa: N818 - an answer, not an error
-    """A request that is answered here. ``reason`` is for logs and metrics, ``message`` for the caller."""
-
-    def __init__(self, status: int, reason: str, message: str, **headers: str) -> None:
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        super().__init__(message)
-
-
-class _Gone(Exception):  # noqa: N818 - nobody's error
-    """The caller hung up before the request was complete."""
-
-
-class _Visit:
-    """One request on its way, and what is told of it afterwards."""
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self.scope = scope
-        self.started = time.perf_counter()
-        self.place: Place | None = None
-        self.key_name: str | None = None
-        self.reason: str | None = None
-        self.status = 0
-        self.at = "limits"
-        self.headers: list[tuple[bytes, bytes]] = []
-        self._send = send
-        self._found: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            self._found.setdefault(name, []).append(value)
-        asked = self.header(b"x-request-id") or b""
-        self.id = asked.decode() if SANE_ID.fullmatch(asked) else f"{IDS.getrandbits(128):032x}"
-        self.headers.append((b"x-request-id", self.id.encode()))
-        state = scope.setdefault("state", {})
-        state["request_id"] = self.id
-        state["key_name"] = None
-
-    def header(self, name: bytes) -> bytes | None:
-        """A header that is there once; None where it is missing or ambiguous."""
-        values = self._found.get(name, ())
-        return values[0] if len(values) == 1 else None
-
-    def has(self, name: bytes) -> bool:
-        """Whether a header is there at all."""
-        return name in self._found
-
-    @property
-    def address(self) -> str:
-        """Where the caller is; behind a proxy, the proxy, unless uvicorn is told to trust it (FORWARDED_ALLOW_IPS)."""
-        client = self.scope.get("client")
-        return client[0] if client else "unknown"
-
-    @property
-    def network(self) -> str:
-        """Whom the address stands for: an IPv6 caller has 2**64 of them."""
-        try:
-            address = ipaddress.ip_address(self.address)
-        except ValueError:  # no client, or what a proxy says of it
-            return self.address
-        return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else self.address
-
-    @property
-    def method(self) -> str:
-        method: str = self.scope["method"]
-        return method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else OTHER
-
-    @property
-    def path(self) -> str:
-        return self.place.name if self.place else OTHER
-
-    async def send(self, message: Message) -> None:
-        """Pass a part of the answer on, with the headers that every answer has."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), *self.headers]}
-        await self._send(message)
-
-    async def refuse(self, refusal: Refused) -> None:
-        """Answer with a refusal; where an answer has begun there is nothing to be said."""
-        self.reason = refusal.reason
-        if self.status:
-            return
-        body = json.dumps({"error": refusal.message, "request_id": self.id}).encode()
-        headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
-        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
 
 
 class _Limiter:
@@ -247,7 +113,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any kind."""
         if scope["type"] == "http":
-            await self._visit(_Visit(scope, send), receive)
+            await self._visit(Visit(scope, send), receive)
         elif scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         else:  # a websocket: there is nothing here that speaks it
@@ -259,46 +125,24 @@ class Guard:
 
         async def told(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                self._drain_at_the_end()
+                drain_when_told(self._settings.drain_seconds, self._drain)
             else:
                 handler.flush()
             await send(message)
 
         await self._app(scope, receive, told)
 
-    def _drain_at_the_end(self) -> None:
-        """End in three steps when told to, where uvicorn would close idle connections at once.
+    def _drain(self) -> None:
+        self._draining = True
 
-        For some seconds all is served as before, but this worker is not ready and every answer closes its connection: time for
-        whoever sends requests to go elsewhere. Then no connection is taken any more, and those that were have a moment to be
-        read. Then uvicorn ends, which finishes what is in work.
-        """
-        end = signal.getsignal(signal.SIGTERM)
-        server = getattr(end, "__self__", None)
-        if not isinstance(server, uvicorn.Server):  # no worker, but a test or a tool
-            return
-        loop = asyncio.get_running_loop()
-
-        def stop_listening() -> None:
-            for listening in server.servers:
-                listening.close()
-            loop.call_later(LAST_READ_SECONDS, server.handle_exit, signal.SIGTERM, None)
-
-        def drain(_number: int, _frame: FrameType | None) -> None:
-            if not self._draining:
-                self._draining = True
-                loop.call_soon_threadsafe(loop.call_later, self._settings.drain_seconds, stop_listening)
-
-        signal.signal(signal.SIGTERM, drain)
-
-    async def _visit(self, visit: _Visit, receive: Receive) -> None:
+    async def _visit(self, visit: Visit, receive: Receive) -> None:
         deadline = asyncio.timeout(self._settings.request_seconds)
         try:
             async with deadline:
                 await self._guard(visit, receive)
         except Refused as refusal:
             await visit.refuse(refusal)
-        except _Gone:
+        except Gone:
             visit.status, visit.reason = GONE, "gone"
         except Exception as error:
             if isinstance(error, TimeoutError) and deadline.expired():
@@ -309,7 +153,7 @@ class Guard:
         finally:
             self._tell(visit)
 
-    async def _guard(self, visit: _Visit, receive: Receive) -> None:
+    async def _guard(self, visit: Visit, receive: Receive) -> None:
         place = self._find(visit)
         if self._draining:
             visit.headers.append((b"connection", b"close"))
@@ -347,7 +191,7 @@ class Guard:
             return "open"
         return {"metrics": self._settings.metrics, "page": self._settings.pages}.get(kind, "key")
 
-    def _find(self, visit: _Visit) -> Place:
+    def _find(self, visit: Visit) -> Place:
         place = self._paths.get(visit.scope["path"])
         if place is None or self._access(place.kind) == "off":
             raise Refused(404, "unknown path", "There is nothing here.")
@@ -357,7 +201,7 @@ class Guard:
             raise Refused(405, "method", f"This path takes {allowed}.", Allow=allowed)
         return place
 
-    async def _admit(self, visit: _Visit) -> None:
+    async def _admit(self, visit: Visit) -> None:
         """Let a caller with a valid key in, if the key's rate limit has room.
 
         An address with too many refused keys is shut out, so that keys cannot be tried at speed. A key that was valid
@@ -384,7 +228,7 @@ class Guard:
             raise Refused(429, "rate limit", "Too many requests with this key.", Retry_After=seconds)
         self._audit(visit, "granted", "key")
 
-    async def _unauthenticated(self, visit: _Visit, reason: str) -> Refused:
+    async def _unauthenticated(self, visit: Visit, reason: str) -> Refused:
         self._metrics.unauthenticated(reason)
         if not await self._counted(self._per_address, visit.network):
             return await self._shut_out(visit)
@@ -392,7 +236,7 @@ class Guard:
         message = "This path needs a valid key: Authorization: Bearer <key>."
         return Refused(401, f"{reason} key", message, WWW_Authenticate="Bearer")
 
-    async def _shut_out(self, visit: _Visit) -> Refused:
+    async def _shut_out(self, visit: Visit) -> Refused:
         self._metrics.rate_limited("address")
         self._audit(visit, "refused", "too many refused keys")
         seconds = await self._per_address.seconds(visit.network)
@@ -419,7 +263,7 @@ class Guard:
             logger.error("Requests are not counted: the store of the rate limits fails", exc_info=error.storage_error)
         return True
 
-    async def _body(self, visit: _Visit, receive: Receive) -> Receive:
+    async def _body(self, visit: Visit, receive: Receive) -> Receive:
         """Read a body of the right type and size, and give what the application will read it from."""
         if visit.has(b"content-encoding"):
             raise Refused(415, "content encoding", "A body comes as it is, not compressed.")
@@ -434,7 +278,7 @@ class Guard:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _Gone
+                raise Gone
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > most:
@@ -447,7 +291,7 @@ class Guard:
 
         return again
 
-    def _too_late(self, visit: _Visit) -> Refused:
+    def _too_late(self, visit: Visit) -> Refused:
         self._metrics.timed_out(visit.at)
         if visit.at == "body":  # the rest of a body that is not there cannot be told from a next request
             return Refused(408, "slow body", "The body took too long to come.", Connection="close")
@@ -459,7 +303,7 @@ class Guard:
     def _busy(reason: str) -> Refused:
         return Refused(503, reason, "The service is busy; try again.", Retry_After=str(BUSY_SECONDS))
 
-    def _audit(self, visit: _Visit, outcome: str, reason: str) -> None:
+    def _audit(self, visit: Visit, outcome: str, reason: str) -> None:
         facts = {
             "request_id": visit.id,
             "outcome": outcome,
@@ -472,7 +316,7 @@ class Guard:
             facts["address"] = visit.address
         logs.log(logs.AUDIT, logging.INFO, "access", facts)
 
-    def _tell(self, visit: _Visit) -> None:
+    def _tell(self, visit: Visit) -> None:
         """Log and count a request that has ended."""
         seconds = time.perf_counter() - visit.started
         self._metrics.answered(visit.path, visit.status, seconds)
