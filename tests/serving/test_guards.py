@@ -316,6 +316,21 @@ def test_beyond_its_rate_a_key_is_refused_and_another_is_not() -> None:
     assert world.figure("churn_rate_limited_total", limit="key") == 1
 
 
+def test_a_store_that_fails_after_it_said_no_leaves_the_whole_window_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    from limits.aio.strategies import FixedWindowRateLimiter
+
+    async def full(*_: Any, **__: Any) -> bool:
+        return False
+
+    async def fails(*_: Any, **__: Any) -> bool:
+        raise StorageError(ConnectionError())
+
+    monkeypatch.setattr(FixedWindowRateLimiter, "hit", full)
+    monkeypatch.setattr(FixedWindowRateLimiter, "get_window_stats", fails)
+    answer = World(rate_limit="5/hour").asked()
+    assert (answer.status, answer.headers["retry-after"]) == (429, "3600")
+
+
 def test_an_address_that_tries_keys_is_shut_out_even_with_a_right_one() -> None:
     async def story(world: World) -> list[int]:
         wrong = {"authorization": "Bearer guess", **JSON}
@@ -420,6 +435,7 @@ def test_a_body_arrives_whole_whatever_parts_it_came_in() -> None:
 def test_a_body_that_is_too_large_is_refused_from_its_length_and_while_it_comes() -> None:
     world = World(max_body_bytes="100")
     assert world.asked(headers={**BEARER, **JSON, "content-length": "101"}, body=()).status == 413
+    assert world.asked(headers={**BEARER, **JSON, "content-length": "9" * 5_000}, body=()).status == 413
     assert world.asked(body=[b"x" * 60] * 1_000).status == 413
     assert world.asked(headers={**BEARER, **JSON, "content-length": "1"}, body=[b"x" * 101]).status == 413
     assert not world.inside.reached

@@ -73,7 +73,10 @@ class _Limiter:
 
     async def seconds(self, who: str) -> str:
         """Whole seconds until there is room again, one at least."""
-        window = await self._limiter.get_window_stats(self.item, self._name, who)
+        try:
+            window = await self._limiter.get_window_stats(self.item, self._name, who)
+        except StorageError:  # which has just answered: the whole window, then
+            return str(self.item.get_expiry())
         return str(max(1, math.ceil(window.reset_time - time.time())))
 
 
@@ -272,7 +275,7 @@ class Guard:
         most = self._settings.max_body_bytes
         too_large = Refused(413, "body size", f"A body has {most:,} bytes at most.")
         declared = visit.header(b"content-length") or b"0"
-        if not declared.isdigit() or int(declared) > most:
+        if not declared.isdigit() or len(declared) > 18 or int(declared) > most:
             raise too_large
         parts, size, more = [], 0, True
         while more:

@@ -56,7 +56,9 @@ class Settings(BaseModel):
 
     shipment: Path | None = Field(None, description="Folder of the shipment; without it, the one inside the Bento.")
 
-    authentication: Literal["on", "off"] = Field("on", description="`off` lets everyone in.")
+    authentication: Literal["on", "off"] = Field(
+        "on", description="`off` lets everyone in, at any rate: the limits are per key."
+    )
     keys: List = Field((), description="API keys as `name:hash`; they stay valid while the service runs.")
     keys_file: Path | None = Field(
         None, description="File of API keys, one `name:hash` a line; read again within a second when it changes."
