@@ -3,7 +3,6 @@
 import json
 import random
 import socket
-import string
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import PUBLIC, Project, needs_public_data
+from tests.customers import invented_table
 
 FEW_ROWS = 2_000
 
@@ -134,34 +134,9 @@ def test_a_candidate_is_a_block_of_yaml(project: Project) -> None:
     assert "Chosen: extra_trees" in ended.output
 
 
-def _invented(rng: random.Random, folder: Path, rows: int = 1_500) -> Path:
-    """A table of random names, types and levels, with no id, in which some columns know of the churn."""
-
-    def name() -> str:
-        return "".join(rng.choices(string.ascii_letters + " äß/%", k=rng.randint(3, 12))).strip() or "column"
-
-    generator = np.random.default_rng(rng.randrange(2**32))
-    risk = generator.normal(size=rows)
-    table: dict[str, object] = {}
-    for _ in range(rng.randint(2, 4)):
-        table[name()] = np.round(risk * rng.uniform(0.2, 1) + generator.normal(size=rows), 2)
-    for _ in range(rng.randint(1, 3)):
-        table[name()] = np.clip(np.round(10 + 3 * risk + 4 * generator.normal(size=rows)), 0, None).astype(int)
-    for _ in range(rng.randint(1, 4)):
-        levels = [name() for _ in range(rng.randint(2, 9))]
-        table[name()] = generator.choice(levels, size=rows)
-    table[name()] = generator.random(rows) < 0.5
-    table["Has left?"] = np.where(generator.random(rows) < 1 / (1 + np.exp(1.2 - 1.5 * risk)), "gone", "here")
-    frame = pd.DataFrame(table)
-    blank = frame.columns[0]
-    frame.loc[generator.random(rows) < 0.05, blank] = np.nan
-    frame.to_csv(folder / "invented.csv", index=False, sep=rng.choice([",", ";"]))
-    return folder / "invented.csv"
-
-
 @pytest.mark.parametrize("seed", [1, 2])
 def test_an_invented_table_is_drafted_and_trained_without_touching_the_code(seed: int, project: Project) -> None:
-    file = _invented(random.Random(seed), project.path)
+    file = invented_table(random.Random(seed), project.path)
 
     drafted = project.kedro("table", "draft", str(file), "--name", "invented")
     assert drafted.code == 0, drafted.output
@@ -175,15 +150,22 @@ def test_an_invented_table_is_drafted_and_trained_without_touching_the_code(seed
     assert metrics["auc"] > 0.65
 
 
-def test_a_leak_is_reported_loudly(project: Project) -> None:
+def test_a_leak_stops_the_run_and_one_that_is_allowed_is_reported_loudly(project: Project) -> None:
     _shorten(project)
     file = project.path / "data/01_raw/simulated_customers.csv"
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     table["TotalCharges"] = np.where(table["Churn"] == "Yes", "1.5", "2.5")
     table.to_csv(file, index=False)
 
-    ended = project.kedro("run", "--pipelines", "training")
+    stopped = project.kedro("run", "--pipelines", "training")
+    assert stopped.code == 1
+    assert "The table gives the label away" in stopped.output
+    assert "column 'TotalCharges': likely leak, it alone reaches AUC 1.000" in stopped.output
+    assert "roles.ignored" in stopped.output
 
+    allowed = project.path / "conf/local/parameters_leaks.yml"
+    allowed.write_text("leaks: {max_auc: 0.95, bins: 20, allowed: [TotalCharges]}\n", encoding="utf-8")
+    ended = project.kedro("run", "--pipelines", "training")
     assert "LIKELY LEAK: TotalCharges" in ended.output
     report = json.loads((project.path / "data/08_reporting/simulated/data_report.json").read_text())
     assert report["leaks"]["suspects"] == ["TotalCharges"]

@@ -173,7 +173,7 @@ def test_honest_features_are_no_leaks(features: pd.DataFrame, caplog: pytest.Log
 
 
 @pytest.mark.parametrize("leak", ["number", "middle", "level", "missing"])
-def test_a_feature_that_gives_the_label_away_is_named(
+def test_a_feature_that_gives_the_label_away_stops_the_run_unless_it_is_allowed(
     features: pd.DataFrame, caplog: pytest.LogCaptureFixture, leak: str
 ) -> None:
     rng = np.random.default_rng(2)
@@ -185,10 +185,13 @@ def test_a_feature_that_gives_the_label_away_is_named(
         "level": np.where(told == 1, "closed", "open"),
         "missing": np.where(told == 1, np.nan, 1.0),
     }[leak]
-    found = leaks(features.assign(told=cells), churn)
+    with pytest.raises(TableError, match=r"column .told.: likely leak, it alone reaches AUC 0\.9"):
+        leaks(features.assign(told=cells), churn)
+    allowed = LEAKS.model_copy(update={"allowed": ("told",)})
+    found = find_leaks(features.assign(told=cells), pd.DataFrame({"churned": churn}), allowed, seed=1)
     assert found["suspects"] == ["told"]
     assert next(iter(found["auc"])) == "told"
-    assert "LIKELY LEAK: 'told'" in caplog.text
+    assert "LIKELY LEAK, allowed by leaks.allowed: 'told'" in caplog.text
 
 
 # ---- report ----------------------------------------------------------------------------------------------------------

@@ -30,12 +30,13 @@ class QuarantineSettings(BaseModel):
 
 
 class LeakSettings(BaseModel):
-    """When a feature is reported as a likely leak of the label."""
+    """When a feature is taken for a leak of the label, and the run stops."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_auc: float = Field(gt=0.5, le=1, description="AUC that one feature alone may reach without a report.")
+    max_auc: float = Field(gt=0.5, le=1, description="AUC that one feature alone may reach.")
     bins: int = Field(ge=2, description="Quantile bins of a numeric feature.")
+    allowed: tuple[str, ...] = Field(default=(), description="Features that may reach more: known before the label.")
 
 
 def hold_to_contract(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
@@ -156,6 +157,11 @@ def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettin
     -------
     dict
         ``auc`` by feature, from highest, and ``suspects``, those above ``settings.max_auc``.
+
+    Raises
+    ------
+    TableError
+        When there is a suspect that is not allowed.
     """
     churn = label["churned"].to_numpy()
     levels = pd.DataFrame({name: _levels(features[name], settings.bins) for name in features})
@@ -164,12 +170,14 @@ def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettin
     aucs = {name: float(roc_auc_score(churn, encoded[:, place])) for place, name in enumerate(features)}
     aucs = dict(sorted(aucs.items(), key=lambda item: -item[1]))
     suspects = [name for name, auc in aucs.items() if auc > settings.max_auc]
-    for name in suspects:
-        logger.warning(
-            "LIKELY LEAK: '%s' alone reaches AUC %.3f. Is it known before the label? If not, put it under roles.ignored.",
-            name,
-            aucs[name],
+    if refused := [name for name in suspects if name not in settings.allowed]:
+        mend = "If it is known only after the churn, put it under roles.ignored in the table file; if not, under leaks.allowed"
+        raise TableError(
+            "The table gives the label away",
+            [Finding(f"likely leak, it alone reaches AUC {aucs[name]:.3f}", name, mend=mend) for name in refused],
         )
+    for name in suspects:
+        logger.warning("LIKELY LEAK, allowed by leaks.allowed: '%s' alone reaches AUC %.3f.", name, aucs[name])
     return {"max_auc": settings.max_auc, "suspects": suspects, "auc": aucs}
 
 
