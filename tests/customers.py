@@ -1,5 +1,8 @@
 """A small customer table and its contract, made up for tests: one column of every type, with every kind of check."""
 
+import random
+import string
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,3 +66,28 @@ def raw_customers(rows: int, seed: int = 0, dated: bool = False) -> pd.DataFrame
         days = pd.Timestamp("2025-01-01") + pd.to_timedelta(rng.integers(0, 400, rows), unit="D")
         table = {"seen": days.strftime("%Y-%m-%d"), **table}
     return pd.DataFrame(table).astype(object)
+
+
+def invented_table(rng: random.Random, folder: Path, rows: int = 1_500) -> Path:
+    """A table of random names, types and levels, with no id, in which some columns know of the churn."""
+
+    def name() -> str:
+        return "".join(rng.choices(string.ascii_letters + " äß/%", k=rng.randint(3, 12))).strip() or "column"
+
+    generator = np.random.default_rng(rng.randrange(2**32))
+    risk = generator.normal(size=rows)
+    table: dict[str, object] = {}
+    for _ in range(rng.randint(2, 4)):
+        table[name()] = np.round(risk * rng.uniform(0.2, 1) + generator.normal(size=rows), 2)
+    for _ in range(rng.randint(1, 3)):
+        table[name()] = np.clip(np.round(10 + 3 * risk + 4 * generator.normal(size=rows)), 0, None).astype(int)
+    for _ in range(rng.randint(1, 4)):
+        levels = [name() for _ in range(rng.randint(2, 9))]
+        table[name()] = generator.choice(levels, size=rows)
+    table[name()] = generator.random(rows) < 0.5
+    table["Has left?"] = np.where(generator.random(rows) < 1 / (1 + np.exp(1.2 - 1.5 * risk)), "gone", "here")
+    frame = pd.DataFrame(table)
+    blank = frame.columns[0]
+    frame.loc[generator.random(rows) < 0.05, blank] = np.nan
+    frame.to_csv(folder / "invented.csv", index=False, sep=rng.choice([",", ";"]))
+    return folder / "invented.csv"
