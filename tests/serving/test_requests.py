@@ -1,0 +1,262 @@
+"""The request model: strict, in step with the batch's contract to the last input of the model, and silent about values."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.customers import make_contract, raw_customers
+
+from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.modelling.preprocessing import NUMBER_LIMIT, round_to_float32
+from churn_pipeline.serving import requests as module
+from churn_pipeline.serving.requests import Problem, RequestError, Requests, is_kept
+
+CONTRACT = make_contract()
+GOOD: dict[str, Any] = {
+    "months": 12,
+    "charge": 70.5,
+    "total": 846.0,
+    "calls": 3,
+    "region": "north",
+    "plan": "AA",
+    "lines": 2,
+    "paperless": True,
+}
+
+
+def requests(contract: Contract = CONTRACT, max_rows: int = 50) -> Requests:
+    return Requests(contract, contract.numeric, contract.categorical, max_rows)
+
+
+READER = requests()
+
+
+def ask(*customers: Any, **more: Any) -> list[dict[str, Any]]:
+    read: list[dict[str, Any]] = READER.read(json.dumps({"customers": list(customers), **more}).encode())["customers"]
+    return read
+
+
+def refused(*customers: Any, **more: Any) -> RequestError:
+    with pytest.raises(RequestError) as refusal:
+        ask(*customers, **more)
+    return refusal.value
+
+
+def without(*names: str) -> dict[str, Any]:
+    return {name: value for name, value in GOOD.items() if name not in names}
+
+
+# ---- what is accepted ------------------------------------------------------------------------------------------------
+
+
+def test_a_customer_is_its_features() -> None:
+    assert set(GOOD) == set(CONTRACT.features)
+    assert ask(GOOD) == [GOOD]
+
+
+def test_columns_that_the_model_does_not_read_may_be_there_and_are_held_to_their_rules() -> None:
+    assert ask({**GOOD, "customer": "C-1", "age": 30})
+    assert refused({**GOOD, "age": 17}).problems == (Problem(0, "age", "a whole number, from 18 to 99"),)
+
+
+def test_the_target_and_unknown_names_are_refused_and_an_unknown_name_is_not_repeated() -> None:
+    assert refused({**GOOD, "churn": "Yes"}).problems == (Problem(0, "churn", "not in the contract"),)
+    assert refused({**GOOD, "Marked 7": 1}).problems == (Problem(0, None, "not in the contract"),)
+    assert refused(GOOD, Marked=1).problems == (Problem(None, None, "not in the contract"),)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "rule"),
+    [
+        ({"months": "12"}, "months", "a whole number, at least 0, below 600"),
+        ({"months": True}, "months", "a whole number, at least 0, below 600"),
+        ({"months": 12.5}, "months", "a whole number, at least 0, below 600"),
+        ({"months": 600}, "months", "a whole number, at least 0, below 600"),
+        ({"months": 10**400}, "months", "a whole number, at least 0, below 600"),
+        ({"months": None}, "months", "required"),
+        ({"charge": -0.01}, "charge", "a number, from 0 to 1000"),
+        ({"charge": math.nan}, "charge", "a number, from 0 to 1000"),
+        ({"charge": math.inf}, "charge", "a number, from 0 to 1000"),
+        ({"charge": [1]}, "charge", "a number, from 0 to 1000"),
+        ({"region": "nowhere"}, "region", "one of north, south, east side"),
+        ({"region": " north"}, "region", "one of north, south, east side"),
+        ({"plan": "AAA"}, "plan", "text, that matches ^[A-Z]{2}$, of a length that the contract allows"),
+        ({"plan": "  "}, "plan", "required"),
+        ({"lines": True}, "lines", "one of 1, 2, 3"),
+        ({"lines": "1"}, "lines", "one of 1, 2, 3"),
+        ({"paperless": 1}, "paperless", "true or false"),
+        ({"paperless": "true"}, "paperless", "true or false"),
+    ],
+)
+def test_a_broken_rule_is_named_with_its_row_and_field(change: dict[str, Any], field: str, rule: str) -> None:
+    assert refused(GOOD, {**GOOD, **change}).problems == (Problem(1, field, rule),)
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_a_feature_may_be_missing_where_the_contract_says_so_alone(name: str) -> None:
+    column = CONTRACT.columns[name]
+    may_be = column.nullable or column.default is not None
+    for customer in (without(name), {**GOOD, name: None}, {**GOOD, name: " "}):
+        if may_be:
+            assert ask(customer)
+        else:
+            assert refused(customer).problems == (Problem(0, name, "required"),)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"\x80\x04\x95", 400),
+        (b'{"customers": [' + b"[" * 100_000, 400),
+        (b"\xff\xfe", 400),
+        (b"[]", 422),
+        (b"null", 422),
+        (b"{}", 422),
+        (b'{"customers": []}', 422),
+        (b'{"customers": {}}', 422),
+        (b'{"customers": [1, null, "x"]}', 422),
+        (b'{"customers": [{"charge": 1e400}]}', 422),
+    ],
+)
+def test_what_is_no_request_is_refused(body: bytes, status: int) -> None:
+    with pytest.raises(RequestError) as refusal:
+        READER.read(body)
+    assert refusal.value.status == status
+
+
+def test_more_customers_than_allowed_are_refused_as_too_many() -> None:
+    assert len(ask(*[GOOD] * 50)) == 50
+    assert refused(*[GOOD] * 51).status == 413
+
+
+def test_the_first_problems_are_told_and_all_are_counted() -> None:
+    refusal = refused(*[{}] * 50)
+    required = [name for name in GOOD if not (CONTRACT.columns[name].nullable or CONTRACT.columns[name].default == 0)]
+    assert refusal.count == 50 * len(required)
+    assert len(refusal.problems) == module.PROBLEMS
+
+
+# ---- parity with the batch -------------------------------------------------------------------------------------------
+
+whole = st.integers(-(2**53), 2**53)
+anything = st.one_of(
+    st.none(),
+    st.integers(-5, 1005),
+    whole,
+    whole.map(float),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(-1, 1001),
+    st.sampled_from(["north", "south", "east side", "North", " north", "AA", "ZZ\n", "aa", "AAA", "", " ", "\t", "é"]),
+    st.text(max_size=3),
+)
+kept = {
+    "months": st.integers(0, 599),
+    "charge": st.floats(0, 1000),
+    "total": st.none() | st.floats(0, 1e300),
+    "calls": st.none() | st.integers(-(2**53), 50),
+    "region": st.none() | st.sampled_from(["north", "south", "east side"]),
+    "plan": st.sampled_from(["AA", "QX"]),
+    "lines": st.sampled_from([1, 2, 3]),
+    "paperless": st.booleans(),
+}
+
+
+def a_batch_of(customer: dict[str, Any]) -> pd.DataFrame:
+    """The same customer as a batch reads it: one row of objects, with what a batch needs beside."""
+    raw = raw_customers(1).astype(object)
+    for name in CONTRACT.features:
+        raw[name] = pd.Series([customer.get(name)], dtype=object)
+    return raw
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.fixed_dictionaries(kept), st.sampled_from(sorted(set(kept) - {"paperless"})), anything)
+@example(GOOD, "total", 1e300)
+@example(GOOD, "months", 5.0)
+@example(GOOD, "plan", "ZZ\n")
+@example(GOOD, "lines", 2.0)
+def test_service_and_batch_accept_the_same_customers_and_give_the_model_the_same(
+    customer: dict[str, Any], name: str, value: Any
+) -> None:
+    dtype = CONTRACT.columns[name].dtype
+    # A batch has no types but a column's: '5' in a CSV is a number, and 5 a text. JSON tells them apart.
+    customer = {**customer, name: value}
+    held = hold(a_batch_of(customer), CONTRACT).customers
+    wrong_type = isinstance(value, str) != (dtype == "str") and value is not None and str(value).strip()
+    if wrong_type:
+        assert refused(customer).problems[0].field == name
+        return
+    if held.empty:
+        assert refused(customer).problems[0].field == name
+        return
+    numeric, categorical = READER.inputs(ask(customer))
+    expected = model_inputs(held, CONTRACT)
+    assert numeric is not None
+    assert categorical is not None
+    rounded = round_to_float32(expected[list(CONTRACT.numeric)]).astype(np.float32)
+    np.testing.assert_array_equal(numeric, rounded)
+    assert categorical.tolist() == expected[list(CONTRACT.categorical)].to_numpy(dtype=object).tolist()
+
+
+def test_numbers_are_limited_and_rounded_as_the_fitted_model_does() -> None:
+    assert module.NUMBER_LIMIT == NUMBER_LIMIT
+    contract = Contract.parse(
+        {
+            "columns": {"x": {"dtype": "float64"}, "y": {"dtype": "int64", "isin": [0, 1]}},
+            "roles": {"target": {"column": "y", "positive": 1}},
+            "label": {"meaning": "left"},
+        },
+        "numbers",
+    )
+    values = [0.1, 1e308, -1e308, 1e-320, 16777217, 3.4028236e38, -0.0]
+    body = json.dumps({"customers": [{"x": value} for value in values]}).encode()
+    numeric, categorical = requests(contract).inputs(requests(contract).read(body)["customers"])
+    assert categorical is None
+    assert numeric is not None
+    np.testing.assert_array_equal(numeric[:, 0], round_to_float32(np.array(values)[:, np.newaxis])[:, 0].astype("f4"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(kept)), anything | st.booleans())
+def test_what_pydantic_lets_through_at_once_keeps_every_rule(name: str, value: Any) -> None:
+    column = CONTRACT.columns[name]
+    try:
+        ask({**GOOD, name: value})
+    except RequestError:
+        accepted = False
+    else:
+        accepted = True
+    missing = value is None or (isinstance(value, str) and not value.strip())
+    assert accepted == (is_kept(column, value) or (missing and (column.nullable or column.default is not None)))
+
+
+# ---- values stay with the caller -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(GOOD)), st.integers(10**6, 10**9).map(lambda number: f"MARK{number}"))
+def test_no_refusal_tells_a_value(name: str, mark: str) -> None:
+    for customer in ({**GOOD, name: mark}, {**GOOD, mark: 1}, mark):
+        refusal = refused(customer)
+        assert mark not in f"{refusal} {refusal.problems}"
+
+
+def test_the_schema_says_what_the_contract_says() -> None:
+    customer = READER.schema["$defs"]["Customer"]
+    assert customer["additionalProperties"] is False
+    required = [name for name in GOOD if not (CONTRACT.columns[name].nullable or CONTRACT.columns[name].default == 0)]
+    assert sorted(customer["required"]) == sorted(required)
+    said = {name: {**rules, "title": None} for name, rules in customer["properties"].items()}
+    assert said["charge"] == {"title": None, "type": "number", "minimum": 0, "maximum": 1000}
+    assert said["months"] == {"title": None, "type": "integer", "minimum": 0, "exclusiveMaximum": 600}
+    assert said["lines"] == {"title": None, "type": "integer", "enum": [1, 2, 3]}
+    assert said["region"]["enum"] == ["north", "south", "east side", None]
