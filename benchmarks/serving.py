@@ -1,0 +1,289 @@
+"""The service beside others that serve the same model: `make benchmark-serving`; for ten minutes: `make benchmark-soak`.
+
+Ours is the last Bento, served as `make serve` serves it, with keys, rate limit, validation, metrics and prediction log on.
+Every service is one worker, alone on the machine while it is measured; each round measures all of them, in turn.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import joblib
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+
+from benchmarks.common import ROOT, project, write
+from benchmarks.serving_peers.bentoml_sklearn import NAME
+from benchmarks.serving_peers.load import open_loop, wrk
+from benchmarks.serving_peers.processes import Running, Service, running
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.datasets import RegisteredVersionDataset
+from churn_pipeline.serving.keys import make_key
+
+TABLE = "simulated"
+STORE = ROOT / "bentos" / "store"
+PEERS = "benchmarks.serving_peers"
+CUSTOMERS = 500  # who are asked about in turn
+MANY = 1000  # customers in one request
+OURS, NOTHING, FLOOR, EMPTY = "ours", "BentoML, nothing", "FastAPI, empty", "BentoML, empty"
+SHARE = 0.7  # of our peak, at the constant rate
+SECONDS = 60  # at that rate
+PERCENTILES = (50, 99, 99.9)
+
+
+def last_bento() -> Path:
+    """The Bento that `make serve` serves; without one, it is made."""
+    latest = STORE / "bentos" / f"churn_{TABLE}" / "latest"
+    if not latest.exists():
+        subprocess.run([sys.executable, "-m", "kedro", "run", "--params", f"table={TABLE}"], cwd=ROOT, check=True)
+    return latest.with_name(latest.read_text(encoding="utf-8").strip())
+
+
+def read_manifest() -> dict[str, str]:
+    """What is served."""
+    manifest: dict[str, str] = json.loads((last_bento() / "src/shipment/manifest.json").read_text(encoding="utf-8"))
+    return manifest
+
+
+def write_bodies(folder: Path) -> None:
+    """Requests for all services, one a line: about one customer each, in turn, and about many at once."""
+    with project(table=TABLE) as context:
+        contract = context.catalog.load("contract")
+        customers = hold(context.catalog.load("raw_customers"), contract).customers[list(contract.features)]
+    records = json.loads(customers.head(MANY).to_json(orient="records"))
+    for wrapped in ("customers", "dataframe_records"):
+        lines = [json.dumps({wrapped: [record]}) for record in records[:CUSTOMERS]]
+        (folder / f"{wrapped}_1.txt").write_text("\n".join(lines))
+        (folder / f"{wrapped}_{MANY}.txt").write_text(json.dumps({wrapped: records}))
+
+
+def make_services(folder: Path) -> dict[str, Service]:
+    """All services, around one fitted model. The pickles that some peers serve are in this folder and nowhere else."""
+    bento, manifest = last_bento(), read_manifest()
+    name, version = manifest["model_name"], manifest["model_version"]
+    with project(table=TABLE):
+        registry = mlflow.get_tracking_uri()
+        model = RegisteredVersionDataset(name, int(version)).load().model
+    pickled, home = folder / "model.joblib", {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+    joblib.dump(model, pickled)
+    save = f"import bentoml, joblib; bentoml.sklearn.save_model('{NAME}', joblib.load('{pickled}'))"
+    subprocess.run([sys.executable, "-c", save], env={**os.environ, **home}, check=True)
+    key, line = make_key("benchmark")
+    settings = {
+        "CHURN_SERVING_KEYS": line,
+        "CHURN_SERVING_RATE_LIMIT": "100000/second",
+        "CHURN_SERVING_PREDICTION_LOG": str(folder / "predictions"),
+        "CHURN_SERVING_PREDICTION_LOG_ID_KEY": key,
+    }
+    here = ("--host", "127.0.0.1", "--port", "{port}")
+    bentoml = (sys.executable, "-m", "bentoml", "serve", *here)
+    uvicorn = (sys.executable, "-m", "uvicorn", "--no-access-log", "--log-level", "warning", *here)
+    by_mlflow = (sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1", *here)
+    return {
+        OURS: Service((*bentoml, str(bento)), {**home, "BENTOML_HOME": str(STORE), **settings}, "/readyz", key=key),
+        "mlflow models serve": Service(
+            (*by_mlflow, "-m", f"models:/{name}/{version}"),
+            {"MLFLOW_TRACKING_URI": registry, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            "/ping",
+            "/invocations",
+            "dataframe_records",
+        ),
+        "FastAPI, scikit-learn": Service(
+            (*uvicorn, f"{PEERS}.fastapi_sklearn:app"), {"PEER_MODEL": str(pickled)}, "/openapi.json"
+        ),
+        "BentoML, scikit-learn": Service((*bentoml, f"{PEERS}.bentoml_sklearn:Peer"), home, "/readyz"),
+        NOTHING: Service((*bentoml, f"{PEERS}.bentoml_nothing:Nothing"), home, "/readyz"),
+        FLOOR: Service((*uvicorn, f"{PEERS}.fastapi_empty:app"), {}, "/openapi.json"),
+        EMPTY: Service((*bentoml, f"{PEERS}.bentoml_empty:Empty"), home, "/readyz"),
+    }
+
+
+class Bench:
+    """All services, and what they are asked, in a folder that goes with the benchmark."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        write_bodies(folder)
+        self.services = make_services(folder)
+
+    def bodies(self, service: Service, rows: int) -> Path:
+        return self._folder / f"{service.wrapped}_{rows}.txt"
+
+    @contextmanager
+    def started(self, name: str) -> Iterator[Running]:
+        """A service that is ready, and warm."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        with running(self.services[name], folder) as service:
+            if name != EMPTY:
+                wrk(service, self.bodies(service.service, 1), connections=16, seconds=2)
+            yield service
+
+
+Measured = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+def measure(bench: Bench, rounds: int, seconds: float) -> Measured:
+    """What each service reached in each round."""
+    measured: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for _ in range(rounds):
+        for name in bench.services:
+            told = {"others": psutil.cpu_percent(interval=1)}
+            with bench.started(name) as service:
+                told |= {"ready": service.seconds, **reached(bench, service, name, seconds)}
+                told["resident"] = service.resident()
+            measured[name].append(told)
+            print(name, {what: round(value, 2) for what, value in told.items()}, flush=True)
+    return measured
+
+
+def reached(bench: Bench, service: Running, name: str, seconds: float) -> dict[str, float]:
+    if name == EMPTY:
+        return {}
+    one, many = bench.bodies(service.service, 1), bench.bodies(service.service, MANY)
+    told = {
+        "requests": wrk(service, one, connections=16, seconds=seconds).rate,
+        "p50": wrk(service, one, connections=1, seconds=seconds).p50 * 1000,
+    }
+    if name != FLOOR:
+        wrk(service, many, connections=4, seconds=1)
+        told["rows"] = MANY * wrk(service, many, connections=4, seconds=seconds).rate
+    return told
+
+
+def beside(measured: Measured) -> pd.DataFrame:
+    """Medians over the rounds, and medians of ours ÷ theirs in the same round."""
+
+    def values(name: str, what: str) -> np.ndarray:
+        return np.array([told.get(what, np.nan) for told in measured[name]])
+
+    def cells(name: str, what: str, title: str, form: str) -> dict[str, str]:
+        theirs = values(name, what)
+        ratio = np.median(values(OURS, what) / theirs)
+        known = not np.isnan(ratio)
+        return {
+            title: format(np.median(theirs), form) if known else "",
+            f"ours ÷ its {what}": f"{ratio:.2f}" if known and name != OURS else "",
+        }
+
+    return pd.DataFrame(
+        {
+            "service": name,
+            **cells(name, "requests", "requests/s", ",.0f"),
+            **cells(name, "p50", "p50, ms", ".2f"),
+            **cells(name, "rows", "rows/s", ",.0f"),
+            "ready after, s": f"{np.median(values(name, 'ready')):.1f}",
+            "MiB": f"{np.median(values(name, 'resident')):.0f}",
+        }
+        for name in measured
+    )
+
+
+def at_a_constant_rate(bench: Bench, rate: float, rounds: int) -> pd.DataFrame:
+    """Ours beside the BentoML endpoint that does nothing, at the same rate, in turn."""
+    names = (OURS, NOTHING)
+    told: dict[str, list[list[float]]] = {name: [] for name in names}
+    failed: Counter[str] = Counter()
+    for _ in range(rounds):
+        for name in names:
+            with bench.started(name) as service:
+                bodies = bench.bodies(service.service, 1).read_bytes().splitlines()
+                met = open_loop(service, bodies, rate, SECONDS)
+            told[name].append(met.milliseconds(*PERCENTILES))
+            failed[name] += met.failed
+            print(name, met.statuses, told[name][-1], flush=True)
+    medians = {name: np.median(told[name], axis=0) for name in names}
+    ratios = np.median(np.array(told[OURS]) / np.array(told[NOTHING]), axis=0)
+    rows = [[name, *(f"{value:.2f}" for value in medians[name]), failed[name]] for name in names]
+    titles = [f"p{percentile:g}, ms" for percentile in PERCENTILES]
+    return pd.DataFrame(
+        [*rows, ["ours ÷ nothing", *(f"{value:.2f}" for value in ratios), ""]], columns=["service", *titles, "failed"]
+    )
+
+
+def soak(bench: Bench, rate: float, minutes: int) -> pd.DataFrame:
+    """Ours at a constant rate: a row for each minute."""
+    rows = []
+    with bench.started(OURS) as service:
+        bodies = bench.bodies(service.service, 1).read_bytes().splitlines()
+        for minute in range(1, minutes + 1):
+            met = open_loop(service, bodies, rate, SECONDS)
+            milliseconds = [f"{value:.2f}" for value in met.milliseconds(*PERCENTILES)]
+            rows.append([minute, met.statuses.total(), met.failed, *milliseconds, f"{service.resident():.1f}"])
+            print(rows[-1], flush=True)
+    titles = [f"p{percentile:g}, ms" for percentile in PERCENTILES]
+    return pd.DataFrame(rows, columns=["minute", "requests", "failed", *titles, "MiB at its end"])
+
+
+def our_peak(bench: Bench, seconds: float) -> float:
+    with bench.started(OURS) as service:
+        return wrk(service, bench.bodies(service.service, 1), connections=16, seconds=seconds).rate
+
+
+HOW = (
+    "Table `{table}`, model version {version} ({candidate}), {rounds} rounds of {seconds:g} s, all services in turn in each, one "
+    "worker each, on loopback; load by wrk on the same {cores} cores. One customer a request: requests/s over 16 connections, p50 "
+    "over one. {many:,} customers a request: rows/s over 4 connections. Figures are medians; ratios are medians of the ratio in "
+    "the same round. Ours has keys, rate limit, validation, metrics and prediction log on. MiB are resident in the worker at "
+    "the end. What else ran took {others:.0f} % of the cores (median; {most:.0f} % at most). Made by `make benchmark-serving`."
+)
+HOW_OPEN = (
+    "{rate:,.0f} requests/s, {share:.0%} of our peak, for {seconds} s, {rounds} times each and in turn; medians. A request's time "
+    "counts from when it was due, so that nobody's waiting is left out. Made by `make benchmark-serving`."
+)
+HOW_SOAK = (
+    "{rate:,.0f} requests/s, {share:.0%} of our peak, one customer each, all guards and logs on. MiB are resident in the worker. "
+    "Made by `make benchmark-soak`."
+)
+
+
+def main(rounds: int, seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        measured = measure(bench, rounds, seconds)
+        rate = SHARE * float(np.median([told["requests"] for told in measured[OURS]]))
+        constant = at_a_constant_rate(bench, rate, rounds=3)
+    others = [told["others"] for all_told in measured.values() for told in all_told]
+    manifest = read_manifest()
+    how = HOW.format(
+        table=TABLE,
+        version=manifest["model_version"],
+        candidate=manifest["candidate"],
+        rounds=rounds,
+        seconds=seconds,
+        cores=os.cpu_count(),
+        many=MANY,
+        others=np.median(others),
+        most=max(others),
+    )
+    write("serving", "The service beside others", how, beside(measured))
+    how = HOW_OPEN.format(rate=rate, share=SHARE, seconds=SECONDS, rounds=3)
+    write("serving_rate", "The service at a constant rate", how, constant)
+
+
+def main_soak(minutes: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        rate = SHARE * our_peak(bench, seconds=10)
+        table = soak(bench, rate, minutes)
+    write("serving_soak", "The service for a while", HOW_SOAK.format(rate=rate, share=SHARE), table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--soak", type=int, metavar="MINUTES")
+    given = parser.parse_args()
+    if given.soak:
+        main_soak(given.soak)
+    else:
+        main(given.rounds, given.seconds)

@@ -1,0 +1,1 @@
+"""The services that ours is measured beside, and what starts and asks them."""
