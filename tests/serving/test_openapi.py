@@ -1,0 +1,209 @@
+"""The OpenAPI document: of the form that OpenAPI asks for, and true of the service."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from pydantic import Field
+from schemathesis.specs.openapi.definitions import OPENAPI_31
+from tests.customers import make_contract, table_file
+from tests.serving.conftest import customers_of, make_shipment
+
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.serving.openapi import JSON, REFUSALS, document, example_customer
+from churn_pipeline.serving.requests import Requests
+from churn_pipeline.serving.shipment import Reference, Shipment, load_shipment
+from churn_pipeline.serving.visits import PATHS
+
+Json = dict[str, Any]
+
+
+def requests_of(contract: Contract) -> tuple[Requests, Requests]:
+    top = Annotated[int, Field(ge=1)]
+    columns = contract.numeric, contract.categorical
+    return Requests(contract, *columns, 10_000), Requests(contract, *columns, 100, top=NotRequired[top])
+
+
+def document_of(shipment: Shipment) -> Json:
+    schemas = [requests.schema for requests in requests_of(shipment.contract)]
+    return document(shipment.contract, shipment.manifest, shipment.reference, *schemas)
+
+
+@pytest.fixture(scope="module")
+def told(shipment: Shipment) -> Json:
+    return document_of(shipment)
+
+
+def accepts(told: Json, name: str, value: Any) -> bool:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": told["components"]}
+    return bool(jsonschema_rs.Draft202012Validator(schema, validate_formats=True).is_valid(value))
+
+
+def test_it_is_of_the_form_that_openapi_asks_for(told: Json) -> None:
+    form = jsonschema_rs.Draft202012Validator(OPENAPI_31)
+    assert [str(error) for error in form.iter_errors(told)] == []
+    assert list(form.iter_errors({**told, "paths": {"predict": {}}}))
+    schemathesis.openapi.from_dict(told).validate()
+    for name, schema in told["components"]["schemas"].items():
+        assert jsonschema_rs.meta.is_valid(schema), name
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_every_reference_leads_somewhere_and_every_component_is_used(told: Json) -> None:
+    found = set()
+
+    def walk(part: Any) -> None:
+        if isinstance(part, dict):
+            if isinstance(part.get("$ref"), str):
+                found.add(part["$ref"])
+            for inner in part.values():
+                walk(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                walk(inner)
+
+    walk(told)
+    there = {
+        f"#/components/{kind}/{name}"
+        for kind, held in told["components"].items()
+        for name in held
+        if kind != "securitySchemes"
+    }
+    assert found == there
+
+
+def test_its_paths_are_those_of_the_guards_with_the_same_methods(told: Json) -> None:
+    for path, operations in told["paths"].items():
+        assert {method.upper() for method in operations} <= set(PATHS[path].methods)
+    assert {path for path, place in PATHS.items() if place.kind in ("work", "model")} <= set(told["paths"])
+
+
+def test_what_needs_a_key_says_so_and_answers_401(told: Json) -> None:
+    for path, operations in told["paths"].items():
+        for operation in operations.values():
+            needed = operation["security"] == [{"key": []}]
+            assert needed == (PATHS[path].kind in ("work", "model"))
+            # Figures need a key only where a setting says so.
+            may_be_needed = needed or path == "/metrics"
+            assert ({"401", "429"} <= set(operation["responses"])) == may_be_needed
+
+
+def test_every_status_that_the_guards_and_the_requests_give_is_told(told: Json) -> None:
+    statuses = {
+        status for operations in told["paths"].values() for one in operations.values() for status in one["responses"]
+    }
+    assert statuses == {"200", *REFUSALS}
+    bodies = {"400", "408", "413", "415", "422"}
+    for path in ("/predict", "/explain"):
+        assert bodies <= set(told["paths"][path]["post"]["responses"])
+    assert not bodies & set(told["paths"]["/model"]["get"]["responses"])
+
+
+@pytest.mark.parametrize(
+    ("status", "header"),
+    [("401", "WWW-Authenticate"), ("405", "Allow"), ("429", "Retry-After"), ("503", "Retry-After")],
+)
+def test_refusals_have_the_headers_that_belong_to_them(told: Json, status: str, header: str) -> None:
+    assert set(told["components"]["responses"][status]["headers"]) == {"X-Request-ID", header}
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+@pytest.mark.parametrize("dated", [False, True])
+def test_the_example_passes_the_request_model_and_its_own_schema(tmp_path: Path, path: str, dated: bool) -> None:
+    contract = make_contract(dated)
+    shipment = load_shipment(make_shipment(tmp_path / "shipment", contract))
+    told = document_of(shipment)
+    body = told["paths"][path]["post"]["requestBody"]["content"][JSON]
+    name = body["schema"]["$ref"].rsplit("/", 1)[1]
+    assert accepts(told, name, body["example"])
+    assert not accepts(told, name, {"customers": []})
+    assert not accepts(told, name, {"customers": [{**body["example"]["customers"][0], "months": -1}]})
+    requests = dict(zip(("/predict", "/explain"), requests_of(contract), strict=True))[path]
+    read = requests.read(json.dumps(body["example"]).encode())
+    numbers, levels = requests.inputs(read["customers"])
+    answer = shipment.session.run(None, {"numeric": numbers, "categorical": levels})[0]
+    assert 0 < answer[0] < 1
+
+
+def test_the_example_is_a_middling_customer_and_names_an_id(shipment: Shipment) -> None:
+    customer = example_customer(shipment.contract, shipment.reference)
+    assert list(customer) == ["customer", *shipment.contract.features]
+    seen = customers_of(shipment.contract)
+    assert customer["months"] == pytest.approx(seen["months"].median(), abs=10)
+    assert isinstance(customer["months"], int)
+    assert isinstance(customer["charge"], float)
+    assert customer["plan"] == seen["plan"].mode()[0]
+    assert customer["lines"] == seen["lines"].mode()[0]
+    assert isinstance(customer["paperless"], bool)
+
+
+def test_an_example_is_made_where_the_reference_data_tell_little() -> None:
+    """All levels too rare to be told, and numbers that nobody has."""
+    columns = table_file()["columns"]
+    columns["plan"]["example"] = "AB"
+    columns["region"]["nullable"] = False
+    contract = make_contract(columns=columns)
+    nothing = Reference.model_validate(
+        {
+            "rows": 10,
+            "numeric": {name: {"quantiles": [], "missing": 1.0} for name in contract.numeric},
+            "categorical": {name: {"levels": {"": 0.1}} for name in contract.categorical},
+            "probability": {"quantiles": [0.5] * 101},
+        }
+    )
+    customer = example_customer(contract, nothing)
+    assert customer["plan"] == "AB"
+    assert customer["region"] == "north"
+    assert customer["total"] == 0
+    requests_of(contract)[0].read(json.dumps({"customers": [customer]}).encode())
+
+
+def test_answers_of_the_right_form_are_told_from_others(told: Json) -> None:
+    one = {"id": "C-1", "churn_probability": 0.25, "decision": "leave"}
+    answer = {"request_id": "a", "model_version": "1", "threshold": 0.3, "predictions": [one]}
+    assert accepts(told, "Predictions", answer)
+    assert accepts(told, "Predictions", {**answer, "predictions": [{**one, "decision": "contact"}]})
+    wrong: Json
+    for wrong in ({"id": 1}, {"churn_probability": 1.5}, {"decision": "stay"}, {"reasons": []}):
+        assert not accepts(told, "Predictions", {**answer, "predictions": [{**one, **wrong}]})
+    reasons: list[Json] = [{"feature": "months", "effect": -0.2}]
+    explained = {**answer, "base_probability": 0.45, "predictions": [{**one, "reasons": reasons}]}
+    assert accepts(told, "Explanations", explained)
+    assert not accepts(told, "Explanations", answer)
+    reasons[0]["feature"] = "age"
+    assert not accepts(told, "Explanations", explained)
+
+
+def test_refusals_of_the_right_form_are_told_from_others(told: Json) -> None:
+    refusal = {"error": "No.", "request_id": "a"}
+    problems: list[Json] = [
+        {"row": 0, "field": "months", "rule": "at least 0"},
+        {"row": None, "field": None, "rule": "required"},
+    ]
+    assert accepts(told, "Refusal", refusal)
+    assert accepts(told, "Refusal", {**refusal, "problems": problems, "problem_count": 2})
+    assert not accepts(told, "Refusal", {"error": "No."})
+    assert not accepts(told, "Refusal", {**refusal, "problems": [{**problems[0], "value": 5}], "problem_count": 1})
+
+
+def test_the_model_is_told_as_its_manifest_says(told: Json, shipment: Shipment) -> None:
+    model = shipment.manifest.model_dump(mode="json", exclude={"files"})
+    contract = shipment.contract.model_dump(mode="json", exclude_defaults=True)
+    assert accepts(told, "Model", {**model, "contract": contract})
+    assert not accepts(told, "Model", model)
+    assert not accepts(told, "Model", {**model, "contract": contract, "model_digest": "short"})
+
+
+def test_a_table_without_an_id_has_none_in_its_answers(tmp_path: Path) -> None:
+    content = table_file()
+    del content["columns"]["customer"], content["roles"]["id"]
+    contract = Contract.parse(content, "customers")
+    told = document_of(load_shipment(make_shipment(tmp_path / "shipment", contract)))
+    prediction = told["components"]["schemas"]["Predictions"]["properties"]["predictions"]["items"]
+    assert "id" not in prediction["properties"]
+    assert (
+        "customer" not in told["paths"]["/predict"]["post"]["requestBody"]["content"][JSON]["example"]["customers"][0]
+    )
