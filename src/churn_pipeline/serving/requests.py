@@ -177,7 +177,7 @@ class Requests:
             return Problem(row, name if column is not None else None, UNKNOWN)
         if kind == "missing" or _is_missing(detail.get("input")):
             return Problem(row, name, REQUIRED)
-        return Problem(row, name, _rule(column))
+        return Problem(row, name, rule_of(column))
 
 
 def _is_missing(value: Any) -> bool:
@@ -207,7 +207,7 @@ def _as_level(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _rule(column: Column) -> str:
+def rule_of(column: Column) -> str:
     """Everything that the contract asks of a value, in one sentence."""
     if column.isin is not None:
         shown = ", ".join(map(str, column.isin[:20]))
@@ -239,17 +239,18 @@ def _rule(column: Column) -> str:
 
 def _request_type(contract: Contract, max_rows: int, more: Mapping[str, Any]) -> Any:
     features, target = set(contract.features), contract.roles.target.column
+    # Any, since types that are known at run time alone are nothing that a type checker could follow.
+    annotated: Any = Annotated
+    make: Any = TypedDict
     fields: dict[str, Any] = {}
     for name, column in contract.columns.items():
         if name == target:
             continue
         may_be_missing = name not in features or column.nullable or is_kept(column, column.default)
-        kind = Annotated[_value_type(column, may_be_missing), WithJsonSchema(_json_schema(column, may_be_missing))]
+        kind = annotated[_value_type(column, may_be_missing), WithJsonSchema(_json_schema(column, may_be_missing))]
         fields[name] = NotRequired[kind] if may_be_missing else kind
-    # Any, since a type whose fields are known at run time alone is nothing that a type checker could follow.
-    make: Any = TypedDict
-    customer = make("Customer", fields)
-    customers = Annotated[list[customer], Field(min_length=1, max_length=max_rows)]
+    customer: Any = make("Customer", fields)
+    customers = annotated[list[customer], Field(min_length=1, max_length=max_rows)]
     request = make("Request", {"customers": customers, **more})
     for made in (customer, request):
         made.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)

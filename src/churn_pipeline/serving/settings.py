@@ -56,6 +56,8 @@ class Settings(BaseModel):
 
     shipment: Path | None = Field(None, description="Folder of the shipment; without it, the one inside the Bento.")
 
+    workers: int = Field(1, ge=1, le=256, description="Processes that answer.")
+
     authentication: Literal["on", "off"] = Field(
         "on", description="`off` lets everyone in, at any rate: the limits are per key."
     )

@@ -124,8 +124,8 @@ def split_customers(
                 f"The table '{contract.name}' cannot be split",
                 f"{part} has {len(rows):,} rows and not both classes: give more data, or change `split.holdout_share`",
             )
-    rows = splitting.feature_groups(customers, contract)
-    splitting.refuse_shared(rows[side == TRAIN], rows[side == HOLDOUT], "the hold-out")
+    features = splitting.feature_groups(customers, contract)
+    splitting.refuse_shared(features[side == TRAIN], features[side == HOLDOUT], "the hold-out")
     if contract.roles.id is not None:
         splitting.refuse_shared(
             train[contract.roles.id].to_numpy(), holdout[contract.roles.id].to_numpy(), "the hold-out"
@@ -174,7 +174,7 @@ def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettin
         mend = "If it is known only after the churn, put it under roles.ignored in the table file; if not, under leaks.allowed"
         raise TableError(
             "The table gives the label away",
-            [Finding(f"likely leak, it alone reaches AUC {aucs[name]:.3f}", name, mend=mend) for name in refused],
+            [Finding(f"likely leak, it alone reaches AUC {aucs[name]:.3f}", str(name), mend=mend) for name in refused],
         )
     for name in suspects:
         logger.warning("LIKELY LEAK, allowed by leaks.allowed: '%s' alone reaches AUC %.3f.", name, aucs[name])

@@ -1,0 +1,314 @@
+"""The pages for people: a form that asks the service about one customer, and the documentation of all paths.
+
+Both are made once, at start, from the contract and the OpenAPI document, with templates that escape all they are given. They
+load nothing from elsewhere, and nothing stands in them that the content security policy would have to let through: code and
+style are files under ``static/``, and what the code needs to know is a block of JSON.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from churn_pipeline.contract.table import Column, Contract
+from churn_pipeline.serving.requests import is_kept, rule_of
+from churn_pipeline.serving.shipment import Shipment
+
+STATIC = Path(__file__).parent / "static"
+TEMPLATES = Path(__file__).parent / "templates"
+# What a browser may do with a page: use this service's own files, ask this service, and be framed by nobody.
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+BASE_URL = "http://localhost:3000"  # where BentoML serves unless told otherwise; the page puts its own address there
+REASONS = 8
+YES_NO = ((True, "yes"), (False, "no"))
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column as the form asks for it.
+
+    Attributes
+    ----------
+    index
+        Its place in the form. Elements go by it, since a name may be anything.
+    name
+        The column's name.
+    column
+        Its part of the contract.
+    may_be_missing
+        Whether a customer may lack it.
+    value
+        What the example has there; None for nothing.
+    """
+
+    index: int
+    name: str
+    column: Column
+    may_be_missing: bool
+    value: Any
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return self.column.title or self.name
+
+    @property
+    def rule(self) -> str:
+        """What the contract asks of a value, in the words of a refusal."""
+        return rule_of(self.column)
+
+    @property
+    def meaning(self) -> str:
+        """What is known of the column beside its rule."""
+        default = self.column.default
+        missing = f"Missing counts as {default}." if default is not None and is_kept(self.column, default) else ""
+        return " ".join(part for part in (self.column.description, missing) if part)
+
+    @property
+    def hint(self) -> str:
+        """What stands beside the field: a choice shows its rule itself."""
+        rule = "" if self.kind == "choice" else f"{self.rule[0].upper()}{self.rule[1:]}."
+        return " ".join(part for part in (self.meaning, rule) if part)
+
+    @property
+    def kind(self) -> Literal["choice", "number", "text"]:
+        """The kind of input."""
+        if self.choices:
+            return "choice"
+        return "number" if self.column.dtype in ("int64", "float64") else "text"
+
+    @cached_property
+    def choices(self) -> tuple[tuple[str | int | bool, str], ...]:
+        """Values to choose from, and how they are shown; empty where there are no such."""
+        if self.column.dtype == "bool":
+            return YES_NO
+        return tuple((level, str(level)) for level in self.column.isin or ())
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """A number's attributes. HTML knows no bound that is itself left out; the service does."""
+        if self.kind != "number":
+            return {}
+        column, whole = self.column, self.column.dtype == "int64"
+        span = column.in_range
+        lows = [column.greater_than_or_equal_to, column.greater_than, span and span.min_value]
+        highs = [column.less_than_or_equal_to, column.less_than, span and span.max_value]
+        low = max((bound for bound in lows if bound is not None), default=None)
+        high = min((bound for bound in highs if bound is not None), default=None)
+        limits = {"min": low, "max": high, "step": 1 if whole else "any"}
+        return {name: value for name, value in limits.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the hold-out, laid out."""
+
+    words: str
+    value: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A path and a method, as the OpenAPI document has them."""
+
+    path: str
+    method: str
+    summary: str
+    description: str
+    access: Literal["key", "either", "open"]
+    body: str | None
+    answers: tuple[tuple[str, str], ...]
+
+    @property
+    def anchor(self) -> str:
+        """Its place in the page."""
+        return f"{self.method}{re.sub(r'[^a-z]+', '-', self.path)}".lower().rstrip("-")
+
+    @property
+    def can_be_tried(self) -> bool:
+        """Whether the page can ask it and show the answer."""
+        return self.method == "GET" or self.body is not None
+
+    @property
+    def curl(self) -> str:
+        """A line for a shell."""
+        parts = [f"curl {BASE_URL}{self.path}"]
+        if self.access == "key":
+            parts.append('-H "Authorization: Bearer $CHURN_KEY"')
+        if self.body is not None:
+            parts.append('-H "Content-Type: application/json"')
+            parts.append(f"-d {shlex.quote(self.body)}")
+        return " \\\n  ".join(parts)
+
+
+def landing_page(shipment: Shipment, document: Mapping[str, Any]) -> str:
+    """The page at ``/``: a form for one customer, its answer and reasons, and what is served.
+
+    Parameters
+    ----------
+    shipment
+        What is served.
+    document
+        The OpenAPI document; its example fills the form.
+
+    Returns
+    -------
+    str
+        A complete HTML document.
+    """
+    contract, manifest = shipment.contract, shipment.manifest
+    customer = _example(document)["customers"][0]
+    fields = list(_fields(contract, customer))
+    metrics = list(_metrics(manifest.metrics))
+    return _render(
+        "landing.html",
+        shipment,
+        page="landing",
+        scripts=["service.js", "landing.js"],
+        identity=fields[0] if contract.roles.id else None,
+        features=fields[1:] if contract.roles.id else fields,
+        metrics=metrics,
+        intervals=any(metric.interval for metric in metrics),
+        form={
+            "reasons": min(REASONS, len(contract.features)),
+            "fields": [
+                {
+                    "name": field.name,
+                    "label": field.label,
+                    "kind": field.kind,
+                    "rule": field.rule,
+                    "choices": [choice for choice, _ in field.choices],
+                }
+                for field in fields
+            ],
+        },
+    )
+
+
+def docs_page(shipment: Shipment, document: Mapping[str, Any]) -> str:
+    """The page at ``/docs``: every path with an example, its answers, and a way to try it.
+
+    Parameters
+    ----------
+    shipment
+        What is served.
+    document
+        The OpenAPI document.
+
+    Returns
+    -------
+    str
+        A complete HTML document.
+    """
+    return _render(
+        "docs.html",
+        shipment,
+        page="docs",
+        scripts=["service.js", "docs.js"],
+        document=document,
+        operations=list(_operations(document)),
+        fields=list(_fields(shipment.contract, {})),
+    )
+
+
+def _render(template: str, shipment: Shipment, **facts: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = _prose
+    shown = {"manifest": shipment.manifest, "contract": shipment.contract, "static": _static}
+    return environment.get_template(template).render(**shown, **facts)
+
+
+def _static(name: str) -> str:
+    """The address of a static file: a new one for a new content, so that no browser mixes versions."""
+    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()
+    return f"static/{name}?v={digest[:12]}"
+
+
+def _prose(text: str | None) -> Markup:
+    """Paragraphs of a description, with what stands between backticks as code."""
+    paragraphs = [part for part in re.split(r"\n\s*\n", text or "") if part.strip()]
+    marked = (re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(part))) for part in paragraphs)
+    return Markup("\n").join(Markup(f"<p>{part}</p>") for part in marked)  # noqa: S704 - escaped above
+
+
+def _fields(contract: Contract, customer: Mapping[str, Any]) -> Iterator[Field]:
+    """The id, where there is one, and the features."""
+    names = [contract.roles.id, *contract.features] if contract.roles.id else [*contract.features]
+    for index, name in enumerate(names):
+        column = contract.columns[name]
+        may_be_missing = name == contract.roles.id or column.nullable or is_kept(column, column.default)
+        yield Field(index, name, column, may_be_missing, customer.get(name))
+
+
+def _metrics(metrics: Mapping[str, float]) -> Iterator[Metric]:
+    """Metrics with the intervals that belong to them."""
+    ends = ("_lower", "_upper")
+    for name, value in metrics.items():
+        if name.endswith(ends) and name[: -len(ends[0])] in metrics:
+            continue
+        low, high = (metrics.get(name + end) for end in ends)
+        interval = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else ""
+        yield Metric(name.replace("_", " "), f"{value:.4g}", interval)
+
+
+def _operations(document: Mapping[str, Any]) -> Iterator[Operation]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            answers = {status: _resolved(document, answer) for status, answer in operation["responses"].items()}
+            yield Operation(
+                path=path,
+                method=method.upper(),
+                summary=operation.get("summary", ""),
+                description=operation.get("description", ""),
+                access=_access(operation["security"]),
+                body=None if content is None else json.dumps(content["example"], indent=2, ensure_ascii=False),
+                answers=tuple((status, answer["description"]) for status, answer in answers.items()),
+            )
+
+
+def _access(security: Sequence[Mapping[str, Any]]) -> Literal["key", "either", "open"]:
+    """Whether a key is needed; `either` where the service's settings decide."""
+    if not security:
+        return "open"
+    return "either" if {} in security else "key"
+
+
+def _example(document: Mapping[str, Any]) -> Any:
+    """The request that the document shows."""
+    return document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
+
+
+def _resolved(document: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part of the document, where it may be a reference to another."""
+    while "$ref" in part:
+        found: Any = document
+        for step in part["$ref"].removeprefix("#/").split("/"):
+            found = found[step]
+        part = found
+    return part

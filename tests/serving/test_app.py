@@ -1,0 +1,162 @@
+"""The answers, asked in this process: what the model says, decided and laid out, and refusals that tell no value."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.requests import Request
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.serving.conftest import THRESHOLD, customers_of
+from tests.serving.test_requests import GOOD
+
+from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.modelling.compilation import predict_compiled
+from churn_pipeline.serving.app import AT_ONCE_BYTES, Application
+from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.settings import Settings
+from churn_pipeline.serving.shipment import Shipment
+
+JSON = {"content-type": "application/json"}
+
+
+class _WithId:
+    """What the guards leave in the scope."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope.setdefault("state", {})["request_id"] = "an-id"
+        await self._app(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def client(shipment: Shipment) -> Iterator[TestClient]:
+    settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off", "CHURN_SERVING_MAX_ROWS": "2000"})
+    app = Application(shipment, settings, Metrics()).starlette()
+    with TestClient(_WithId(app)) as asked:
+        yield asked
+
+
+def rows_of(shipment: Shipment, rows: int) -> list[dict[str, Any]]:
+    customers = customers_of(shipment.contract, rows)[[*shipment.contract.features, "customer"]]
+    found: list[dict[str, Any]] = json.loads(customers.to_json(orient="records", double_precision=15))
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1_000])
+def test_predictions_are_the_compiled_models_and_decided_at_the_threshold(
+    client: TestClient, shipment: Shipment, shipment_folder: Path, rows: int
+) -> None:
+    import onnx
+
+    body = json.dumps({"customers": rows_of(shipment, rows)})
+    assert (len(body) > AT_ONCE_BYTES) == (rows == 1_000)  # both ways are gone
+    answer = client.post("/predict", content=body, headers=JSON)
+    assert answer.status_code == 200
+    said = answer.json()
+    assert (said["request_id"], said["model_version"], said["threshold"]) == ("an-id", "1", THRESHOLD)
+    expected = predict_compiled(
+        onnx.load(str(shipment_folder / "model.onnx")),
+        model_inputs(customers_of(shipment.contract, rows), shipment.contract),
+    )
+    told = np.array([each["churn_probability"] for each in said["predictions"]])
+    np.testing.assert_allclose(told, expected, atol=1e-15)
+    assert [each["decision"] for each in said["predictions"]] == [
+        "contact" if probability >= THRESHOLD else "leave" for probability in told
+    ]
+    assert {"contact", "leave"} >= {each["decision"] for each in said["predictions"]}
+    assert [each["id"] for each in said["predictions"]] == [f"C-{row:05d}" for row in range(rows)]
+
+
+def test_a_customer_without_an_id_is_answered_without_one(client: TestClient) -> None:
+    (told,) = client.post("/predict", json={"customers": [GOOD]}).json()["predictions"]
+    assert set(told) == {"churn_probability", "decision"}
+
+
+def test_an_explanation_adds_up_and_gives_the_largest_effects_first(client: TestClient, shipment: Shipment) -> None:
+    n_features = len(shipment.contract.features)
+    said = client.post("/explain", json={"customers": rows_of(shipment, 5), "top": n_features}).json()
+    for each in said["predictions"]:
+        effects = [reason["effect"] for reason in each["reasons"]]
+        assert {reason["feature"] for reason in each["reasons"]} == set(shipment.contract.features)
+        assert said["base_probability"] + sum(effects) == pytest.approx(each["churn_probability"], abs=1e-9)
+        assert [abs(effect) for effect in effects] == sorted(map(abs, effects), reverse=True)
+    few = client.post("/explain", json={"customers": rows_of(shipment, 1), "top": 2}).json()["predictions"][0]
+    assert len(few["reasons"]) == 2
+
+
+def test_more_than_a_hundred_are_not_explained(client: TestClient) -> None:
+    assert client.post("/explain", json={"customers": [GOOD] * 101}).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+def test_a_refusal_names_row_field_and_rule_and_no_value(client: TestClient, path: str) -> None:
+    answer = client.post(path, json={"customers": [GOOD, {**GOOD, "region": "Marked 7", "months": 987_654}]})
+    assert answer.status_code == 422
+    assert answer.json() == {
+        "error": "The request breaks rules of the contract.",
+        "request_id": "an-id",
+        "problems": [
+            {"row": 1, "field": "region", "rule": "one of north, south, east side"},
+            {"row": 1, "field": "months", "rule": "a whole number, at least 0, below 600"},
+        ],
+        "problem_count": 2,
+    }
+    assert "Marked" not in answer.text
+    assert "987" not in answer.text
+
+
+@pytest.mark.parametrize(("content", "status"), [(b"{", 400), (b"[]", 422), (b'{"customers": []}', 422)])
+def test_what_is_no_request_is_refused(client: TestClient, content: bytes, status: int) -> None:
+    answer = client.post("/predict", content=content, headers=JSON)
+    assert answer.status_code == status
+    assert set(answer.json()) >= {"error", "request_id"}
+
+
+def test_the_model_says_what_it_is(client: TestClient, shipment: Shipment) -> None:
+    said = client.get("/model").json()
+    manifest = shipment.manifest
+    assert said["model_digest"] == manifest.model_digest
+    assert said["run_id"] == manifest.run_id
+    assert said["threshold"] == THRESHOLD
+    assert said["metrics"] == manifest.metrics
+    assert list(said["contract"]["columns"]) == list(shipment.contract.columns)
+    assert "costs" not in said["contract"]
+
+
+def test_health_tells_the_version_and_since_when(client: TestClient) -> None:
+    said = client.get("/health").json()
+    assert said["status"] == "ready"
+    assert said["model_version"] == "1"
+    assert 0 <= said["seconds_since_load"] < 60
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"), [("/", "text/html"), ("/docs", "text/html"), ("/openapi.json", "application/json")]
+)
+def test_pages_are_there(client: TestClient, path: str, media_type: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(media_type)
+
+
+def test_requests_leave_their_rows_for_the_log(shipment: Shipment) -> None:
+    seen: list[Any] = []
+    settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
+    app = Application(shipment, settings, Metrics()).starlette()
+
+    class Listening(_WithId):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await super().__call__(scope, receive, send)
+            if scope["type"] == "http":
+                seen.append(Request(scope).state.rows)
+
+    with TestClient(Listening(app)) as asked:
+        asked.post("/predict", json={"customers": [GOOD, GOOD]})
+    assert seen == [2]
