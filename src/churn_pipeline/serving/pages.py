@@ -107,13 +107,13 @@ class Field:
         """A number's attributes. HTML knows no bound that is itself left out; the service does."""
         if self.kind != "number":
             return {}
-        column, whole = self.column, self.column.dtype == "int64"
-        span = column.in_range
-        lows = [column.greater_than_or_equal_to, column.greater_than, span and span.min_value]
-        highs = [column.less_than_or_equal_to, column.less_than, span and span.max_value]
+        column, span = self.column, self.column.in_range
+        lows = [column.greater_than_or_equal_to, column.greater_than, None if span is None else span.min_value]
+        highs = [column.less_than_or_equal_to, column.less_than, None if span is None else span.max_value]
         low = max((bound for bound in lows if bound is not None), default=None)
         high = min((bound for bound in highs if bound is not None), default=None)
-        limits = {"min": low, "max": high, "step": 1 if whole else "any"}
+        step = 1 if column.dtype == "int64" else "any"
+        limits = {"min": low, "max": high, "step": step}
         return {name: value for name, value in limits.items() if value is not None}
 
 
