@@ -1,0 +1,148 @@
+"""Many mutated requests, and schemathesis, against a running service.
+
+``python -m tests.serving.fuzz BENTO --requests 10000`` serves a Bento and does both at length: `make fuzz-serving`.
+"""
+
+import argparse
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.serving.mutations import DIGITS, WORD, Mutations, Sent
+from tests.serving.running import Running, serving
+
+from churn_pipeline.serving.keys import make_key
+from churn_pipeline.serving.openapi import example_customer
+from churn_pipeline.serving.shipment import FOLDER, load_shipment
+
+ANSWER_SECONDS = 20
+ENVIRONMENT = {
+    "CHURN_SERVING_RATE_LIMIT": "1000000/second",
+    "CHURN_SERVING_FAILURE_LIMIT": "1000000/second",
+    "CHURN_SERVING_LOG_LEVEL": "debug",
+    "CHURN_SERVING_MAX_EXPLAINED_ROWS": "20",
+}
+STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
+TRACES = ("Traceback", 'File "', "pydantic", "starlette", "site-packages", "Error:")
+
+
+# Too many customers are refused too: schemathesis does not count a 413 among refusals by itself.
+SCHEMATHESIS = """
+[checks]
+negative_data_rejection.expected-statuses = [400, 401, 404, 405, 406, 413, 415, 422]
+"""
+
+
+@dataclass
+class Told:
+    """What came back: how many answers by kind and status, what should not have come, and the slowest with its seconds."""
+
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    slowest: tuple[float, str] = (0.0, "")
+
+    def statuses(self) -> Counter[str]:
+        """How many answers by status."""
+        counted: Counter[str] = Counter()
+        for (_, status), count in self.answers.items():
+            counted[status] += count
+        return counted
+
+
+def fuzz(running: Running, customer: dict[str, Any], key: str, requests: int, seed: int) -> Told:
+    """Send so many mutated requests, one after another, and look at each answer and at all logs."""
+    mutations, told = Mutations(customer, key, seed), Told()
+    kinds = list(mutations.kinds)
+    for number in range(requests):
+        sent = mutations.draw(kinds[number] if number < len(kinds) else None)
+        begin = time.monotonic()
+        answer = exchange(running.port, sent)
+        told.slowest = max(told.slowest, (time.monotonic() - begin, f"request {number}, {sent.kind}"))
+        status = STATUS.match(answer)
+        told.answers[sent.kind, status[1].decode() if status else "none"] += 1
+        told.problems += [f"request {number}, {sent.kind}: {problem}" for problem in wrong_in(sent, answer)]
+    printed = running.printed()
+    told.problems += [f"{text} is in the logs" for text in (WORD, DIGITS, "Traceback") if text in printed]
+    return told
+
+
+def exchange(port: int, sent: Sent) -> bytes:
+    """Send a request, and read until the other side closes, or hang up after a moment where that is what is tried."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.05 if sent.hang_up else ANSWER_SECONDS) as connection:
+        with suppress(OSError):  # it may be refused before it was read to its end; then the answer is there
+            connection.sendall(sent.wire())
+        with suppress(OSError):
+            while part := connection.recv(65_536):
+                answer += part
+    return answer
+
+
+def wrong_in(sent: Sent, answer: bytes) -> list[str]:
+    """What is wrong with an answer, whatever was sent."""
+    status = STATUS.match(answer)
+    if status is None:
+        # Where the connection is reset, TCP may lose an answer on its way to a caller who still sends.
+        return [] if sent.hang_up or len(sent.wire()) > 60_000 else [f"no answer, but {answer[:80]!r}"]
+    body = answer.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")
+    said = [f"{text} is in the answer" for text in (WORD, DIGITS) if text in answer.decode("latin-1")]
+    said += [f"{text} is in the answer" for text in TRACES if status[1] != b"200" and text in body]
+    return said + ([f"status {status[1].decode()}"] if status[1] >= b"500" else [])
+
+
+def schemathesis(
+    running: Running, key: str, examples: int, seed: int, folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run schemathesis with all checks against the service's own OpenAPI document."""
+    settings = folder / "schemathesis.toml"
+    settings.write_text(SCHEMATHESIS)
+    command = [Path(sys.executable).with_name("st"), "--config-file", settings, "run", f"{running.url}/openapi.json"]
+    options = ["--checks", "all", "--max-examples", str(examples), "--seed", str(seed), "--no-color"]
+    key_header = ["--header", f"Authorization: Bearer {key}"]
+    return subprocess.run([*command, *options, *key_header], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def example(folder: Path) -> dict[str, Any]:
+    """The customer of the OpenAPI document, without its id: an id is answered, so it cannot be hunted."""
+    shipment = load_shipment(folder)
+    customer = example_customer(shipment.contract, shipment.reference)
+    return {name: value for name, value in customer.items() if name != shipment.contract.roles.id}
+
+
+def main(bento: Path, requests: int, examples: int, seed: int) -> Iterator[str]:
+    """Serve a Bento, and do both at length. What is told; the last line is empty where nothing was found."""
+    key, line = make_key("fuzz")
+    shipment = bento / "src" / FOLDER
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), {**ENVIRONMENT, "CHURN_SERVING_KEYS": line}, service=str(bento)) as running,
+    ):
+        workers = running.workers()
+        told = fuzz(running, example(shipment), key, requests, seed)
+        yield f"{requests:,} mutated requests (seed {seed}): {dict(sorted(told.statuses().items()))}"
+        yield f"The slowest took {told.slowest[0]:.1f} s: {told.slowest[1]}"
+        tested = schemathesis(running, key, examples, seed, Path(folder))
+        yield tested.stdout
+        found = [*told.problems, *(["schemathesis found something"] if tested.returncode else [])]
+        yield "\n".join([*found, *(["a worker was replaced"] if running.workers() != workers else [])])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bento", type=Path)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--examples", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    problems = ""
+    for problems in main(**vars(parser.parse_args())):
+        print(problems or "No 5xx, no traceback, and no value in any answer or log.", flush=True)  # noqa: T201
+    sys.exit(bool(problems))
