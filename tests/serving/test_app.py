@@ -87,8 +87,12 @@ def test_an_explanation_adds_up_and_gives_the_largest_effects_first(client: Test
         assert {reason["feature"] for reason in each["reasons"]} == set(shipment.contract.features)
         assert said["base_probability"] + sum(effects) == pytest.approx(each["churn_probability"], abs=1e-9)
         assert [abs(effect) for effect in effects] == sorted(map(abs, effects), reverse=True)
-    few = client.post("/explain", json={"customers": rows_of(shipment, 1), "top": 2}).json()["predictions"][0]
-    assert len(few["reasons"]) == 2
+    for top in (2, 2.0):
+        few = client.post("/explain", json={"customers": rows_of(shipment, 1), "top": top}).json()["predictions"][0]
+        assert len(few["reasons"]) == 2
+    for wrong in (0, 2.5, "2", True, 1e300):
+        refused = client.post("/explain", json={"customers": rows_of(shipment, 1), "top": wrong})
+        assert refused.json()["problems"] == [{"row": None, "field": "top", "rule": "of another form"}]
 
 
 def test_more_than_a_hundred_are_not_explained(client: TestClient) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -29,6 +29,14 @@ from churn_pipeline.serving.shipment import Shipment
 # A body up to this size, some fifty customers, is answered where it is; the loop is not kept from others for long.
 AT_ONCE_BYTES = 32_768
 TOP = 5
+# JSON has one kind of number: 5.0 is a whole one.
+Top = Annotated[
+    float,
+    Field(ge=1, le=1_000_000, multiple_of=1),
+    WithJsonSchema(
+        {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Reasons for each customer."}
+    ),
+]
 DECISIONS = {True: "contact", False: "leave"}
 
 
@@ -48,8 +56,7 @@ class Application:
         self._scorer = Scorer(shipment)
         self._explainer = Explainer(self._scorer.probabilities, *columns, shipment.reference)
         self._predictions = Requests(contract, *columns, settings.max_rows)
-        top = Annotated[int, Field(ge=1, description="How many reasons a customer is given.")]
-        self._explanations = Requests(contract, *columns, settings.max_explained_rows, top=NotRequired[top])
+        self._explanations = Requests(contract, *columns, settings.max_explained_rows, top=NotRequired[Top])
         self._log = PredictionLog(settings, shipment.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
         self._document = document(contract, shipment.manifest, shipment.reference, *schemas)
@@ -120,7 +127,7 @@ class Application:
         base, effects = self._explainer.explain(*self._explanations.inputs(customers))
         names = [*self._shipment.numeric, *self._shipment.categorical]
         for prediction, own in zip(predictions, effects, strict=True):
-            first = np.argsort(-np.abs(own), kind="stable")[: asked.get("top", TOP)]
+            first = np.argsort(-np.abs(own), kind="stable")[: int(asked.get("top", TOP))]
             prediction["reasons"] = [{"feature": names[place], "effect": float(own[place])} for place in first]
         answer = {**self._head(request_id), "base_probability": base, "predictions": predictions}
         return len(probabilities), to_json(answer)
