@@ -10,7 +10,7 @@ export UV_NO_PROGRESS := 1
 # The certificates that this machine trusts, as pip does: behind a proxy they are the only ones that fit.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup train test lint format lock pages viz lab mlflow clean \
+.PHONY: help setup train test lint format lock pages viz lab mlflow serve container container-test clean \
   benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search readme
 
 help: ## list the targets
@@ -60,6 +60,9 @@ lock: $(READY) ## renew the locks
 	  --custom-compile-command "make lock" --output-file requirements/uv.lock -
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --group dev \
 	  --custom-compile-command "make lock" --output-file requirements/requirements.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --constraint requirements/requirements.lock \
+	  --custom-compile-command "make lock" --output-file requirements/serving.txt requirements/serving.in
 
 pages: $(READY) ## write the tables' pages in docs/tables from their contracts
 	@for file in conf/base/tables/*.yml; do name=$$(basename $$file .yml); $(BIN)/kedro table page $$name > docs/tables/$$name.md; done
@@ -72,6 +75,41 @@ lab: $(READY) ## JupyterLab with the Kedro kernel
 
 mlflow: $(READY) ## runs, metrics and models, in a browser
 	@$(BIN)/kedro mlflow ui
+
+# The last Bento of a table: what `kedro run --pipelines packaging --params table=…` built.
+TABLE ?= simulated
+BENTOS := $(CURDIR)/bentos/store
+BENTO = $(BENTOS)/bentos/churn_$(TABLE)/$(shell cat $(BENTOS)/bentos/churn_$(TABLE)/latest 2>/dev/null || echo none)
+IMAGE ?= localhost/churn_$(TABLE):latest
+HAS_BENTO = test -d $(BENTO) || \
+  { echo "There is no Bento of '$(TABLE)' yet: $(BIN)/kedro run --pipelines packaging --params table=$(TABLE)"; exit 1; }
+# A client without an engine does not count.
+ENGINE = $(firstword $(foreach engine,docker podman buildah,$(shell $(engine) info >/dev/null 2>&1 && echo $(engine))))
+HAS_ENGINE = test -n "$$engine" || { echo "There is no working docker, podman or buildah here: install one"; exit 1; }
+
+serve: $(READY) ## the last Bento of TABLE (simulated) on 127.0.0.1:3000; with RELOAD=1 from the source, anew at each change
+	@$(HAS_BENTO); \
+	if [ -z "$$CHURN_SERVING_KEYS$$CHURN_SERVING_KEYS_FILE$$CHURN_SERVING_AUTHENTICATION" ]; then \
+	  made=$$($(BIN)/python -m churn_pipeline.serving.keys development); \
+	  export CHURN_SERVING_KEYS=$$(tail -n 1 <<<"$$made"); \
+	  echo "The key of this start, shown once: $$(sed -n 2p <<<"$$made")"; \
+	fi; \
+	export BENTOML_HOME=$(BENTOS); \
+	if [ -n "$(RELOAD)" ]; then \
+	  export CHURN_SERVING_SHIPMENT=$(BENTO)/src/shipment; \
+	  exec $(BIN)/bentoml serve churn_pipeline.serving.service:ChurnService --working-dir src --reload --host 127.0.0.1; \
+	fi; \
+	exec $(BIN)/bentoml serve $(BENTO) --host 127.0.0.1
+
+# From the root folder: else BentoML 1.4.39 refuses to read a Bento's recipe (https://github.com/bentoml/BentoML/issues/5566).
+# An image in docker's format, as the other has no health check.
+container: $(READY) ## an image of the last Bento of TABLE, by docker, podman or buildah, whichever works
+	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); \
+	cd /; BENTOML_HOME=$(BENTOS) BUILDAH_FORMAT=docker \
+	  $(CURDIR)/$(BIN)/bentoml containerize churn_$(TABLE):latest --backend $$engine --image-tag $(IMAGE)
+
+container-test: $(READY) ## start that image, read-only and with no rights, and ask it what a service must answer
+	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); $(BIN)/python -m tests.container $$engine $(IMAGE) $(BENTO)/src/shipment
 
 benchmark-quality: $(READY) ## beside boosting, logistic regression, FLAML and AutoGluon, in outer folds: two hours
 	@$(BIN)/python -m benchmarks.quality $(if $(TABLES),--tables $(TABLES)) $(if $(CONTENDERS),--contenders $(CONTENDERS))
@@ -92,4 +130,4 @@ readme: $(READY) ## write the last summary and the measured figures into the REA
 	@$(BIN)/python -m benchmarks.readme
 
 clean: ## everything that a run wrote; the environment stays
-	@git clean -fdX --exclude='!$(VENV)' --exclude='!conf/local' data mlruns .viz build src
+	@git clean -fdX --exclude='!$(VENV)' --exclude='!conf/local' data mlruns bentos .viz build src

@@ -97,12 +97,14 @@ def test_name_file_and_project_are_known_to_the_catalog(conf: Path) -> None:
 
 
 def test_a_parameter_is_known_to_the_catalog_as_the_run_has_it(conf: Path) -> None:
-    write(conf / "base" / "catalog_more.yml", {"version": "${parameter:packaging.model}"})
+    write(conf / "base" / "catalog_more.yml", {"version": "${parameter:packaging.model,none}"})
     write(conf / "base" / "parameters_packaging.yml", {"packaging": {"model": None}})
     assert loader(conf)["catalog"]["version"] is None
     assert loader(conf, packaging={"model": "7"})["catalog"]["version"] == "7"
     write(conf / "production" / "parameters.yml", {"packaging": {"model": "champion"}})
     assert loader(conf, "production")["catalog"]["version"] == "champion"
+    write(conf / "local" / "parameters.yml", {"seed": 1})
+    assert loader(conf, packaging={"tolerance": 0.1})["catalog"]["version"] == "none"
 
 
 def test_the_project_is_known_wherever_a_command_starts(

@@ -25,7 +25,7 @@ class TableConfigLoader(OmegaConfigLoader):
         chosen by the parameter ``table`` (``kedro run --params table=telco``) and is looked for in the environment's
         ``tables/``, then in ``conf/local/tables/``, then in ``conf/base/tables/``: a private table combines with
         any environment, and a file is never merged with another's.
-    ``${parameter:name}``
+    ``${parameter:name,default}``
         A parameter as the run has it, ``--params`` included, for what a dataset has to know; its parts are named with dots.
     ``${project:}``
         The project's folder, so that paths do not depend on the folder a command starts from.
@@ -79,11 +79,13 @@ class TableConfigLoader(OmegaConfigLoader):
             f"write conf/local/tables/{self.table}.yml (`kedro table draft` helps), or choose one of {', '.join(known)}",
         )
 
-    def _parameter(self, name: str) -> Any:
-        value: Any = self["parameters"]
-        for part in name.split("."):
-            value = value[part]
-        return value
+    def _parameter(self, name: str, default: Any = None) -> Any:
+        # Where an environment has parameters of its own, Kedro lets ``--params a.b=1`` take the place of all of ``a``.
+        *blocks, last = name.split(".")
+        block: Any = self["parameters"]
+        for part in blocks:
+            block = block.get(part, {})
+        return block.get(last, default)
 
     def _project(self) -> str:
         return str(Path(self.conf_source).resolve().parent)
