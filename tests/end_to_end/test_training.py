@@ -236,9 +236,10 @@ def test_production_records_on_a_tracking_server(
     _shorten(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server)
 
-    ended = project.kedro("run", "--pipelines", "training", "--env", "production")
+    ended = project.kedro("run", "--env", "production")
 
     assert ended.code == 0, ended.output
+    assert (project.path / "bentos/churn_simulated.bento").is_file()
     client = mlflow.MlflowClient(tracking_server)
     version = client.get_model_version_by_alias("churn_simulated", "challenger")
     run = client.get_run(version.run_id)
