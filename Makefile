@@ -11,7 +11,8 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test lint format lock pages viz lab mlflow serve container container-test clean \
-  benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search readme
+  benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
+  benchmark-soak fuzz-serving readme
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -125,6 +126,15 @@ benchmark-million: $(READY) ## a million customers: time and memory
 
 benchmark-search: $(READY) ## trials per second of the search, beside bare Optuna
 	@$(BIN)/python -m benchmarks.search_throughput
+
+benchmark-serving: $(READY) ## the service beside five others on the same model, with wrk: 25 minutes
+	@$(BIN)/python -m benchmarks.serving
+
+benchmark-soak: $(READY) ## the service for ten minutes at 70 % of its peak
+	@$(BIN)/python -m benchmarks.serving --soak 10
+
+fuzz-serving: $(READY) ## 10,000 mutated requests and schemathesis against the last Bento of TABLE
+	@$(HAS_BENTO); $(BIN)/python -m tests.serving.fuzz $(BENTO)
 
 readme: $(READY) ## write the last summary and the measured figures into the README
 	@$(BIN)/python -m benchmarks.readme

@@ -24,6 +24,7 @@ import psutil
 from benchmarks.common import ROOT, project, write
 from benchmarks.serving_peers.bentoml_sklearn import NAME
 from benchmarks.serving_peers.load import open_loop, wrk
+from benchmarks.serving_peers.parts import TIMES
 from benchmarks.serving_peers.processes import Running, Service, running
 from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.datasets import RegisteredVersionDataset
@@ -37,6 +38,7 @@ MANY = 1000  # customers in one request
 OURS, NOTHING, FLOOR, EMPTY = "ours", "BentoML, nothing", "FastAPI, empty", "BentoML, empty"
 SHARE = 0.7  # of our peak, at the constant rate
 SECONDS = 60  # at that rate
+CONSTANT_ROUNDS = 3
 PERCENTILES = (50, 99, 99.9)
 
 
@@ -111,17 +113,17 @@ class Bench:
     """All services, and what they are asked, in a folder that goes with the benchmark."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         write_bodies(folder)
         self.services = make_services(folder)
 
     def bodies(self, service: Service, rows: int) -> Path:
-        return self._folder / f"{service.wrapped}_{rows}.txt"
+        return self.folder / f"{service.wrapped}_{rows}.txt"
 
     @contextmanager
     def started(self, name: str) -> Iterator[Running]:
         """A service that is ready, and warm."""
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
         with running(self.services[name], folder) as service:
             if name != EMPTY:
                 wrk(service, self.bodies(service.service, 1), connections=16, seconds=2)
@@ -223,6 +225,33 @@ def soak(bench: Bench, rate: float, minutes: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["minute", "requests", "failed", *titles, "MiB at its end"])
 
 
+def parts_of_a_request(bench: Bench, milliseconds: float) -> pd.DataFrame:
+    """Where the time of a request to ours goes; what it takes in all is known from outside."""
+    service = bench.services[OURS]
+    words = [last_bento() / "src/shipment", bench.bodies(service, 1), bench.folder / "parts.json"]
+    subprocess.run(
+        [sys.executable, "-m", f"{PEERS}.parts", *words],
+        cwd=ROOT,
+        env={**os.environ, **service.environment},
+        input=service.key,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    told = json.loads(words[-1].read_text())
+    alone, guards, served, lines = (told.pop(name) for name in ("alone", "guarded", "served", "two lines of logs"))
+    parts = {
+        "HTTP: client, sockets, uvicorn": milliseconds * 1000 - served,
+        "BentoML's layers": served - guards,
+        "guards: id, time limit, key, rate limit, turn, metrics": guards - alone - lines,
+        "two lines of logs: access and request": lines,
+        "routing, request and response (Starlette)": alone - sum(told.values()),
+        **told,
+    }
+    rows = [[name, f"{spent:.0f}", f"{spent / (milliseconds * 10):.0f} %"] for name, spent in parts.items()]
+    return pd.DataFrame([*rows, ["all", f"{milliseconds * 1000:.0f}", "100 %"]], columns=["part", "µs", "share"])
+
+
 def our_peak(bench: Bench, seconds: float) -> float:
     with bench.started(OURS) as service:
         return wrk(service, bench.bodies(service.service, 1), connections=16, seconds=seconds).rate
@@ -239,6 +268,11 @@ HOW_OPEN = (
     "{rate:,.0f} requests/s, {share:.0%} of our peak, for {seconds} s, {rounds} times each and in turn; medians. A request's time "
     "counts from when it was due, so that nobody's waiting is left out. Made by `make benchmark-serving`."
 )
+HOW_PARTS = (
+    "One customer a request, one connection: p50 from outside, {seconds:g} s a round. Within the process: medians of {times:,} "
+    "requests put to the application alone, behind the guards, and as it is served; a layer's time is the difference. Made by "
+    "`make benchmark-serving`."
+)
 HOW_SOAK = (
     "{rate:,.0f} requests/s, {share:.0%} of our peak, one customer each, all guards and logs on. MiB are resident in the worker. "
     "Made by `make benchmark-soak`."
@@ -250,7 +284,8 @@ def main(rounds: int, seconds: float) -> None:
         bench = Bench(Path(folder))
         measured = measure(bench, rounds, seconds)
         rate = SHARE * float(np.median([told["requests"] for told in measured[OURS]]))
-        constant = at_a_constant_rate(bench, rate, rounds=3)
+        parts = parts_of_a_request(bench, float(np.median([told["p50"] for told in measured[OURS]])))
+        constant = at_a_constant_rate(bench, rate, CONSTANT_ROUNDS)
     others = [told["others"] for all_told in measured.values() for told in all_told]
     manifest = read_manifest()
     how = HOW.format(
@@ -265,7 +300,9 @@ def main(rounds: int, seconds: float) -> None:
         most=max(others),
     )
     write("serving", "The service beside others", how, beside(measured))
-    how = HOW_OPEN.format(rate=rate, share=SHARE, seconds=SECONDS, rounds=3)
+    how = HOW_PARTS.format(seconds=seconds, times=TIMES)
+    write("serving_parts", "Where the time of a request goes", how, parts)
+    how = HOW_OPEN.format(rate=rate, share=SHARE, seconds=SECONDS, rounds=CONSTANT_ROUNDS)
     write("serving_rate", "The service at a constant rate", how, constant)
 
 

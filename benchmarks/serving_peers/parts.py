@@ -1,0 +1,136 @@
+"""Where the time of a request goes, inside the process: ``python -m …parts SHIPMENT BODIES RESULT``, with the service's settings.
+
+The same requests are put to the application alone, with the guards around it, and with BentoML between the two, as it is served;
+what a layer takes is the difference. The parts of the application are called one by one.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import numpy as np
+from pydantic_core import to_json
+from starlette.types import ASGIApp, Message
+
+from churn_pipeline.serving import logs
+from churn_pipeline.serving.app import Application
+from churn_pipeline.serving.guards import guarded, surround
+from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.prediction_log import PredictionLog
+from churn_pipeline.serving.requests import Requests
+from churn_pipeline.serving.scoring import Scorer
+from churn_pipeline.serving.settings import Settings
+from churn_pipeline.serving.shipment import load_shipment
+
+TIMES = 4000
+WARM = 500
+
+
+def microseconds(function: Callable[[Any], object], arguments: Sequence[Any]) -> float:
+    """The median of many calls, each with the next argument."""
+    spent = []
+    for turn in range(WARM + TIMES):
+        argument = arguments[turn % len(arguments)]
+        begin = time.perf_counter()
+        function(argument)
+        spent.append(time.perf_counter() - begin)
+    return float(np.median(spent[WARM:])) * 1e6
+
+
+async def asked(app: ASGIApp, bodies: Sequence[bytes], key: str) -> float:
+    """The median time of a request to an application, in microseconds."""
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"authorization", key.encode())]
+    spent = []
+    for turn in range(WARM + TIMES):
+        body = bodies[turn % len(bodies)]
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        statuses: list[int] = []
+
+        async def receive(waiting: list[Message] = waiting) -> Message:
+            return waiting.pop()
+
+        async def send(message: Message, statuses: list[int] = statuses) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/predict",
+            "raw_path": b"/predict",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [*headers, (b"content-length", str(len(body)).encode())],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 3000),
+            "state": {"request_id": "0" * 32, "key_name": None},
+        }
+        begin = time.perf_counter()
+        await app(scope, receive, send)
+        spent.append(time.perf_counter() - begin)
+        assert statuses == [200], statuses
+    return float(np.median(spent[WARM:])) * 1e6
+
+
+def layers(application: Application, settings: Settings, metrics: Metrics, bodies: Sequence[bytes]) -> dict[str, float]:
+    """Microseconds of the application alone, guarded, and as it is served."""
+    key = f"Bearer {sys.stdin.readline().strip()}"
+
+    @bentoml.service(logging={"access": {"enabled": False}})
+    @bentoml.asgi_app(application.starlette(), path="/")
+    class Plain:
+        pass
+
+    apps = {
+        "alone": application.starlette(),
+        "guarded": guarded(application.starlette(), settings, metrics),
+        "served": surround(Plain.to_asgi(), settings, metrics),
+    }
+    return {name: asyncio.run(asked(app, bodies, key)) for name, app in apps.items()}
+
+
+def parts(application: Application, settings: Settings, folder: Path, bodies: Sequence[bytes]) -> dict[str, float]:
+    """Microseconds of what the application does, and of the two lines that are logged of each request."""
+    shipment, metrics = load_shipment(folder), Metrics()
+    scorer = Scorer(shipment)
+    requests = Requests(shipment.contract, shipment.numeric, shipment.categorical, settings.max_rows)
+    log = PredictionLog(settings, shipment.manifest, shipment.contract, metrics)
+    customers = [requests.read(body)["customers"] for body in bodies]
+    inputs = [requests.inputs(rows) for rows in customers]
+    probabilities = scorer.probabilities(*inputs[0])
+    contact = scorer.contact(probabilities)
+    answer = json.loads(application._predicted(bodies[0], "0" * 32)[1])
+    line = dict.fromkeys(("request_id", "key", "method", "path", "status", "rows", "milliseconds", "outcome"), "0" * 8)
+    told = {
+        "reading and validating the body": microseconds(requests.read, bodies),
+        "arrays for the model": microseconds(requests.inputs, customers),
+        "the model": microseconds(lambda given: scorer.probabilities(*given), inputs),
+        "metrics of the prediction": microseconds(lambda _: metrics.predicted(probabilities, contact), [None]),
+        "the prediction log": microseconds(lambda rows: log.write("0" * 32, rows, probabilities, contact), customers),
+        "the answer as JSON": microseconds(to_json, [answer]),
+        "two lines of logs": 2 * microseconds(lambda _: logs.log(logs.REQUESTS, 20, "request", line), [None]),
+    }
+    log.close()
+    return told
+
+
+def main(folder: Path, bodies: Sequence[bytes], result: Path) -> None:
+    settings, metrics = Settings.from_environment(), Metrics()
+    handler = logs.configure(settings.log_level, metrics.lines_dropped)
+    application = Application(load_shipment(folder), settings, metrics)
+    application.warm_up()
+    told = {**layers(application, settings, metrics, bodies), **parts(application, settings, folder, bodies)}
+    handler.close()
+    result.write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]).read_bytes().splitlines(), Path(sys.argv[3]))
