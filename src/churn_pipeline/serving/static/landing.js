@@ -23,7 +23,13 @@ form.addEventListener("submit", async (event) => {
     at("submit").removeAttribute("aria-disabled");
   }
 });
-form.addEventListener("reset", () => { clear(); say(""); changed(); });
+form.addEventListener("reset", () => {
+  const key = at("key").value;
+  setTimeout(() => { at("key").value = key; }); // once the form is as it was: the key is no part of the customer
+  clear();
+  say("");
+  changed();
+});
 form.addEventListener("input", (event) => { if (event.target.id !== "key") changed(); });
 
 function changed() {
@@ -168,7 +174,7 @@ function showPrediction(prediction, { threshold, model_version: version }, ids) 
   at("threshold-words").style.translate = `-${place}%`;
   const side = contacted ? "at or above" : "below";
   at("comparison").textContent =
-    `${prediction.id === undefined ? "The customer" : `Customer ${prediction.id}`} is ${side} the threshold of ` +
+    `${prediction.id === undefined ? "The customer" : `Customer “${prediction.id}”`} is ${side} the threshold of ` +
     `${percent(threshold, probability)}, says version ${version} of the model.`;
   at("prediction").hidden = false;
   showIds(ids);
@@ -200,15 +206,13 @@ function showReasons(answer, customer) {
     step.from = from;
     from = step.to = from + step.effect;
   }
-  const ends = [base, probability, ...steps.map(({ to }) => to)];
-  const low = Math.max(0, Math.min(...ends) - 0.02);
-  const high = Math.max(...ends) + 0.02;
-  const scaled = (share) => (100 * (share - low)) / (high - low);
+  const high = Math.max(base, probability, ...steps.map(({ to }) => to), 1e-9);
+  const scaled = (share) => (100 * Math.max(0, share)) / high;
   at("reason-rows").replaceChildren(
-    row("Average customer", "", percent(base), bar(scaled(low), scaled(base), "whole"), "total"),
+    row("Average customer", "", percent(base), bar(0, scaled(base), "whole"), "total"),
     ...steps.map(({ words, value, effect, from, to }) =>
       row(words, value, points(effect), bar(scaled(from), scaled(to), effect > 0 ? "up" : "down"), "")),
-    row("This customer", "", percent(probability), bar(scaled(low), scaled(probability), "whole"), "total"),
+    row("This customer", "", percent(probability), bar(0, scaled(probability), "whole"), "total"),
   );
   at("reasons").hidden = false;
 }

@@ -1,0 +1,496 @@
+"""The pages: every feature can be filled in, no name or text becomes code, and what a browser shows is what is answered."""
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+from tests.customers import make_contract, table_file
+from tests.serving.conftest import THRESHOLD, customers_of, make_shipment
+from tests.serving.running import Running, serving
+
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.serving.app import Application
+from churn_pipeline.serving.keys import make_key
+from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.openapi import document
+from churn_pipeline.serving.pages import HEADERS, STATIC, docs_page, landing_page
+from churn_pipeline.serving.requests import Requests
+from churn_pipeline.serving.settings import Settings
+from churn_pipeline.serving.shipment import FOLDER, Shipment
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+KEY, LINE = make_key("crm")
+# Names that a table may have, and that a page must not take for anything but names.
+ODD = {
+    "region": "</script><script>document.title='taken'</script>",
+    "months": "Größe in \"Monaten\" & 'mehr'",
+    "charge": "a.b[0].__proto__",
+    "plan": "__proto__",
+}
+
+
+class Page(HTMLParser):
+    """What stands in a page: its elements with their attributes and own text, in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self._open: list[int] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._open.append(len(self.elements))
+        self.elements.append((tag, dict(attrs), []))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self.elements[self._open.pop()][0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.elements[self._open[-1]][2].append(data)
+
+    def all(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
+        """Attributes and text of the elements with a tag."""
+        return [(attributes, "".join(text)) for name, attributes, text in self.elements if name == tag]
+
+    @property
+    def by_id(self) -> dict[str, tuple[str, dict[str, str | None], list[str]]]:
+        """The elements that have an id."""
+        ids = [element[1]["id"] for element in self.elements if "id" in element[1]]
+        assert len(ids) == len(set(ids))
+        return {str(element[1]["id"]): element for element in self.elements if "id" in element[1]}
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What the script is told."""
+        (told,) = (text for attributes, text in self.all("script") if attributes.get("id") == "form")
+        found: dict[str, Any] = json.loads(told)
+        return found
+
+    def customer(self) -> dict[str, Any]:
+        """The customer in the form, as the script reads him."""
+        customer: dict[str, Any] = {}
+        options: dict[str, list[tuple[dict[str, str | None], str]]] = {}
+        select = ""
+        for tag, attributes, _ in self.elements:
+            select = str(attributes["id"]) if tag == "select" else select
+            if tag == "option":
+                options.setdefault(select, []).append((attributes, ""))
+        for index, field in enumerate(self.form["fields"]):
+            _, attributes, _ = self.by_id[f"field-{index}"]
+            value = attributes.get("value")
+            if field["kind"] == "choice":
+                chosen = [one for one, _ in options[f"field-{index}"] if "selected" in one]
+                value = chosen[0]["value"] if chosen else options[f"field-{index}"][0][0]["value"]
+            if value:
+                read = {"choice": lambda value, field=field: field["choices"][int(value)], "number": float, "text": str}
+                customer[field["name"]] = read[field["kind"]](value)
+        return customer
+
+
+def renamed(names: dict[str, str]) -> Contract:
+    """The contract of `tests.customers` with other names for some columns."""
+    content = table_file()
+    content["columns"]["plan"]["example"] = "AB"  # the shipment's reference has other names
+    roles = {**content["roles"], "value": names.get("charge", "charge")}
+    columns = {names.get(name, name): column for name, column in content["columns"].items()}
+    return Contract.parse({**content, "columns": columns, "roles": roles}, "customers")
+
+
+def only(kind: str) -> Contract:
+    """A contract with features of one kind, and no id."""
+    contract = make_contract()
+    content = table_file()
+    kept = {*getattr(contract, kind), "churn"}
+    columns = {name: column for name, column in content["columns"].items() if name in kept}
+    return Contract.parse({**content, "columns": columns, "roles": {"target": content["roles"]["target"]}}, "customers")
+
+
+def wide() -> Contract:
+    """A contract of 60 features."""
+    content = table_file()
+    more = {f"number {place}": {"dtype": "float64", "nullable": place % 2 == 0} for place in range(60 - 8)}
+    return Contract.parse({**content, "columns": {**content["columns"], **more}}, "customers")
+
+
+CONTRACTS = {
+    "ordinary": make_contract(),
+    "dated": make_contract(dated=True),
+    "odd": renamed(ODD),
+    "only numbers": only("numeric"),
+    "only levels": only("categorical"),
+    "wide": wide(),
+}
+
+
+def document_of(shipment: Shipment, contract: Contract) -> dict[str, Any]:
+    schema = Requests(contract, contract.numeric, contract.categorical, max_rows=100).schema
+    return document(contract, shipment.manifest, shipment.reference, schema, schema)
+
+
+def pages_of(shipment: Shipment, contract: Contract) -> tuple[Page, Page]:
+    """The landing page and the documentation of a contract."""
+    shipment = dataclasses.replace(shipment, contract=contract)
+    told = document_of(shipment, contract)
+    return Page(landing_page(shipment, told)), Page(docs_page(shipment, told))
+
+
+@pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS.keys())
+def test_every_feature_and_the_id_have_a_field_with_a_label_a_hint_and_a_place_for_errors(
+    shipment: Shipment, contract: Contract
+) -> None:
+    page, _ = pages_of(shipment, contract)
+    asked = [*([contract.roles.id] if contract.roles.id else []), *contract.features]
+    assert [field["name"] for field in page.form["fields"]] == asked
+    labels = {attributes["for"]: text.strip() for attributes, text in page.all("label")}
+    for index, name in enumerate(asked):
+        tag, attributes, _ = page.by_id[f"field-{index}"]
+        assert tag in ("input", "select")
+        assert labels[f"field-{index}"] == name
+        described = (attributes["aria-describedby"] or "").split()
+        assert described == [f"field-{index}-hint", f"field-{index}-error"]
+        assert set(described) <= set(page.by_id)
+
+
+@pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS.keys())
+def test_the_form_as_it_is_given_keeps_the_contract(shipment: Shipment, contract: Contract) -> None:
+    page, _ = pages_of(shipment, contract)
+    example = document_of(shipment, contract)["paths"]["/predict"]["post"]["requestBody"]["content"]
+    customer = page.customer()
+    assert customer == example["application/json"]["example"]["customers"][0]
+    requests = Requests(contract, contract.numeric, contract.categorical, max_rows=1)
+    assert requests.read(json.dumps({"customers": [customer]}).encode())
+
+
+def test_a_field_is_of_the_columns_kind_and_says_its_rules(shipment: Shipment) -> None:
+    page, _ = pages_of(shipment, make_contract())
+    places = {field["name"]: index for index, field in enumerate(page.form["fields"])}
+
+    def field(name: str) -> tuple[str, dict[str, str | None]]:
+        tag, attributes, _ = page.by_id[f"field-{places[name]}"]
+        shown = ("type", "min", "max", "step")
+        return tag, {name: value for name, value in attributes.items() if name in shown}
+
+    def hint(name: str) -> str:
+        return "".join(page.by_id[f"field-{places[name]}-hint"][2])
+
+    assert field("months") == ("input", {"type": "number", "min": "0", "max": "600", "step": "1"})
+    assert field("charge") == ("input", {"type": "number", "min": "0", "max": "1000", "step": "any"})
+    assert field("plan") == ("input", {"type": "text"})
+    assert [field(name)[0] for name in ("region", "lines", "paperless")] == ["select"] * 3
+    assert page.form["fields"][places["lines"]]["choices"] == [1, 2, 3]
+    assert page.form["fields"][places["paperless"]]["choices"] == [True, False]
+    assert hint("months") == "A whole number, at least 0, below 600."
+    assert hint("total") == "Missing counts as 0. A number, at least 0."
+    text = "".join(part for _, _, texts in page.elements for part in texts)
+    assert text.count("may be missing") == len({"customer", "region", "total", "calls"})
+    empty = [attributes for attributes, text in page.all("option") if attributes["value"] == ""]
+    assert len(empty) == 1  # of the levels, a region alone may be unknown
+
+
+@settings(max_examples=30, deadline=None)
+@given(names=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=3, max_size=3, unique=True))
+def test_any_name_is_shown_and_sent_as_it_is(shipment: Shipment, names: list[str]) -> None:
+    taken = set(make_contract().columns)
+    given_names = dict(zip(("region", "months", "plan"), names, strict=True))
+    if taken & set(names):
+        return
+    page, docs = pages_of(shipment, renamed(given_names))
+    asked = {field["name"] for field in page.form["fields"]}
+    assert set(names) <= asked
+    labels = {text.strip() for attributes, text in page.all("label")}
+    assert {name.strip() for name in names} <= labels
+    for one in (page, docs):
+        assert_it_runs_its_own_files_alone(one)
+
+
+def assert_it_runs_its_own_files_alone(page: Page) -> None:
+    """There is no code, style or address in a page but those of the service's own static files."""
+    for tag, attributes, text in page.elements:
+        assert tag not in ("style", "iframe", "object", "base")
+        assert not [name for name in attributes if name == "style" or name.startswith("on")]
+        if tag == "script" and attributes.get("type") != "application/json":
+            assert "".join(text) == ""
+            assert (attributes["src"] or "").startswith("static/")
+        for name in ("src", "href", "action"):
+            assert not re.match(r"[a-z]+:|//", attributes.get(name) or "")
+
+
+def test_texts_of_a_contract_become_no_markup(shipment: Shipment) -> None:
+    content = table_file(description="<img src=x onerror=alert(1)> `<b>`")
+    content["label"]["meaning"] = "<i>gone</i>"
+    content["columns"]["months"] |= {"title": "<u>Months</u>", "description": "</p><script>x</script>"}
+    content["columns"]["region"]["isin"] = ["<s>", '"north"', "south & west"]
+    for page in pages_of(shipment, Contract.parse(content, "customers")):
+        assert_it_runs_its_own_files_alone(page)
+        assert not {"img", "b", "i", "u", "s"} & {tag for tag, _, _ in page.elements}
+        shown = "".join(part for _, _, texts in page.elements for part in texts)
+        assert "<img src=x onerror=alert(1)>" in shown
+        assert "</p><script>x</script>" in shown
+
+
+def test_a_title_is_the_label_and_the_name_is_what_is_sent(shipment: Shipment) -> None:
+    content = table_file()
+    content["columns"]["months"]["title"] = "Months with us"
+    page, _ = pages_of(shipment, Contract.parse(content, "customers"))
+    field = next(field for field in page.form["fields"] if field["name"] == "months")
+    assert field["label"] == "Months with us"
+    assert "Months with us" in [text.strip() for _, text in page.all("label")]
+
+
+def test_the_landing_page_says_what_is_served(shipment: Shipment) -> None:
+    manifest = shipment.manifest.model_copy(update={"metrics": {"auc": 0.75, "auc_lower": 0.7, "auc_upper": 0.8}})
+    told = document_of(shipment, shipment.contract)
+    page = Page(landing_page(dataclasses.replace(shipment, manifest=manifest), told))
+    shown = " ".join(text for _, _, texts in page.elements for text in texts)
+    for fact in (manifest.model_name, "version 1", "The customer left.", f"{100 * THRESHOLD:.1f}", "0.7 to 0.8"):
+        assert fact in shown
+    assert "docs" in [attributes["href"] for attributes, _ in page.all("a")]
+
+
+def test_the_documentation_has_every_operation_and_a_curl_line_that_a_shell_reads(shipment: Shipment) -> None:
+    content = table_file()
+    content["columns"]["region"]["isin"] = ["it's $HOME `here`"]
+    contract = Contract.parse(content, "customers")
+    _, docs = pages_of(shipment, contract)
+    told = document_of(shipment, contract)
+    curls = [
+        shlex.split(text) for attributes, text in docs.all("code") if "curl" in (attributes.get("class") or "").split()
+    ]
+    operations = [(path, one) for path, methods in told["paths"].items() for one in methods.values()]
+    assert [curl[1] for curl in curls] == [f"http://localhost:3000{path}" for path, _ in operations]
+    for curl, (_, operation) in zip(curls, operations, strict=True):
+        assert ("Authorization: Bearer $CHURN_KEY" in curl) == (operation["security"] == [{"key": []}])
+        if body := operation.get("requestBody"):
+            assert json.loads(curl[curl.index("-d") + 1]) == body["content"]["application/json"]["example"]
+    statuses = [text for _, text in docs.all("dt")]
+    assert statuses == [status for _, operation in operations for status in operation["responses"]]
+    assert "openapi.json" in [attributes["href"] for attributes, _ in docs.all("a")]
+
+
+@pytest.fixture(scope="module")
+def client(shipment: Shipment) -> TestClient:
+    allowed = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
+    return TestClient(Application(shipment, allowed, Metrics()).starlette())
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_come_with_their_security_headers_and_files(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+    assert "unsafe" not in HEADERS["Content-Security-Policy"]
+    page = Page(answer.text)
+    asked = [str(attributes["src"]) for attributes, _ in page.all("script") if "src" in attributes]
+    asked += [str(attributes["href"]) for attributes, _ in page.all("link")]
+    assert asked
+    for file in asked:
+        assert client.get(f"/{file}").status_code == 200
+
+
+def test_static_files_name_no_other_host() -> None:
+    for file in STATIC.iterdir():
+        hosts = set(re.findall(r"//([a-z0-9.-]+\.[a-z]+|localhost)", file.read_text(encoding="utf-8")))
+        assert hosts <= {"localhost", "www.w3.org"}  # the curl lines' own, and the name of SVG
+
+
+# ---- in a browser --------------------------------------------------------------------------------------------------------
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def odd_shipment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shipment of a table whose names are all but code."""
+    contract = renamed(ODD)
+    customers: pd.DataFrame = customers_of(make_contract()).rename(columns=ODD)
+    return make_shipment(tmp_path_factory.mktemp("odd") / FOLDER, contract, customers)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, odd_shipment: Path) -> Iterator[Running]:
+    environment = {"CHURN_SERVING_SHIPMENT": str(odd_shipment), "CHURN_SERVING_KEYS": LINE}
+    service = "churn_pipeline.serving.service:ChurnService"
+    with serving(tmp_path_factory.mktemp("pages"), environment, service=service) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def tab(browser: Any, running: Running) -> Iterator[Any]:
+    """An empty tab of a phone's width, in which no script may fail and nothing be asked of another host."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, reduced_motion="reduce")
+    page = context.new_page()
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda told: failures.append(told.text) if "Content Security Policy" in told.text else None)
+    page.on("request", lambda asked: None if asked.url.startswith(running.url) else failures.append(asked.url))
+    yield page
+    context.close()
+    assert failures == []
+
+
+def field_of(tab: Any, name: str) -> Any:
+    """The field that a person finds by its label."""
+    return tab.get_by_label(re.compile(f"^{re.escape(name)}( may be missing)?$"))
+
+
+def answering(status: int) -> Any:
+    """What stands in for a service that refuses."""
+    return lambda route: route.fulfill(status=status, headers={"Retry-After": "7"}, body="{}")
+
+
+def ask(running: Running, customer: dict[str, Any]) -> dict[str, Any]:
+    """What the service answers a program."""
+    answer = httpx.post(
+        f"{running.url}/explain",
+        json={"customers": [customer], "top": 8},
+        headers={"Authorization": f"Bearer {KEY}"},
+    )
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@needs_chromium
+def test_the_page_shows_what_the_service_answers(tab: Any, running: Running) -> None:
+    customer = {
+        "customer": "<b>C-1</b>",
+        ODD["region"]: "east side",
+        ODD["months"]: 7,
+        ODD["charge"]: 12.5,
+        "calls": 3,
+        ODD["plan"]: "AB",
+        "lines": 2,
+        "paperless": True,
+    }
+    answer = ask(running, customer)
+    tab.goto(running.url)
+    tab.get_by_label("API key").fill(KEY)
+    for name, value in customer.items():
+        field = field_of(tab, name)
+        if name in (ODD["region"], "lines", "paperless"):
+            field.select_option(label={True: "yes"}.get(value, str(value)) if name == "paperless" else str(value))
+        else:
+            field.fill(str(value))
+    field_of(tab, "total").fill("")  # a missing value
+    tab.get_by_role("button", name="Ask").click()
+    tab.locator("#reasons").wait_for()
+    (told,) = answer["predictions"]
+    probability = told["churn_probability"]
+    assert float(tab.locator("#probability").get_attribute("data-value")) == probability
+    assert tab.locator("#probability").inner_text() == f"{100 * probability:.1f} %"
+    words = {"contact": "Contact this customer", "leave": "Leave this customer alone"}
+    assert tab.locator("#decision").inner_text() == words[told["decision"]]
+    assert "<b>C-1</b>" in tab.locator("#comparison").inner_text()
+    names = [reason["feature"] for reason in told["reasons"]]
+    rows = tab.locator("#reason-rows tr")
+    shown = [row.split("\n")[0].split("\t")[0] for row in rows.all_inner_texts()]
+    assert shown[0] == "Average customer"
+    assert shown[1 : 1 + len(names)] == names
+    assert shown[-1] == "This customer"
+    effects = [
+        float(text.replace("−", "-")) for text in rows.locator("td.number").all_inner_texts()[1 : 1 + len(names)]
+    ]
+    assert effects == pytest.approx([100 * reason["effect"] for reason in told["reasons"]], abs=0.051)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert tab.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    assert tab.title().startswith("Try a customer")
+
+
+@needs_chromium
+def test_a_refusal_lands_at_its_field_and_takes_the_person_there(tab: Any, running: Running) -> None:
+    tab.goto(running.url)
+    tab.get_by_label("API key").fill(KEY)
+    field_of(tab, ODD["months"]).fill("-1")
+    field_of(tab, ODD["plan"]).fill("")
+    tab.get_by_role("button", name="Ask").click()
+    summary = tab.locator("#problems")
+    summary.wait_for()
+    assert tab.evaluate("document.activeElement.id") == "problems"
+    assert "2 problems" in summary.inner_text()
+    for name, words in (
+        (ODD["months"], "Needs a whole number, at least 0, below 600."),
+        (ODD["plan"], "Needs a value."),
+    ):
+        field = field_of(tab, name)
+        assert field.get_attribute("aria-invalid") == "true"
+        assert tab.locator(f"#{field.get_attribute('id')}-error").inner_text() == words
+        summary.get_by_role("link", name=name, exact=True).click()
+        assert tab.evaluate("document.activeElement.id") == field.get_attribute("id")
+    assert tab.locator("[aria-invalid]").count() == 2
+    assert not tab.locator("#prediction").is_visible()
+    # What is mended is asked again, and the refusal is gone.
+    tab.get_by_role("button", name="Back to the example").click()
+    tab.get_by_role("button", name="Ask").click()
+    tab.locator("#prediction").wait_for()
+    assert not summary.is_visible()
+    assert tab.locator("[aria-invalid]").count() == 0
+
+
+@needs_chromium
+def test_a_wrong_key_and_a_busy_service_are_told_in_words(tab: Any, running: Running) -> None:
+    tab.goto(running.url)
+    tab.get_by_label("API key").fill("churn_wrong")
+    tab.get_by_role("button", name="Ask").click()
+    summary = tab.locator("#problems")
+    summary.wait_for()
+    assert "The API key is missing or not valid." in summary.inner_text()
+    assert tab.get_by_label("API key").get_attribute("aria-invalid") == "true"
+    request_id = summary.locator("code").inner_text()
+    until = time.monotonic() + 5
+    while request_id not in running.printed() and time.monotonic() < until:
+        time.sleep(0.1)  # lines are written beside the answers
+    assert request_id in running.printed()
+    for status, words in ((429, "Try again in 7 seconds."), (503, "The service is busy"), (500, "The service failed.")):
+        tab.route("**/predict", answering(status))
+        tab.get_by_role("button", name="Ask").click()
+        tab.get_by_text(words).wait_for()
+    tab.unroute_all()
+    tab.route("**/predict", lambda route: route.abort())
+    tab.get_by_role("button", name="Ask").click()
+    tab.get_by_text("There was no answer.").wait_for()
+
+
+@needs_chromium
+def test_the_documentation_tries_a_path(tab: Any, running: Running) -> None:
+    tab.goto(f"{running.url}/docs")
+    tab.get_by_label("API key").fill(KEY)
+    for anchor in ("post-predict", "get-model"):
+        section = tab.locator(f"#{anchor}")
+        assert section.locator("code.curl").inner_text().startswith(f"curl {running.url}/")
+        section.get_by_role("button", name="Send").click()
+        section.locator(".reply").wait_for()
+        assert section.locator(".outcome").inner_text().startswith("200.")
+    shown = json.loads(tab.locator("#post-predict .reply").inner_text())
+    sent = json.loads(tab.locator("#post-predict textarea").input_value())
+    assert (
+        shown["predictions"][0]["churn_probability"]
+        == ask(running, sent["customers"][0])["predictions"][0]["churn_probability"]
+    )
+    assert json.loads(tab.locator("#get-model .reply").inner_text())["model_version"] == "1"
