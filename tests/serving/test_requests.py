@@ -11,12 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.customers import make_contract, raw_customers
 
-from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.contract.cells import model_inputs, read_cells
 from churn_pipeline.contract.quarantine import hold
-from churn_pipeline.contract.table import Contract
+from churn_pipeline.contract.table import Column, Contract
 from churn_pipeline.modelling.preprocessing import NUMBER_LIMIT, round_to_float32
 from churn_pipeline.serving import requests as module
-from churn_pipeline.serving.requests import Problem, RequestError, Requests, is_kept
+from churn_pipeline.serving.requests import Problem, RequestError, Requests, is_kept, rule_of
 
 CONTRACT = make_contract()
 GOOD: dict[str, Any] = {
@@ -184,6 +184,10 @@ def a_batch_of(customer: dict[str, Any]) -> pd.DataFrame:
 @example(GOOD, "months", 5.0)
 @example(GOOD, "plan", "ZZ\n")
 @example(GOOD, "lines", 2.0)
+@example(GOOD, "calls", -9007199254740994.0)
+@example(GOOD, "calls", -(2.0**63))
+@example(GOOD, "calls", -1e19)
+@example(GOOD, "charge", 10**30)
 def test_service_and_batch_accept_the_same_customers_and_give_the_model_the_same(
     customer: dict[str, Any], name: str, value: Any
 ) -> None:
@@ -205,6 +209,87 @@ def test_service_and_batch_accept_the_same_customers_and_give_the_model_the_same
     rounded = round_to_float32(expected[list(CONTRACT.numeric)]).astype(np.float32)
     np.testing.assert_array_equal(numeric, rounded)
     assert categorical.tolist() == expected[list(CONTRACT.categorical)].to_numpy(dtype=object).tolist()
+
+
+def contract_of(**column: Any) -> Contract:
+    """A contract of one feature, x."""
+    return Contract.parse(
+        {
+            "columns": {"x": column, "y": {"dtype": "int64", "isin": [0, 1]}},
+            "roles": {"target": {"column": "y", "positive": 1}},
+            "label": {"meaning": "left"},
+        },
+        "one",
+    )
+
+
+def accepted(contract: Contract, value: Any) -> bool:
+    try:
+        requests(contract).read(json.dumps({"customers": [{"x": value}]}).encode())
+    except RequestError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"dtype": "int64", "in_range": {"min_value": 0.5, "max_value": 10.5}},
+        {"dtype": "int64", "greater_than": 0.5, "less_than": 10.5},
+        {"dtype": "int64", "greater_than": 1, "less_than": 1e30},
+        {"dtype": "int64", "greater_than_or_equal_to": -math.inf, "less_than": math.inf},
+        {"dtype": "int64", "greater_than": math.inf},
+        {"dtype": "float64", "greater_than": -math.inf, "less_than_or_equal_to": 10.5},
+        {"dtype": "int64", "less_than_or_equal_to": 2**70},
+    ],
+    ids=str,
+)
+def test_bounds_may_be_any_number_and_are_those_of_the_batch(column: dict[str, Any]) -> None:
+    contract, values = contract_of(**column), (-(2**63), -1, 0, 1, 2, 5.0, 10, 11, 2**63 - 1, 2**63)
+    for value in values:
+        batch = hold(pd.DataFrame({"x": [value], "y": [0]}, dtype=object), contract)
+        assert accepted(contract, value) == (len(batch.customers) == 1)
+    json.dumps(requests(contract).schema, allow_nan=False)
+
+
+@pytest.mark.parametrize("text", [" ", "\t", "\x1c", "\x85", "\u3000", " \xa0 "])
+@pytest.mark.parametrize(
+    "column", [{"isin": ["a", " "]}, {"isin": [" "]}, {}, {"str_length": {"max_value": 9}}], ids=str
+)
+def test_text_of_blanks_is_a_missing_value_whatever_the_levels_say(text: str, column: dict[str, Any]) -> None:
+    assert not accepted(contract_of(dtype="str", **column), text)
+    assert accepted(contract_of(dtype="str", nullable=True, **column), text)
+
+
+@pytest.mark.parametrize(
+    ("date", "kept"),
+    [
+        ("2026-01-31", True),
+        ("2026-01-31T10:20", True),
+        ("2026-01-31 10:20:30.123456789", True),
+        ("2026-01-31T10:20:30Z", True),
+        ("2026-01-31T10:20:30+0200", True),
+        ("2026-02-30", False),
+        ("2026-01-31T25:00", False),
+        ("2026-W05-6", False),
+        ("2026-01-31x10:20", False),
+        ("2026-01-31T10:20:30,5", False),
+        ("2026-01-31T10:20:30+02:00:30", False),
+        ("1600-01-01", False),
+        ("9999-12-31", False),
+        ("now", False),
+    ],
+)
+def test_a_date_is_a_day_or_a_moment_and_one_that_a_batch_reads(date: str, kept: bool) -> None:
+    column = Column(dtype="datetime64[ns]")
+    assert is_kept(column, date) is kept
+    assert kept is not bool(read_cells(pd.Series([date], dtype=object), column)[1][0])
+
+
+def test_a_rule_tells_its_bounds_with_all_their_digits() -> None:
+    assert rule_of(Column(dtype="int64", less_than=16777217)) == "a whole number, below 16777217"
+    bounds = {"min_value": 0, "max_value": 1234567.89}
+    assert rule_of(Column(dtype="float64", in_range=bounds)) == "a number, from 0 to 1234567.89"
 
 
 def test_numbers_are_limited_and_rounded_as_the_fitted_model_does() -> None:

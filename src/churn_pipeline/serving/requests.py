@@ -28,8 +28,12 @@ PROBLEMS = 100
 # As the fitted model rounds and limits (`modelling.preprocessing.round_to_float32`).
 NUMBER_LIMIT = float(np.float32(1e30))
 INT64 = 2**63
-EXACT = 2.0**53
 LEAST_YEAR, LAST_YEAR = 1678, 2261  # what a date of nanoseconds can hold
+# A whole day or a moment. A batch also takes a year or a month for its first day; a customer has a day.
+DATE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
+NOT_BLANK = r"[^\s\x1c-\x1f]"  # what Python's strip leaves
 REQUIRED, UNKNOWN, MALFORMED = "required", "not in the contract", "of another form"
 JSON_TYPES = {"str": "string", "int64": "integer", "float64": "number", "bool": "boolean", "datetime64[ns]": "string"}
 TYPE_RULES = {
@@ -103,7 +107,10 @@ class Requests:
     ) -> None:
         self._contract = contract
         self._numeric = [(name, contract.columns[name].default) for name in numeric]
-        self._categorical = [(name, _as_level(contract.columns[name].default)) for name in categorical]
+        self._categorical = [
+            (name, _is_certain(contract.columns[name]), _as_level(contract.columns[name].default))
+            for name in categorical
+        ]
         self._max_rows = max_rows
         self._model = TypeAdapter(_request_type(contract, max_rows, more))
         self.schema: dict[str, Any] = self._model.json_schema()
@@ -139,11 +146,16 @@ class Requests:
         """
         numbers = levels = None
         if self._numeric:
-            columns = [[_number(value, default) for value in _column(rows, name)] for name, default in self._numeric]
+            columns = [_numbers(_column(rows, name), default) for name, default in self._numeric]
             limited = np.clip(np.array(columns, dtype=np.float64).T, -NUMBER_LIMIT, NUMBER_LIMIT)
             numbers = limited.astype(np.float32, order="C")
         if self._categorical:
-            texts = [[_level(value, default) for value in _column(rows, name)] for name, default in self._categorical]
+            texts = [
+                column if certain else [_level(value, default) for value in column]
+                for column, certain, default in (
+                    (_column(rows, name), certain, default) for name, certain, default in self._categorical
+                )
+            ]
             levels = np.array(texts, dtype=object).T
         return numbers, levels
 
@@ -188,10 +200,14 @@ def _column(rows: Sequence[Row], name: str) -> list[Any]:
     return [row.get(name) for row in rows]
 
 
-def _number(value: Any, default: Any) -> float:
-    if value is None:
-        value = default
-    return math.nan if value is None else float(value)
+def _numbers(column: list[Any], default: Any) -> list[Any]:
+    """A column of numbers with its default; None is left where there is none, which numpy takes for NaN."""
+    return column if default is None else [default if value is None else value for value in column]
+
+
+def _is_certain(column: Column) -> bool:
+    """Whether every value that is accepted is a level as the model has it, with nothing missing."""
+    return column.dtype == "str" and column.isin is not None and not column.nullable and column.default is None
 
 
 def _level(value: Any, default: str) -> str:
@@ -216,8 +232,8 @@ def rule_of(column: Column) -> str:
     if column.in_range is not None:
         bounds = column.in_range
         rules.append(
-            f"{'from' if bounds.include_min else 'above'} {bounds.min_value:g} "
-            f"{'to' if bounds.include_max else 'to below'} {bounds.max_value:g}"
+            f"{'from' if bounds.include_min else 'above'} {_shown(bounds.min_value)} "
+            f"{'to' if bounds.include_max else 'to below'} {_shown(bounds.max_value)}"
         )
     for words, bound in (
         ("above", column.greater_than),
@@ -226,12 +242,17 @@ def rule_of(column: Column) -> str:
         ("at most", column.less_than_or_equal_to),
     ):
         if bound is not None:
-            rules.append(f"{words} {bound:g}")
+            rules.append(f"{words} {_shown(bound)}")
     if column.str_matches is not None:
         rules.append(f"that matches {column.str_matches}")
     if column.str_length is not None:
         rules.append("of a length that the contract allows")
     return ", ".join(rules)
+
+
+def _shown(bound: float) -> str:
+    """A bound with all its digits."""
+    return str(int(bound)) if math.isfinite(bound) and bound == int(bound) else repr(bound)
 
 
 # ---- the model of a request -------------------------------------------------------------------------------------------
@@ -269,22 +290,26 @@ def _value_type(column: Column, may_be_missing: bool) -> Any:
 
     slow = Annotated[Any, AfterValidator(check)]
     quick = _quick_type(column)
+    if quick is not None and not may_be_missing and column.dtype != "int64":
+        return quick  # there is nothing left to look at: only a whole number may be written in two ways
     return slow if quick is None else Annotated[quick | slow, Field(union_mode="left_to_right")]
 
 
 def _quick_type(column: Column) -> Any:
     """A type of pydantic's that takes no value which breaks a rule, and nearly all that break none."""
     if column.isin is not None:
-        # Among numbers pydantic takes true for 1.
-        return Literal[tuple(column.isin)] if column.dtype == "str" else None
+        # Among numbers pydantic takes true for 1. A level of blanks is never read: blanks are a missing value.
+        levels = tuple(level for level in column.isin if not _is_missing(level))
+        return Literal[levels] if column.dtype == "str" and levels else None
     if column.dtype in ("int64", "float64"):
         whole = column.dtype == "int64"
-        limits: Any = {"ge": -INT64, "lt": INT64} if whole else {"allow_inf_nan": False}
-        bounds: Any = _bounds(column)
+        bounds: Any = _whole_bounds(_bounds(column)) if whole else {**_bounds(column), "allow_inf_nan": False}
         kind: Any = int if whole else float
-        return Annotated[kind, Field(**limits), Field(**bounds)]
+        return Annotated[kind, Field(**bounds)]
     if column.dtype == "bool":
         return bool
+    if column.dtype == "str" and column.str_matches is None and column.str_length is None:
+        return Annotated[str, Field(pattern=NOT_BLANK)]
     return None
 
 
@@ -303,6 +328,18 @@ def _bounds(column: Column) -> dict[str, float]:
         if bound is not None:
             found[name].append(bound)
     return {name: (max if name[0] == "g" else min)(values) for name, values in found.items() if values}
+
+
+def _whole_bounds(bounds: Mapping[str, float]) -> dict[str, int]:
+    """The same bounds in whole numbers of 64 bits, as pydantic has them for those."""
+    least, most = [-INT64], [INT64 - 1]
+    for name, bound in bounds.items():
+        limited = max(-INT64 - 1, min(INT64, bound))  # infinity too
+        if name in ("gt", "ge"):
+            least.append(math.floor(limited) + 1 if name == "gt" else math.ceil(limited))
+        else:
+            most.append(math.ceil(limited) - 1 if name == "lt" else math.floor(limited))
+    return {"ge": max(least), "le": min(most)}
 
 
 def is_kept(column: Column, value: Any) -> bool:
@@ -327,7 +364,10 @@ def is_kept(column: Column, value: Any) -> bool:
     return (
         (column.isin is None or value in column.isin)
         and (column.str_matches is None or re.match(column.str_matches, value) is not None)
-        and (lengths is None or (lengths.min_value or 0) <= len(value) <= (lengths.max_value or math.inf))
+        and (
+            lengths is None
+            or (lengths.min_value or 0) <= len(value) <= (math.inf if lengths.max_value is None else lengths.max_value)
+        )
     )
 
 
@@ -335,7 +375,7 @@ def _is_number(column: Column, value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if column.dtype == "int64":
-        whole = -INT64 <= value < INT64 if isinstance(value, int) else value.is_integer() and abs(value) <= EXACT
+        whole = -INT64 <= value < INT64 and (isinstance(value, int) or value.is_integer())
         if not whole:
             return False
     elif not _is_finite(value):
@@ -352,6 +392,8 @@ def _is_finite(value: float) -> bool:
 
 
 def _is_date(value: str) -> bool:
+    if not DATE.fullmatch(value.strip()):
+        return False
     try:
         return LEAST_YEAR <= datetime.fromisoformat(value.strip()).year <= LAST_YEAR
     except ValueError:
@@ -369,7 +411,7 @@ def _json_schema(column: Column, may_be_missing: bool) -> dict[str, Any]:
         return found
     names = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
     if column.dtype in ("int64", "float64"):
-        found |= {names[name]: bound for name, bound in _bounds(column).items()}
+        found |= {names[name]: bound for name, bound in _bounds(column).items() if math.isfinite(bound)}
     if column.dtype == "str":
         found |= {"minLength": 1} if not may_be_missing else {}
         if (lengths := column.str_length) is not None:
