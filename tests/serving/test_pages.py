@@ -34,6 +34,14 @@ from churn_pipeline.serving.shipment import FOLDER, Shipment
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 KEY, LINE = make_key("crm")
+METRICS = {
+    "auc": 0.75,
+    "auc_best_reachable": 0.9,
+    "auc_lower": 0.7,
+    "auc_upper": 0.8,
+    "expected_profit": -1.5,
+    "lower": 3.0,
+}
 # Names that a table may have, and that a page must not take for anything but names.
 ODD = {
     "region": "</script><script>document.title='taken'</script>",
@@ -255,12 +263,15 @@ def test_a_title_is_the_label_and_the_name_is_what_is_sent(shipment: Shipment) -
 
 
 def test_the_landing_page_says_what_is_served(shipment: Shipment) -> None:
-    manifest = shipment.manifest.model_copy(update={"metrics": {"auc": 0.75, "auc_lower": 0.7, "auc_upper": 0.8}})
+    manifest = shipment.manifest.model_copy(update={"metrics": METRICS})
     told = document_of(shipment, shipment.contract)
     page = Page(landing_page(dataclasses.replace(shipment, manifest=manifest), told))
     shown = " ".join(text for _, _, texts in page.elements for text in texts)
-    for fact in (manifest.model_name, "version 1", "The customer left.", f"{100 * THRESHOLD:.1f}", "0.7 to 0.8"):
+    for fact in (manifest.model_name, "version 1", "The customer left.", f"{100 * THRESHOLD:.1f}"):
         assert fact in shown
+    metrics = [text for attributes, text in page.all("th") if attributes["scope"] == "row"]
+    assert metrics == ["auc", "expected profit", "lower"]
+    assert [text for _, text in page.all("td")] == ["0.75", "0.7 to 0.8", "-1.5", "", "3", ""]
     assert "docs" in [attributes["href"] for attributes, _ in page.all("a")]
 
 

@@ -266,12 +266,12 @@ def _fields(contract: Contract, customer: Mapping[str, Any]) -> Iterator[Field]:
 
 
 def _metrics(metrics: Mapping[str, float]) -> Iterator[Metric]:
-    """Metrics with the intervals that belong to them."""
-    ends = ("_lower", "_upper")
+    """Metrics with the intervals that belong to them; what the best of all models would reach is no metric of this one."""
+    parts = re.compile("_(lower|upper|best_reachable)$")
     for name, value in metrics.items():
-        if name.endswith(ends) and name[: -len(ends[0])] in metrics:
+        if parts.search(name) and parts.sub("", name) in metrics:
             continue
-        low, high = (metrics.get(name + end) for end in ends)
+        low, high = metrics.get(f"{name}_lower"), metrics.get(f"{name}_upper")
         interval = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else ""
         yield Metric(name.replace("_", " "), f"{value:.4g}", interval)
 
