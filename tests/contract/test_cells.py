@@ -97,6 +97,14 @@ def test_a_whole_number_may_be_written_as_a_decimal(cell: str, number: int) -> N
     assert read(text(cell), "int64") == ([number], [False])
 
 
+def test_a_long_number_is_exact_also_beside_one_that_is_too_large() -> None:
+    cells = ["9007199254740993", "1e19", str(MOST), str(MOST + 1), "7", None]
+    assert read(text(*cells), "int64", nullable=True) == (
+        [9007199254740993, None, MOST, None, 7, None],
+        [False, True, False, True, False, False],
+    )
+
+
 @pytest.mark.parametrize("cell", ["1.5", str(2**63), str(-(2**63) - 1), "9007199254740993.5", "1e19"])
 def test_what_is_not_whole_or_too_large_is_unreadable_and_never_rounded(cell: str) -> None:
     assert read(text(cell), "int64") == ([None], [True])

@@ -96,7 +96,8 @@ def _integers(cells: pd.Series) -> pd.Series:
     # beyond 2**53 a float is not every whole number, but the text is exact
     long = numbers.abs() >= 2.0**53
     if cells.dtype.kind == "O" and long.any():
-        whole[long] = cells[long].map(_long_integer).astype("Int64")
+        # an array of whole numbers from the start: pandas makes floats of a list in which one is missing
+        whole[long] = pd.array([_long_integer(cell) for cell in cells[long]], dtype="Int64")
     return whole
 
 
