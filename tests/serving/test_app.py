@@ -1,10 +1,13 @@
 """The answers, asked in this process: what the model says, decided and laid out, and refusals that tell no value."""
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from starlette.requests import Request
@@ -15,7 +18,7 @@ from tests.serving.test_requests import GOOD
 
 from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.modelling.compilation import predict_compiled
-from churn_pipeline.serving.app import AT_ONCE_BYTES, Application
+from churn_pipeline.serving.app import AT_ONCE_BYTES, LARGE_AT_A_TIME, Application
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.settings import Settings
 from churn_pipeline.serving.shipment import Shipment
@@ -164,3 +167,37 @@ def test_requests_leave_their_rows_for_the_log(shipment: Shipment) -> None:
     with TestClient(Listening(app)) as asked:
         asked.post("/predict", json={"customers": [GOOD, GOOD]})
     assert seen == [2]
+
+
+def test_large_requests_wait_for_each_other_and_small_ones_for_none(
+    shipment: Shipment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
+    application = Application(shipment, settings, Metrics())
+    small_begun, let_go, now, most = threading.Event(), threading.Event(), [], []
+
+    def predicted(body: bytes, request_id: str) -> tuple[int, bytes]:
+        if len(body) <= AT_ONCE_BYTES:
+            small_begun.set()
+        else:
+            now.append(request_id)
+            most.append(len(now))
+            let_go.wait(5)
+            now.pop()
+        return 1, b"{}"
+
+    async def ask(size: int) -> int:
+        return (await caller.post("/predict", content=b" " * size, headers=JSON)).status_code
+
+    async def ask_all() -> list[int]:
+        large = [asyncio.create_task(ask(AT_ONCE_BYTES + 1)) for _ in range(3 * LARGE_AT_A_TIME)]
+        await asyncio.sleep(0.2)
+        small = await ask(1)
+        let_go.set()
+        return [small, *await asyncio.gather(*large)]
+
+    monkeypatch.setattr(application, "_predicted", predicted)
+    caller = httpx.AsyncClient(transport=httpx.ASGITransport(_WithId(application.starlette())), base_url="http://a")
+    assert set(asyncio.run(ask_all())) == {200}
+    assert max(most) == LARGE_AT_A_TIME
+    assert small_begun.is_set()

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from pydantic import Field, WithJsonSchema
 from pydantic_core import to_json
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -28,6 +29,9 @@ from churn_pipeline.serving.shipment import Shipment
 
 # A body up to this size, some fifty customers, is answered where it is; the loop is not kept from others for long.
 AT_ONCE_BYTES = 32_768
+# So many larger ones are worked on at a time. More would be no sooner done: they would keep the interpreter from the loop, and
+# each holds its customers in memory.
+LARGE_AT_A_TIME = 2
 TOP = 5
 # JSON has one kind of number: 5.0 is a whole one.
 Top = Annotated[
@@ -60,6 +64,7 @@ class Application:
         self._log = PredictionLog(settings, shipment.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
         self._document = document(contract, shipment.manifest, shipment.reference, *schemas)
+        self._large = CapacityLimiter(LARGE_AT_A_TIME)
         self._warm_since = time.monotonic()
 
     def warm_up(self) -> None:
@@ -107,7 +112,7 @@ class Application:
             if len(body) <= at_once_bytes:
                 rows, content = answer(body, request_id)
             else:
-                rows, content = await run_in_threadpool(answer, body, request_id)
+                rows, content = await run_sync(answer, body, request_id, limiter=self._large)
         except RequestError as error:
             self._metrics.refused(error.problems)
             return Response(_refusal(error, request_id), error.status, media_type="application/json")
