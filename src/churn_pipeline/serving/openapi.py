@@ -204,9 +204,10 @@ def _components(name: str, schema: Json) -> tuple[Json, Json]:
 
 def _description(contract: Contract, manifest: Manifest) -> str:
     label = contract.label
-    meant = [label.meaning, f"Observed: {label.observed}" if label.observed else "", label.horizon]
+    meant = [label.meaning]
+    meant += [f"{word}: {said}." for word, said in (("Observed", label.observed), ("Horizon", label.horizon)) if said]
     return (
-        f"{contract.description}\n\nChurn: {' '.join(filter(None, meant))}\n\nA customer is to be contacted from a churn "
+        f"{contract.description}\n\nChurn: {' '.join(meant)}\n\nA customer is to be contacted from a churn "
         f"probability of {manifest.threshold:g} on.\n\nA path that is not here is answered 404, but for the pages: `/` with a "
         "form, `/docs`, and `/openapi.json`, which is this document. A service may be set to ask for no keys, or for keys also "
         "where none is needed here."

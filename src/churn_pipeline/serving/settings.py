@@ -67,7 +67,8 @@ class Settings(BaseModel):
     )
     metrics: Access = Field("open", description="Who may read `/metrics`: `open`, `key`, or `off` for nobody.")
     pages: Access = Field(
-        "open", description="Who may read `/`, `/docs` and the OpenAPI document: `open`, `key`, `off`."
+        "open",
+        description="Who may read `/`, `/docs` and the OpenAPI document: `open`, `off`, or `key`, which no browser sends.",
     )
     cors_origins: List = Field((), description="Origins whose pages may call the service from a browser; `*` for all.")
 

@@ -85,7 +85,7 @@ class Visit:
             self._found.setdefault(name, []).append(value)
         asked = self.header(b"x-request-id") or b""
         self.id = asked.decode() if SANE_ID.fullmatch(asked) else f"{IDS.getrandbits(128):032x}"
-        self.headers.append((b"x-request-id", self.id.encode()))
+        self.headers += [(b"x-request-id", self.id.encode()), (b"x-content-type-options", b"nosniff")]
         state = scope.setdefault("state", {})
         state["request_id"] = self.id
         state["key_name"] = None
