@@ -12,7 +12,7 @@ export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test lint format lock pages viz lab mlflow serve container container-test clean \
   benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
-  benchmark-soak fuzz-serving readme
+  benchmark-soak benchmark-failures fuzz-serving readme
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -132,6 +132,9 @@ benchmark-serving: $(READY) ## the service beside five others on the same model,
 
 benchmark-soak: $(READY) ## the service for ten minutes at 70 % of its peak
 	@$(BIN)/python -m benchmarks.serving --soak 10
+
+benchmark-failures: $(READY) ## kill -9 of a worker, and SIGTERM, under load
+	@$(BIN)/python -m benchmarks.serving --failures
 
 fuzz-serving: $(READY) ## 10,000 mutated requests and schemathesis against the last Bento of TABLE
 	@$(HAS_BENTO); $(BIN)/python -m tests.serving.fuzz $(BENTO)

@@ -7,13 +7,17 @@ Every service is one worker, alone on the machine while it is measured; each rou
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import joblib
 import mlflow
@@ -23,7 +27,7 @@ import psutil
 
 from benchmarks.common import ROOT, project, write
 from benchmarks.serving_peers.bentoml_sklearn import NAME
-from benchmarks.serving_peers.load import open_loop, wrk
+from benchmarks.serving_peers.load import CONNECTIONS, LOST, REFUSED, open_loop, wrk
 from benchmarks.serving_peers.parts import TIMES
 from benchmarks.serving_peers.processes import Running, Service, running
 from churn_pipeline.contract.quarantine import hold
@@ -39,6 +43,8 @@ OURS, NOTHING, FLOOR, EMPTY = "ours", "BentoML, nothing", "FastAPI, empty", "Ben
 SHARE = 0.7  # of our peak, at the constant rate
 SECONDS = 60  # at that rate
 CONSTANT_ROUNDS = 3
+FAILURE_RATE = 500
+ANSWERED = '"outcome":"answered"'
 PERCENTILES = (50, 99, 99.9)
 
 
@@ -252,6 +258,38 @@ def parts_of_a_request(bench: Bench, milliseconds: float) -> pd.DataFrame:
     return pd.DataFrame([*rows, ["all", f"{milliseconds * 1000:.0f}", "100 %"]], columns=["part", "µs", "share"])
 
 
+def failures(bench: Bench) -> pd.DataFrame:
+    """What becomes of requests when one of two workers is killed, and when the service is told to end, under load."""
+
+    def kill(service: Running) -> None:
+        service.workers()[0].kill()
+
+    def tell_to_end(service: Running) -> None:
+        service.process.send_signal(signal.SIGTERM)
+
+    rows = []
+    service = bench.services[OURS]
+    two = replace(service, environment={**service.environment, "CHURN_SERVING_WORKERS": "2"})
+    bodies = bench.bodies(service, 1).read_bytes().splitlines()
+    for name, event in {"kill -9 of one of two workers": kill, "SIGTERM": tell_to_end}.items():
+        with running(two, Path(tempfile.mkdtemp(dir=bench.folder))) as started:
+            while len(started.workers()) < 2:
+                time.sleep(0.1)
+            warm = open_loop(started, bodies, FAILURE_RATE, seconds=5)
+            timer = Timer(3, event, [started])
+            timer.start()
+            met = open_loop(started, bodies, FAILURE_RATE, seconds=10)
+            timer.join()
+            started.process.send_signal(signal.SIGTERM)
+            started.process.wait(timeout=30)
+            logged = started.output.read_text().count(ANSWERED) - warm.statuses["200"]
+        seen = [met.statuses[one] for one in ("200", LOST, REFUSED)]
+        rows.append([name, met.statuses.total(), logged, *seen, met.statuses.total() - sum(seen)])
+        print(rows[-1], met.milliseconds(*PERCENTILES), flush=True)
+    titles = ["event", "requests", "answered, by its log", "answered", "lost", "refused", "other"]
+    return pd.DataFrame(rows, columns=titles)
+
+
 def our_peak(bench: Bench, seconds: float) -> float:
     with bench.started(OURS) as service:
         return wrk(service, bench.bodies(service.service, 1), connections=16, seconds=seconds).rate
@@ -272,6 +310,12 @@ HOW_PARTS = (
     "One customer a request, one connection: p50 from outside, {seconds:g} s a round. Within the process: medians of {times:,} "
     "requests put to the application alone, behind the guards, and as it is served; a layer's time is the difference. Made by "
     "`make benchmark-serving`."
+)
+HOW_FAILURES = (
+    "Two workers, {rate} requests/s for ten seconds over {connections} connections; the event comes after three. Lost: sent, and the "
+    "connection ended with no answer; where all are answered that were by the service's own log, no worker had taken what was lost. "
+    "Refused: nobody listens any more. A balancer that heeds `/readyz` asks elsewhere before either. Made by "
+    "`make benchmark-failures`."
 )
 HOW_SOAK = (
     "{rate:,.0f} requests/s, {share:.0%} of our peak, one customer each, all guards and logs on. MiB are resident in the worker. "
@@ -314,13 +358,23 @@ def main_soak(minutes: int) -> None:
     write("serving_soak", "The service for a while", HOW_SOAK.format(rate=rate, share=SHARE), table)
 
 
+def main_failures() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        table = failures(Bench(Path(folder)))
+    how = HOW_FAILURES.format(rate=FAILURE_RATE, connections=CONNECTIONS)
+    write("serving_failures", "The service when it fails", how, table)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--soak", type=int, metavar="MINUTES")
+    parser.add_argument("--failures", action="store_true")
     given = parser.parse_args()
     if given.soak:
         main_soak(given.soak)
+    elif given.failures:
+        main_failures()
     else:
         main(given.rounds, given.seconds)

@@ -20,6 +20,7 @@ from benchmarks.serving_peers.processes import Running
 
 SCRIPT = Path(__file__).with_name("post.lua")
 CONNECTIONS = 48
+REFUSED, LOST = "refused", "lost"  # nobody listens; a connection that ends without an answer
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -67,42 +68,58 @@ class Open:
 
 
 class _Connection:
-    """A connection with one request on its way at most."""
+    """A connection with one request on its way at most; it is made anew where the other side has closed it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.due = 0.0
-        self.connect()
-
-    def connect(self) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", self.port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setblocking(False)
+        self._socket: socket.socket | None = None
         self._answer = b""
 
     def fileno(self) -> int:
-        return self.socket.fileno()
+        return self._socket.fileno() if self._socket else -1
 
-    def send(self, request: bytes, due: float) -> None:
+    def close(self) -> None:
+        if self._socket:
+            self._socket.close()
+        self._socket, self._answer = None, b""
+
+    def send(self, request: bytes, due: float) -> str | None:
+        """Send a request, unless nobody listens or the connection breaks: then that is told."""
         self.due = due
-        self.socket.sendall(request)
+        if self._socket and select.select([self._socket], (), (), 0)[0]:  # closed while it was idle
+            self.close()
+        try:
+            if self._socket is None:
+                self._socket = socket.create_connection(("127.0.0.1", self.port))
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._socket.setblocking(False)
+            self._socket.sendall(request)
+        except ConnectionRefusedError:
+            return REFUSED
+        except ConnectionError:
+            self.close()
+            return LOST
+        return None
 
     def read(self) -> str | None:
-        """The answer's status, once it is there as a whole; `closed` where it will not come."""
+        """The answer's status, once it is there as a whole; `LOST` where it will not come."""
+        assert self._socket is not None, "nothing was sent"
         try:
-            part = self.socket.recv(65_536)
+            part = self._socket.recv(65_536)
         except ConnectionError:
             part = b""
         if not part:
-            self.socket.close()
-            self.connect()
-            return "closed"
+            self.close()
+            return LOST
         self._answer += part
         head, end, body = self._answer.partition(b"\r\n\r\n")
         length = LENGTH.search(head)
         if not end or length is None or len(body) < int(length[1]):
             return None
         self._answer = b""
+        if b"\r\nconnection: close" in head.lower():
+            self.close()
         return head[9:12].decode()
 
 
@@ -123,8 +140,12 @@ def open_loop(running: Running, bodies: Sequence[bytes], rate: float, seconds: f
             now = time.perf_counter() - begin
             while idle and sent < total and sent / rate <= now:
                 connection = idle.popleft()
-                connection.send(requests[sent % len(requests)], sent / rate)
-                busy[connection] = None
+                failed = connection.send(requests[sent % len(requests)], sent / rate)
+                if failed:
+                    told.statuses[failed] += 1
+                    idle.append(connection)
+                else:
+                    busy[connection] = None
                 sent += 1
             wait = max(0.0, sent / rate - now) if idle and sent < total else 1.0
             for connection in select.select(busy, (), (), wait)[0]:
@@ -137,7 +158,7 @@ def open_loop(running: Running, bodies: Sequence[bytes], rate: float, seconds: f
     finally:
         gc.enable()
         for connection in [*idle, *busy]:
-            connection.socket.close()
+            connection.close()
     return told
 
 

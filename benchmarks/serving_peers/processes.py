@@ -61,6 +61,11 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}{self.service.path}"
 
+    def workers(self) -> list[psutil.Process]:
+        """The processes of a BentoML service that answer."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+
     def resident(self) -> float:
         """MiB of the process that answers: of all in the group, the one that holds most."""
         parent = psutil.Process(self.process.pid)
