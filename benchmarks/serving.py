@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +27,7 @@ import psutil
 
 from benchmarks.common import ROOT, project, write
 from benchmarks.serving_peers.bentoml_sklearn import NAME
-from benchmarks.serving_peers.load import CONNECTIONS, LOST, REFUSED, open_loop, wrk
+from benchmarks.serving_peers.load import CONNECTIONS, LOST, REFUSED, Open, open_loop, wrk
 from benchmarks.serving_peers.parts import TIMES
 from benchmarks.serving_peers.processes import Running, Service, running
 from churn_pipeline.contract.quarantine import hold
@@ -46,6 +46,7 @@ CONSTANT_ROUNDS = 3
 FAILURE_RATE = 500
 ANSWERED = '"outcome":"answered"'
 PERCENTILES = (50, 99, 99.9)
+TITLES = [f"p{percentile:g}, ms" for percentile in PERCENTILES]
 
 
 def last_bento() -> Path:
@@ -195,26 +196,26 @@ def beside(measured: Measured) -> pd.DataFrame:
     )
 
 
-def at_a_constant_rate(bench: Bench, rate: float, rounds: int) -> pd.DataFrame:
-    """Ours beside the BentoML endpoint that does nothing, at the same rate, in turn."""
+def at_constant_rates(bench: Bench, rates: Sequence[float], rounds: int) -> pd.DataFrame:
+    """Ours beside the BentoML endpoint that does nothing, at the same rates, in turn."""
     names = (OURS, NOTHING)
-    told: dict[str, list[list[float]]] = {name: [] for name in names}
-    failed: Counter[str] = Counter()
+    met: dict[tuple[float, str], list[Open]] = defaultdict(list)
     for _ in range(rounds):
         for name in names:
             with bench.started(name) as service:
                 bodies = bench.bodies(service.service, 1).read_bytes().splitlines()
-                met = open_loop(service, bodies, rate, SECONDS)
-            told[name].append(met.milliseconds(*PERCENTILES))
-            failed[name] += met.failed
-            print(name, met.statuses, told[name][-1], flush=True)
-    medians = {name: np.median(told[name], axis=0) for name in names}
-    ratios = np.median(np.array(told[OURS]) / np.array(told[NOTHING]), axis=0)
-    rows = [[name, *(f"{value:.2f}" for value in medians[name]), failed[name]] for name in names]
-    titles = [f"p{percentile:g}, ms" for percentile in PERCENTILES]
-    return pd.DataFrame(
-        [*rows, ["ours ÷ nothing", *(f"{value:.2f}" for value in ratios), ""]], columns=["service", *titles, "failed"]
-    )
+                for rate in rates:
+                    met[rate, name].append(open_loop(service, bodies, rate, SECONDS))
+                    print(rate, name, met[rate, name][-1].statuses, met[rate, name][-1].milliseconds(*PERCENTILES))
+    rows = []
+    for rate in rates:
+        told = {name: np.array([one.milliseconds(*PERCENTILES) for one in met[rate, name]]) for name in names}
+        failed = {name: sum(one.failed for one in met[rate, name]) for name in names}
+        medians = {name: [f"{value:.2f}" for value in np.median(told[name], axis=0)] for name in names}
+        rows += [[f"{rate:,.0f}", name, *medians[name], failed[name]] for name in names]
+        ratios = np.median(told[OURS] / told[NOTHING], axis=0)
+        rows.append([f"{rate:,.0f}", "ours ÷ nothing", *(f"{value:.2f}" for value in ratios), ""])
+    return pd.DataFrame(rows, columns=["requests/s", "service", *TITLES, "failed"])
 
 
 def soak(bench: Bench, rate: float, minutes: int) -> pd.DataFrame:
@@ -227,8 +228,7 @@ def soak(bench: Bench, rate: float, minutes: int) -> pd.DataFrame:
             milliseconds = [f"{value:.2f}" for value in met.milliseconds(*PERCENTILES)]
             rows.append([minute, met.statuses.total(), met.failed, *milliseconds, f"{service.resident():.1f}"])
             print(rows[-1], flush=True)
-    titles = [f"p{percentile:g}, ms" for percentile in PERCENTILES]
-    return pd.DataFrame(rows, columns=["minute", "requests", "failed", *titles, "MiB at its end"])
+    return pd.DataFrame(rows, columns=["minute", "requests", "failed", *TITLES, "MiB at its end"])
 
 
 def parts_of_a_request(bench: Bench, milliseconds: float) -> pd.DataFrame:
@@ -303,8 +303,8 @@ HOW = (
     "the end. What else ran took {others:.0f} % of the cores (median; {most:.0f} % at most). Made by `make benchmark-serving`."
 )
 HOW_OPEN = (
-    "{rate:,.0f} requests/s, {share:.0%} of our peak, for {seconds} s, {rounds} times each and in turn; medians. A request's time "
-    "counts from when it was due, so that nobody's waiting is left out. Made by `make benchmark-serving`."
+    "{share:.0%} of the peak of the BentoML endpoint that does nothing, and of ours; {seconds} s, {rounds} times each and in turn; "
+    "medians. A request's time counts from when it was due, so that nobody's waiting is left out. Made by `make benchmark-serving`."
 )
 HOW_PARTS = (
     "One customer a request, one connection: p50 from outside, {seconds:g} s a round. Within the process: medians of {times:,} "
@@ -327,9 +327,9 @@ def main(rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         measured = measure(bench, rounds, seconds)
-        rate = SHARE * float(np.median([told["requests"] for told in measured[OURS]]))
+        peaks = [float(np.median([told["requests"] for told in measured[name]])) for name in (NOTHING, OURS)]
         parts = parts_of_a_request(bench, float(np.median([told["p50"] for told in measured[OURS]])))
-        constant = at_a_constant_rate(bench, rate, CONSTANT_ROUNDS)
+        constant = at_constant_rates(bench, [SHARE * peak for peak in peaks], CONSTANT_ROUNDS)
     others = [told["others"] for all_told in measured.values() for told in all_told]
     manifest = read_manifest()
     how = HOW.format(
@@ -346,7 +346,7 @@ def main(rounds: int, seconds: float) -> None:
     write("serving", "The service beside others", how, beside(measured))
     how = HOW_PARTS.format(seconds=seconds, times=TIMES)
     write("serving_parts", "Where the time of a request goes", how, parts)
-    how = HOW_OPEN.format(rate=rate, share=SHARE, seconds=SECONDS, rounds=CONSTANT_ROUNDS)
+    how = HOW_OPEN.format(share=SHARE, seconds=SECONDS, rounds=CONSTANT_ROUNDS)
     write("serving_rate", "The service at a constant rate", how, constant)
 
 
