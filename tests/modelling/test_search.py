@@ -81,12 +81,38 @@ def task() -> Task:
     return Task(features, churned, folds, [f"x{column}" for column in range(6)], ["kind"], log_loss, seed=3)
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds are fitted here, where tests can watch them."""
+    monkeypatch.setattr(module, "ROWS_FOR_THREADS", 0)
+
+
 def candidate(**changes: Any) -> Candidate:
     return Candidate.model_validate({**LOGISTIC, **changes})
 
 
 def searched(task: Task, notebook: Notebook | None = None, given: Candidate | None = None, **settings: Any) -> Found:
     return search_candidate(task, given or candidate(), SearchSettings(**settings), notebook or Notebook())
+
+
+def test_folds_fitted_in_processes_are_those_fitted_here(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = Notebook(), Notebook()
+    found = searched(task, here)
+    monkeypatch.setattr(module, "ROWS_FOR_THREADS", 10**9)
+    monkeypatch.setattr(module.joblib, "cpu_count", lambda: 2)
+    with module.fold_fitter(task) as fit_fold:
+        assert not isinstance(fit_fold, module.partial)
+    apart = searched(task, there)
+    assert apart.candidate == found.candidate
+    assert here.results() == there.results()
+    pd.testing.assert_frame_equal(apart.predictions.drop(columns="seconds"), found.predictions.drop(columns="seconds"))
+
+
+def test_what_cannot_be_fitted_in_a_process_is_told_as_here(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS_FOR_THREADS", 10**9)
+    monkeypatch.setattr(module.joblib, "cpu_count", lambda: 2)
+    with pytest.raises(ValueError, match="cannot be fitted as configured"):
+        searched(task, given=candidate(arguments={"C": -1.0}, space=None))
 
 
 # ---- what is tried ---------------------------------------------------------------------------------------------------
@@ -134,7 +160,9 @@ def test_trials_fit_single_copies_and_what_is_compared_are_all_of_them(
 
 def test_predictions_are_those_of_the_found_candidate_on_every_fold(task: Task) -> None:
     found = searched(task)
-    again = pd.concat(validate(task, found.candidate, workers=1), ignore_index=True)
+    again = pd.concat(
+        validate(task.folds, found.candidate, module.partial(module.validate_fold, task), workers=1), ignore_index=True
+    )
     pd.testing.assert_frame_equal(found.predictions.drop(columns="seconds"), again.drop(columns="seconds"))
     scores = [log_loss(part["churned"], part["probability"]) for _, part in found.predictions.groupby("fold")]
     assert np.mean(scores) == found.report["log_loss"]

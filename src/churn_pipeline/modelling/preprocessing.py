@@ -231,8 +231,8 @@ class RandomPairs(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, dtype=np.float64)
         n_columns = X.shape[1] if self.n_columns is None else self.n_columns
         deviations = X[:, :n_columns].std(axis=0)
-        # A column that does not vary has nothing to add to another.
-        varying = np.flatnonzero(deviations > 0)
+        # A column that does not vary has nothing to add to another; its deviation may be a rounding error, and not 0.
+        varying = np.flatnonzero(np.ptp(X[:, :n_columns], axis=0) > 0)
         all_pairs = [(i, j, sign) for i, j in combinations(varying, 2) for sign in (1.0, -1.0)]
         drawn = check_random_state(self.random_state).permutation(len(all_pairs))[: self.n_pairs]
         chosen = np.array([all_pairs[place] for place in sorted(drawn)]).reshape(-1, 3)

@@ -13,38 +13,47 @@ import hashlib
 import inspect
 import json
 import platform
+import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import joblib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from joblib.externals.loky import get_reusable_executor
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling import candidates, preprocessing
-from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.candidates import ROWS_FOR_THREADS, Candidate, build_candidate
 from churn_pipeline.modelling.space import Choices, Range
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
+FitFold = Callable[[Candidate, str], pd.DataFrame]
 Loss = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float64]], float]
 State = Literal["complete", "pruned", "failed"]
 
 # What a trial's result depends on beside its data and configuration; the candidate's own package is added.
 LIBRARIES: tuple[str, ...] = ("numpy", "optuna", "pandas", "scikit-learn", "scipy")
+
+
+# For so long processes wait for the next search before they end.
+IDLE_SECONDS = 60
 
 
 class SearchSettings(BaseModel):
@@ -268,15 +277,15 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
     with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
         # A trial that did not converge is judged by its log loss, as any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        with studies.open(name, space) as study:
-            course = _Course(task, candidate, settings, studies.candidate, space, study)
+        with studies.open(name, space) as study, fold_fitter(task) as fit_fold:
+            course = _Course(task, candidate, settings, studies.candidate, space, study, fit_fold)
             trials = course.run()
             best = min((trial for trial in trials if trial.state == "complete"), key=_rank)
             chosen = candidate.with_values(best.values)
             # Trials fit single copies, which tell what to fit: which arguments are best hardly depends on how many.
             predictions = course.predictions_of(best) if candidate.copies == 1 else None
             if predictions is None:
-                predictions = pd.concat(validate(task, chosen, workers=joblib.cpu_count()), ignore_index=True)
+                predictions = pd.concat(validate(task.folds, chosen, fit_fold, joblib.cpu_count()), ignore_index=True)
             report = {"study": name, **_summary(trials, best)}
             study.conclude(report, trials)
     return Found(chosen, predictions, report)
@@ -318,15 +327,58 @@ def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, nam
     return digest.hexdigest()
 
 
-def validate(task: Task, candidate: Candidate, workers: int) -> list[pd.DataFrame]:
-    """Fit and validate a candidate on every fold, folds side by side.
+@contextmanager
+def fold_fitter(task: Task) -> Iterator[FitFold]:
+    """What fits and validates one fold, so that several threads that ask for one each keep as many cores busy.
+
+    Fitting many small trees is half Python's own work, for which threads wait for one another: on a small table the folds
+    are fitted in processes, to which the task is handed in a file, once. A large table is not copied to them: there the work
+    is in compiled code, and threads do.
 
     Parameters
     ----------
     task : Task
         What to judge on.
+
+    Yields
+    ------
+    callable
+        ``(candidate, fold) -> DataFrame``, as `validate_fold`.
+    """
+    if joblib.cpu_count() == 1 or len(task.features) >= ROWS_FOR_THREADS:
+        yield partial(validate_fold, task)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "task"
+        joblib.dump(task, file)
+        processes = get_reusable_executor(max_workers=joblib.cpu_count(), timeout=IDLE_SECONDS)
+        yield lambda candidate, fold: processes.submit(_validate_there, str(file), candidate, fold).result()
+
+
+def _validate_there(file: str, candidate: Candidate, fold: str) -> pd.DataFrame:
+    """`validate_fold` in a process of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return validate_fold(_task_in(file), candidate, fold)
+
+
+@lru_cache(maxsize=1)
+def _task_in(file: str) -> Task:
+    task: Task = joblib.load(file)
+    return task
+
+
+def validate(folds: Iterable[str], candidate: Candidate, fit_fold: FitFold, workers: int) -> list[pd.DataFrame]:
+    """Fit and validate a candidate on every fold, folds side by side.
+
+    Parameters
+    ----------
+    folds : iterable of str
+        The folds' names.
     candidate : Candidate
         What to fit.
+    fit_fold : callable
+        As `fold_fitter` gives it.
     workers : int
         How many folds at a time.
 
@@ -336,7 +388,7 @@ def validate(task: Task, candidate: Candidate, workers: int) -> list[pd.DataFram
         Each fold's predictions, in the folds' order.
     """
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda fold: validate_fold(task, candidate, fold), task.folds))
+        return list(pool.map(lambda fold: fit_fold(candidate, fold), folds))
 
 
 def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
@@ -425,6 +477,7 @@ class _Course:
     name: str
     space: Mapping[str, BaseDistribution]
     study: Study
+    fit_fold: FitFold
     trials: dict[int, Trial] = field(default_factory=dict)
     _pending: dict[Future[tuple[Trial, list[pd.DataFrame]]], int] = field(default_factory=dict)
     _best: tuple[Trial, list[pd.DataFrame]] | None = None
@@ -541,12 +594,12 @@ class _Course:
 
     def _parts(self, candidate: Candidate) -> Iterator[pd.DataFrame]:
         if self.limit == 1:
-            yield from validate(self.task, candidate, self.workers)
+            yield from validate(self.task.folds, candidate, self.fit_fold, self.workers)
             return
         for fold in self.task.folds:
             if self._stop.is_set():
                 raise _StoppedError
-            yield validate_fold(self.task, candidate, fold)
+            yield self.fit_fold(candidate, fold)
 
 
 class _Sampler:
