@@ -80,7 +80,8 @@ def test_a_constant_column_has_knots_around_it(value):
     assert knots[0] < value < knots[-1]
 
 
-tables = hnp.arrays(np.float64, st.tuples(st.integers(2, 20), st.integers(1, 5)), elements=st.integers(-1000, 1000).map(lambda n: n / 8))
+eighths = st.integers(-1000, 1000).map(lambda number: number / 8)
+tables = hnp.arrays(np.float64, st.tuples(st.integers(2, 20), st.integers(1, 5)), elements=eighths)
 
 
 @given(tables, st.integers(1, 30), st.integers(0, 3))
@@ -112,5 +113,4 @@ def test_pairs_are_of_the_first_columns_only():
 
 def test_a_column_of_one_value_is_in_no_pair():
     X = np.column_stack([np.full(10, 0.1), np.arange(10.0), np.full(10, 1e30)])
-    assert X[:, 0].std() > 0  # of rounding
     assert RandomPairs(100, random_state=0).fit(X).transform(X).shape == (10, 3)
