@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.table import Column, Contract
 from churn_pipeline.modelling.preprocessing import NUMBER_LIMIT, round_to_float32
 from churn_pipeline.serving import requests as module
-from churn_pipeline.serving.requests import Problem, RequestError, Requests, is_kept, rule_of
+from churn_pipeline.serving.requests import UNKNOWN, Problem, RequestError, Requests, is_kept, rule_of
 
 CONTRACT = make_contract()
 GOOD: dict[str, Any] = {
@@ -136,6 +137,27 @@ def test_what_is_no_request_is_refused(body: bytes, status: int) -> None:
 def test_more_customers_than_allowed_are_refused_as_too_many() -> None:
     assert len(ask(*[GOOD] * 50)) == 50
     assert refused(*[GOOD] * 51).status == 413
+
+
+def test_of_very_many_problems_those_of_the_first_customer_are_told() -> None:
+    customers = [GOOD, *[{} for _ in range(1_000)]]
+    with pytest.raises(RequestError) as found:
+        requests(max_rows=2_000).read(json.dumps({"customers": customers}).encode())
+    assert {problem.row for problem in found.value.problems} == {1}
+    assert Problem(1, "months", "required") in found.value.problems
+    assert found.value.count >= 1_000 * 5
+
+
+@pytest.mark.parametrize(("rows", "each", "status"), [(1, 2_000, 422), (40, 50, 422), (3, 500_000, 413)])
+def test_a_flood_of_columns_is_refused_before_an_error_is_made_of_each(rows: int, each: int, status: int) -> None:
+    customer = {f"column {number}": 1 for number in range(each)}
+    body = json.dumps({"customers": [customer] * rows}).encode()
+    begin = time.perf_counter()
+    with pytest.raises(RequestError) as found:
+        requests(max_rows=1_000).read(body)
+    assert (found.value.status, found.value.problems) in ((422, (Problem(None, None, UNKNOWN),)), (413, ()))
+    assert found.value.status == status
+    assert time.perf_counter() - begin < 0.5
 
 
 def test_the_first_problems_are_told_and_all_are_counted() -> None:

@@ -18,13 +18,16 @@ from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError, WithJsonSchema
 from typing_extensions import TypedDict
 
 from churn_pipeline.contract.table import Column, Contract
 
 Row = Mapping[str, Any]
 PROBLEMS = 100
+# Where more rules are broken, those of the first customer alone are told: nobody else is answered while pydantic lays a
+# hundred thousand errors out.
+MANY = 1_000
 # As the fitted model rounds and limits (`modelling.preprocessing.round_to_float32`).
 NUMBER_LIMIT = float(np.float32(1e30))
 INT64 = 2**63
@@ -34,6 +37,7 @@ DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
 )
 NOT_BLANK = r"[^\s\x1c-\x1f]"  # what Python's strip leaves
+MESSAGE = "The request breaks rules of the contract."
 REQUIRED, UNKNOWN, MALFORMED = "required", "not in the contract", "of another form"
 JSON_TYPES = {"str": "string", "int64": "integer", "float64": "number", "bool": "boolean", "datetime64[ns]": "string"}
 TYPE_RULES = {
@@ -74,7 +78,7 @@ class RequestError(ValueError):
     problems
         The first rules that it breaks.
     count
-        How many there are in all.
+        How many there are in all; of very many, how many pydantic found.
     """
 
     def __init__(self, status: int, message: str, problems: Sequence[Problem] = (), count: int = 0) -> None:
@@ -112,7 +116,10 @@ class Requests:
             for name in categorical
         ]
         self._max_rows = max_rows
+        # A value has one colon before it, and a date some more in it.
+        self._max_colons = 2 * len(contract.columns)
         self._model = TypeAdapter(_request_type(contract, max_rows, more))
+        self._until_broken = TypeAdapter(_request_type(contract, max_rows, more, fail_fast=True))
         self.schema: dict[str, Any] = self._model.json_schema()
 
     def read(self, body: bytes) -> dict[str, Any]:
@@ -128,10 +135,11 @@ class Requests:
         RequestError
             When it is not JSON, too long, or breaks the contract.
         """
+        self._refuse_a_flood(body)
         try:
             request: dict[str, Any] = self._model.validate_json(body)
         except ValidationError as error:
-            raise self._refusal(error) from None
+            raise self._refusal(error, body) from None
         return request
 
     def inputs(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.object_] | None]:
@@ -159,17 +167,44 @@ class Requests:
             levels = np.array(texts, dtype=object).T
         return numbers, levels
 
-    def _refusal(self, error: ValidationError) -> RequestError:
+    def _refuse_a_flood(self, body: bytes) -> None:
+        """Refuse unread what has far more columns than the contract: pydantic would make an error of each.
+
+        A column has a colon; so has a text with colons, but not a thousand.
+        """
+        if (colons := body.count(b":")) > MANY:
+            if colons > self._max_colons * self._max_rows:
+                raise self._too_long()
+            if colons > self._max_colons * body.count(b"{"):
+                raise RequestError(422, MESSAGE, [Problem(None, None, UNKNOWN)], 1)
+
+    def _too_long(self) -> RequestError:
+        return RequestError(413, f"A request has {self._max_rows:,} customers at most.")
+
+    def _refusal(self, error: ValidationError, body: bytes) -> RequestError:
+        if (count := error.error_count()) > MANY:
+            error = self._first_broken(body)
+            if error.error_count() > MANY:  # which known columns do not come to
+                return RequestError(422, MESSAGE, [Problem(None, None, UNKNOWN)], count)
+        else:
+            count = 0
         found = error.errors(include_url=False)
         kind = found[0]["type"]
         if kind == "json_invalid":
             return RequestError(400, "The body is no JSON.")
         if kind == "too_long":
-            return RequestError(413, f"A request has {self._max_rows:,} customers at most.")
+            return self._too_long()
         # A rule that has several branches is broken once.
         problems = dict.fromkeys(self._problem(detail) for detail in found)
-        message = "The request breaks rules of the contract."
-        return RequestError(422, message, list(problems)[:PROBLEMS], len(problems))
+        return RequestError(422, MESSAGE, list(problems)[:PROBLEMS], max(count, len(problems)))
+
+    def _first_broken(self, body: bytes) -> ValidationError:
+        """What is wrong with the first customer that is not as it should be."""
+        try:
+            self._until_broken.validate_json(body)
+        except ValidationError as error:
+            return error
+        raise AssertionError("a request that was refused is accepted")
 
     def _problem(self, detail: Any) -> Problem:
         place, kind = detail["loc"], detail["type"]
@@ -258,7 +293,7 @@ def _shown(bound: float) -> str:
 # ---- the model of a request -------------------------------------------------------------------------------------------
 
 
-def _request_type(contract: Contract, max_rows: int, more: Mapping[str, Any]) -> Any:
+def _request_type(contract: Contract, max_rows: int, more: Mapping[str, Any], fail_fast: bool = False) -> Any:
     features, target = set(contract.features), contract.roles.target.column
     # Any, since types that are known at run time alone are nothing that a type checker could follow.
     annotated: Any = Annotated
@@ -271,7 +306,7 @@ def _request_type(contract: Contract, max_rows: int, more: Mapping[str, Any]) ->
         kind = annotated[_value_type(column, may_be_missing), WithJsonSchema(_json_schema(column, may_be_missing))]
         fields[name] = NotRequired[kind] if may_be_missing else kind
     customer: Any = make("Customer", fields)
-    customers = annotated[list[customer], Field(min_length=1, max_length=max_rows)]
+    customers = annotated[list[customer], Field(min_length=1, max_length=max_rows), FailFast(fail_fast)]
     request = make("Request", {"customers": customers, **more})
     for made in (customer, request):
         made.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
