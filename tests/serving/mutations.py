@@ -336,5 +336,12 @@ class Mutations:
 
     def _make_many_rows(self, sent: Sent) -> None:
         row = self._random.choice((b"{}", b"1", b"null", b'{"' + WORD.encode() + b'":1}', sent.body[15:-2]))
-        count = self._random.choice((101, 1000)) if self._random.random() < 0.9 else 100_000
+        count = (
+            self._random.choice((101, 1000)) if self._random.random() < 0.9 else self._random.choice((10_000, 100_000))
+        )
         sent.body = b'{"customers": [' + b",".join([row] * count) + b"]}"
+
+    def _make_many_columns(self, sent: Sent) -> None:
+        count = self._random.choice((100, 2_000)) if self._random.random() < 0.9 else 500_000
+        columns = ",".join(f'"{WORD}{number}":{DIGITS}' for number in range(count))
+        sent.body = f'{{"customers": [{{{columns}}}]}}'.encode()
