@@ -92,7 +92,7 @@ def layers(application: Application, settings: Settings, metrics: Metrics, bodie
     apps = {
         "alone": application.starlette(),
         "guarded": guarded(application.starlette(), settings, metrics),
-        "served": surround(Plain.to_asgi(), settings, metrics),
+        "served": surround(Plain.to_asgi(is_main=True), settings, metrics),
     }
     return {name: asyncio.run(asked(app, bodies, key)) for name, app in apps.items()}
 
