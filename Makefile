@@ -127,7 +127,7 @@ benchmark-million: $(READY) ## a million customers: time and memory
 benchmark-search: $(READY) ## trials per second of the search, beside bare Optuna
 	@$(BIN)/python -m benchmarks.search_throughput
 
-benchmark-serving: $(READY) ## the service beside five others on the same model, with wrk: 25 minutes
+benchmark-serving: $(READY) ## the service beside five others on the same model, with wrk: 20 minutes
 	@$(BIN)/python -m benchmarks.serving
 
 benchmark-soak: $(READY) ## the service for ten minutes at 70 % of its peak

@@ -42,7 +42,7 @@ MANY = 1000  # customers in one request
 OURS, NOTHING, FLOOR, EMPTY = "ours", "BentoML, nothing", "FastAPI, empty", "BentoML, empty"
 SHARE = 0.7  # of our peak, at the constant rate
 SECONDS = 60  # at that rate
-CONSTANT_ROUNDS = 3
+CONSTANT_ROUNDS = 2
 FAILURE_RATE = 500
 ANSWERED = '"outcome":"answered"'
 PERCENTILES = (50, 99, 99.9)
@@ -367,7 +367,7 @@ def main_failures() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--soak", type=int, metavar="MINUTES")
     parser.add_argument("--failures", action="store_true")
