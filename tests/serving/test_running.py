@@ -129,16 +129,16 @@ def test_no_spelling_and_no_method_gets_around_the_key(running: Running, method:
         "X-Rewrite-URL: /livez",
         "X-HTTP-Method-Override: GET",
         "X-Forwarded-Prefix: /livez",
-        f"Authorization: Basic {KEY}",
-        f"authorization : Bearer {KEY}",
-        f"Cookie: key={KEY}",
-        f"X-API-Key: {KEY}",
-        f"Authorization: Bearer {KEY}\r\nAuthorization: Bearer x",
+        "Authorization: Basic <key>",
+        "authorization : Bearer <key>",
+        "Cookie: key=<key>",
+        "X-API-Key: <key>",
+        "Authorization: Bearer <key>\r\nAuthorization: Bearer x",
     ],
 )
 def test_no_other_header_is_a_key(running: Running, headers: str) -> None:
     head = f"POST /predict?key={KEY} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    answer = ask_raw(running, f"{head}{headers}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+    answer = ask_raw(running, f"{head}{headers.replace('<key>', KEY)}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
     assert status_of(answer) in (400, 401)
 
 
