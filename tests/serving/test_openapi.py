@@ -135,9 +135,19 @@ def test_the_example_is_a_middling_customer_and_names_an_id(shipment: Shipment) 
     assert customer["months"] == pytest.approx(seen["months"].median(), abs=10)
     assert isinstance(customer["months"], int)
     assert isinstance(customer["charge"], float)
+    assert len(str(customer["charge"]).partition(".")[2]) <= 2, "as a person writes it"
     assert customer["plan"] == seen["plan"].mode()[0]
     assert customer["lines"] == seen["lines"].mode()[0]
     assert isinstance(customer["paperless"], bool)
+
+
+def test_an_example_keeps_bounds_that_leave_no_room_for_rounding(shipment: Shipment) -> None:
+    columns = table_file()["columns"]
+    columns["charge"]["in_range"] = {"min_value": 12.341, "max_value": 12.343}
+    columns["charge"] |= {"example": None, "default": None}
+    told = shipment.reference.model_dump()
+    told["numeric"]["charge"]["quantiles"] = [12.342] * 101
+    assert example_customer(make_contract(columns=columns), Reference.model_validate(told))["charge"] == 12.342
 
 
 def test_an_example_is_made_where_the_reference_data_tell_little() -> None:

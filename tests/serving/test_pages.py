@@ -479,11 +479,11 @@ def test_a_wrong_key_and_a_busy_service_are_told_in_words(tab: Any, running: Run
         time.sleep(0.1)  # lines are written beside the answers
     assert request_id in running.printed()
     for status, words in ((429, "Try again in 7 seconds."), (503, "The service is busy"), (500, "The service failed.")):
-        tab.route("**/predict", answering(status))
+        tab.route("**/explain", answering(status))
         tab.get_by_role("button", name="Ask").click()
         tab.get_by_text(words).wait_for()
     tab.unroute_all()
-    tab.route("**/predict", lambda route: route.abort())
+    tab.route("**/explain", lambda route: route.abort())
     tab.get_by_role("button", name="Ask").click()
     tab.get_by_text("There was no answer.").wait_for()
 

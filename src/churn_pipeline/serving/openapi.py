@@ -184,7 +184,8 @@ def _values(name: str, column: Column, reference: Reference) -> Iterator[Any]:
     yield column.example
     if name in reference.numeric and (quantiles := reference.numeric[name].quantiles):
         middle = quantiles[len(quantiles) // 2]
-        yield {"int64": int, "bool": bool}.get(column.dtype, float)(middle)
+        yield {"int64": int, "bool": bool}.get(column.dtype, _readable)(middle)
+        yield middle  # where the bounds leave no room for rounding
     elif name in reference.categorical:
         shares = reference.categorical[name].levels
         for level in sorted(shares, key=lambda level: -shares[level]):
@@ -193,6 +194,11 @@ def _values(name: str, column: Column, reference: Reference) -> Iterator[Any]:
     lengths = column.str_length
     most, least = (lengths.max_value, lengths.min_value) if lengths else (None, None)
     yield from (column.default, "example"[:most].ljust(least or 0, "e"), 1, False)
+
+
+def _readable(number: float) -> float:
+    """A number with three digits, or with two decimals, as a person would write it."""
+    return float(f"{number:.3g}") if abs(number) < 1 else round(number, 2)
 
 
 def _components(name: str, schema: Json) -> tuple[Json, Json]:

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from churn_pipeline.contract.table import Column, Contract
-from churn_pipeline.serving.requests import is_kept, rule_of
+from churn_pipeline.serving.requests import is_kept, may_be_missing, rule_of
 from churn_pipeline.serving.shipment import Shipment
 
 STATIC = Path(__file__).parent / "static"
@@ -259,9 +259,7 @@ def _fields(contract: Contract, customer: Mapping[str, Any]) -> Iterator[Field]:
     """The id, where there is one, and the features."""
     names = [contract.roles.id, *contract.features] if contract.roles.id else [*contract.features]
     for index, name in enumerate(names):
-        column = contract.columns[name]
-        may_be_missing = name == contract.roles.id or column.nullable or is_kept(column, column.default)
-        yield Field(index, name, column, may_be_missing, customer.get(name))
+        yield Field(index, name, contract.columns[name], may_be_missing(contract, name), customer.get(name))
 
 
 def _metrics(metrics: Mapping[str, float]) -> Iterator[Metric]:

@@ -294,7 +294,7 @@ def _shown(bound: float) -> str:
 
 
 def _request_type(contract: Contract, max_rows: int, more: Mapping[str, Any], fail_fast: bool = False) -> Any:
-    features, target = set(contract.features), contract.roles.target.column
+    target = contract.roles.target.column
     # Any, since types that are known at run time alone are nothing that a type checker could follow.
     annotated: Any = Annotated
     make: Any = TypedDict
@@ -302,9 +302,9 @@ def _request_type(contract: Contract, max_rows: int, more: Mapping[str, Any], fa
     for name, column in contract.columns.items():
         if name == target:
             continue
-        may_be_missing = name not in features or column.nullable or is_kept(column, column.default)
-        kind = annotated[_value_type(column, may_be_missing), WithJsonSchema(_json_schema(column, may_be_missing))]
-        fields[name] = NotRequired[kind] if may_be_missing else kind
+        optional = may_be_missing(contract, name)
+        kind = annotated[_value_type(column, optional), WithJsonSchema(_json_schema(column, optional))]
+        fields[name] = NotRequired[kind] if optional else kind
     customer: Any = make("Customer", fields)
     customers = annotated[list[customer], Field(min_length=1, max_length=max_rows), FailFast(fail_fast)]
     request = make("Request", {"customers": customers, **more})
@@ -404,6 +404,12 @@ def is_kept(column: Column, value: Any) -> bool:
             or (lengths.min_value or 0) <= len(value) <= (math.inf if lengths.max_value is None else lengths.max_value)
         )
     )
+
+
+def may_be_missing(contract: Contract, name: str) -> bool:
+    """Whether a customer may lack a column: where missing is allowed or has a default, and wherever it is no feature."""
+    column = contract.columns[name]
+    return name not in contract.features or column.nullable or is_kept(column, column.default)
 
 
 def _is_number(column: Column, value: Any) -> bool:

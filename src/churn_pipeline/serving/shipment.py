@@ -52,7 +52,7 @@ class Manifest(_Shipped):
     run_id, commit
         The MLflow run that trained the model, and the commit that it ran from.
     created
-        When the shipment was made, in ISO 8601.
+        When the model's version was registered, so that the same model is shipped with the same bytes.
     candidate
         The chosen candidate's name.
     model_digest

@@ -45,20 +45,10 @@ function say(words) {
 async function askForCustomer() {
   const { customer, problems } = read();
   if (problems.length) return refuse("The form holds what is no number.", problems);
-  const predicted = await ask("POST", "/predict", JSON.stringify({ customers: [customer] }));
-  if (predicted.status !== 200) return refuseAnswer(predicted);
-  const prediction = predicted.body.predictions[0];
-  const ids = [["Request id", predicted.body.request_id]];
-  showPrediction(prediction, predicted.body, ids);
-  const explained = await ask("POST", "/explain", JSON.stringify({ customers: [customer], top: TOP }));
-  ids.push(["Request id of the reasons", explained.requestId]);
-  showIds(ids);
-  if (explained.status === 200) {
-    showReasons(explained.body, customer);
-  } else {
-    at("reasons-refused").textContent = `The reasons are not there: ${inWords(explained)}`;
-    at("reasons-refused").hidden = false;
-  }
+  const answer = await ask("POST", "/explain", JSON.stringify({ customers: [customer], top: TOP }));
+  if (answer.status !== 200) return refuseAnswer(answer);
+  showPrediction(answer.body);
+  showReasons(answer.body, customer);
 }
 
 /** The customer in the form. What is left empty is left out: the service says where that is not allowed. */
@@ -88,7 +78,7 @@ function clear() {
 }
 
 function hideAnswer() {
-  for (const id of ["prediction", "reasons", "reasons-refused", "request-ids"]) at(id).hidden = true;
+  for (const id of ["prediction", "reasons", "request-id"]) at(id).hidden = true;
   at("no-answer").hidden = false;
 }
 
@@ -154,13 +144,11 @@ function points(effect) {
   return `${effect > 0 ? "+" : "−"}${shown}`;
 }
 
-function showPrediction(prediction, { threshold, model_version: version }, ids) {
+function showPrediction({ predictions: [prediction], threshold, model_version: version, request_id: id }) {
   const probability = prediction.churn_probability;
   const contacted = prediction.decision === "contact";
   at("no-answer").hidden = true;
   at("stale").hidden = true;
-  at("reasons").hidden = true;
-  at("reasons-refused").hidden = true;
   at("decision").textContent = DECISIONS[prediction.decision] ?? prediction.decision;
   at("decision").classList.toggle("contact", contacted);
   at("probability").textContent = percent(probability, threshold);
@@ -177,19 +165,14 @@ function showPrediction(prediction, { threshold, model_version: version }, ids) 
     `${prediction.id === undefined ? "The customer" : `Customer “${prediction.id}”`} is ${side} the threshold of ` +
     `${percent(threshold, probability)}, says version ${version} of the model.`;
   at("prediction").hidden = false;
-  showIds(ids);
+  at("request-id").querySelector("code").textContent = id;
+  at("request-id").hidden = false;
   say(`Churn probability ${percent(probability, threshold)}. ${at("decision").textContent}.`);
   const box = at("answer").getBoundingClientRect();
   if (box.top < 0 || box.top > window.innerHeight / 2) {
     const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     at("answer").scrollIntoView({ behavior: calm ? "auto" : "smooth" });
   }
-}
-
-function showIds(ids) {
-  at("request-ids").replaceChildren(
-    ...ids.flatMap(([words, id]) => [element("dt", {}, words), element("dd", {}, element("code", {}, id ?? "none"))]));
-  at("request-ids").hidden = false;
 }
 
 /** From the base probability to the customer's, one bar a feature, each from where the last one ended. */
