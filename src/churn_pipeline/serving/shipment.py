@@ -179,7 +179,7 @@ def load_shipment(folder: str | Path) -> Shipment:
     if contract.digest() != manifest.contract_digest:
         raise ShipmentError(
             f"{CONTRACT_FILE} is not the contract of this model: its digest is {contract.digest()[:12]}…, and "
-            f"{MANIFEST_FILE} says {manifest.contract_digest[:12]}…"
+            f"{MANIFEST_FILE} says {manifest.contract_digest[:12]}…. Package the model again"
         )
     reference = _parse(Reference, contents[REFERENCE_FILE], REFERENCE_FILE)
     _check_columns("the reference data are", tuple(reference.numeric), tuple(reference.categorical), contract)
@@ -230,7 +230,9 @@ def _check_columns(what: str, numeric: tuple[str, ...], categorical: tuple[str, 
     ):
         if set(found) != set(wanted):
             apart = ", ".join(sorted(set(found) ^ set(wanted)))
-            raise ShipmentError(f"{CONTRACT_FILE} does not fit: {what} of other {kind} columns ({apart})")
+            raise ShipmentError(
+                f"{CONTRACT_FILE} does not fit: {what} of other {kind} columns ({apart}): package the model again"
+            )
 
 
 def _read(folder: Path, name: str) -> bytes:
