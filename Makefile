@@ -10,7 +10,7 @@ export UV_NO_PROGRESS := 1
 # The certificates that this machine trusts, as pip does: behind a proxy they are the only ones that fit.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup train test lint format lock pages viz lab mlflow serve container container-test clean \
+.PHONY: help setup train test lint format lock pages docs docs-serve viz lab mlflow serve container container-test clean \
   benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
   benchmark-soak benchmark-failures fuzz-serving readme
 
@@ -67,6 +67,12 @@ lock: $(READY) ## renew the locks
 
 pages: $(READY) ## write the tables' pages in docs/tables from their contracts
 	@for file in conf/base/tables/*.yml; do name=$$(basename $$file .yml); $(BIN)/kedro table page $$name > docs/tables/$$name.md; done
+
+docs: $(READY) ## the documentation site in build/site; a broken link is an error
+	@$(BIN)/zensical build --clean --strict
+
+docs-serve: $(READY) ## the site on 127.0.0.1:8000, anew at each change
+	@$(BIN)/zensical serve --dev-addr 127.0.0.1:8000
 
 viz: $(READY) ## the graph, in a browser
 	@$(BIN)/kedro viz run
