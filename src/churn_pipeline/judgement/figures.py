@@ -16,6 +16,7 @@ SOLID: dict[str, Any] = {"color": MODEL, "lw": 2}
 DOTTED: dict[str, Any] = {"color": REFERENCE, "lw": 1.2, "ls": ":"}
 DASHED: dict[str, Any] = {"color": REACHABLE, "lw": 1.2, "ls": "--"}
 POINTS = 1000
+LONGEST = 32  # letters of a name on an axis
 Interval = tuple[float, float]
 
 
@@ -77,3 +78,9 @@ def legend(axes: Axes, place: str) -> None:
     handles, labels = axes.get_legend_handles_labels()  # drawn last, named first: the model
     look: dict[str, Any] = {"loc": place, "fontsize": 11, "framealpha": 0.9, "edgecolor": "none"}
     axes.legend(handles[::-1], labels[::-1], **look)
+
+
+def short(name: object, longest: int = LONGEST) -> str:
+    """A name that fits an axis."""
+    text = str(name)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -27,6 +27,7 @@ from churn_pipeline.judgement.figures import (
     label,
     legend,
     one_axes,
+    short,
     style,
     with_interval,
 )
@@ -40,7 +41,6 @@ from churn_pipeline.judgement.segments import ALL
 
 DOT: dict[str, Any] = {"fmt": "o", "ms": 6, "color": MODEL, "elinewidth": 1.5, "capsize": 3}
 ROW, MARGINS = 0.34, 1.5  # inches of a row, and of what is above and below
-LONGEST = 32  # letters of a name on an axis
 # Metrics that are shares, so that their axes are in percent
 SHARES = ("share", "rate", "precision", "calibration_gap")
 
@@ -189,7 +189,7 @@ def importance_plot(table: pd.DataFrame, top: int = 20) -> Figure:
     """
     shown = table.head(top)
     clear = int((table["lower"] > 0).sum())
-    title = f"Importance: {clear} of {len(table)} features beyond noise; most: {_short(str(shown['feature'].iloc[0]))}"
+    title = f"Importance: {clear} of {len(table)} features beyond noise; most: {short(shown['feature'].iloc[0])}"
     figure, axes = one_axes(title, height=MARGINS + ROW * len(shown), width=7.6)
     _dots(axes, shown["feature"], shown[["importance", "lower", "upper"]].to_numpy())
     axes.axvline(0, **DOTTED)
@@ -209,7 +209,7 @@ def leaderboard_plot(leaderboard: pd.DataFrame, chosen: Mapping[str, float]) -> 
     """
     board = leaderboard.sort_values("log_loss", ignore_index=True)
     best = board.iloc[0]
-    title = f"Leaderboard: {_short(str(best['candidate']))} leads with log loss {best['log_loss']:.4f}"
+    title = f"Leaderboard: {short(best['candidate'])} leads with log loss {best['log_loss']:.4f}"
     figure, axes = one_axes(title, height=MARGINS + 0.3 + ROW * 1.3 * len(board), width=7.6)
     mean, error = board["log_loss"].to_numpy(), board["log_loss_se"].to_numpy()
     axes.axvspan(mean[0] - error[0], mean[0] + error[0], color=MODEL, alpha=0.08, lw=0)
@@ -285,7 +285,7 @@ def _segment_rows(levels: pd.DataFrame) -> list[_Row]:
     for segment, group in levels.groupby("segment", sort=False):
         rows.append(_Row(str(segment)))
         for row in group.to_dict("records"):
-            name = f"{_short(str(row['level']))} ({row['rows']:,})"
+            name = f"{short(row['level'])} ({row['rows']:,})"
             note = row["note"] or ("not defined" if np.isnan(row["value"]) else "")
             rows.append(_Row(name, (row["value"], row["lower"], row["upper"]), note))
     return rows
@@ -356,13 +356,9 @@ def _dots(axes: Axes, names: "Sequence[str] | pd.Series[str]", limits: npt.NDArr
     held = np.isfinite(value)
     reach = np.maximum([value - lower, upper - value], 0)[:, held]
     axes.errorbar(value[held], place[held], xerr=reach, **DOT)
-    axes.set_yticks(place, [_short(str(name)) for name in names])
+    axes.set_yticks(place, [short(name) for name in names])
     axes.set_ylim(max(len(limits), 1) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _words(metric: str) -> str:
