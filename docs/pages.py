@@ -1,0 +1,200 @@
+"""What pages of the site are made from: code, configuration and measurements. Zensical calls this when it builds the site.
+
+A page names one of these functions in double braces. What it prints cannot be out of date.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import yaml
+
+from churn_pipeline.cli import cli
+from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.schema import read_contract
+from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings, sides, stable_fraction
+from churn_pipeline.serving.settings import settings_table
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "churn_pipeline"
+RESULTS = ROOT / "benchmarks" / "results"
+CONF = ROOT / "conf" / "base"
+# A reader's questions in their order: is it good, how fast is it, what does it cost.
+FIRST_RESULTS = ("quality", "serving", "serving_parts", "serving_rate", "serving_soak", "serving_failures")
+
+
+def define_env(env: Any) -> None:
+    """Hand the functions to Zensical."""
+    made: tuple[Callable[..., str], ...] = (
+        catalog, code, commands, decisions, parameters, pipelines, results, root_page, row_through, settings, tables, targets,
+    )  # fmt: skip
+    for function in made:
+        env.macro(function)
+
+
+def results() -> str:
+    """Every measured table, as its benchmark wrote it."""
+    files = {file.stem: file for file in sorted(RESULTS.glob("*.md"))}
+    order = [*(name for name in FIRST_RESULTS if name in files), *(name for name in files if name not in FIRST_RESULTS)]
+    return "\n\n".join(_demoted(files[name].read_text(encoding="utf-8")) for name in order)
+
+
+def settings() -> str:
+    """The service's settings."""
+    return settings_table()
+
+
+def targets() -> str:
+    """The targets of the Makefile."""
+    found = re.findall(r"^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return "\n".join(
+        ["| target | does |", "|---|---|", *(f"| `make {name}` | {_cell(text)} |" for name, text in found)]
+    )
+
+
+def commands() -> str:
+    """The help of each command that this project adds to Kedro's, and of its ``kedro run``."""
+    return "\n\n".join(
+        f"## `{path}` {{#{path.replace(' ', '-')}}}\n\n```text\n{_help(command, path)}\n```"
+        for path, command in _leaves(cli, "kedro")
+    )
+
+
+def _leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _leaves(inner, f"{path} {name}")
+    else:
+        yield path, command
+
+
+def _help(command: click.Command, path: str) -> str:
+    context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
+    return textwrap.dedent(command.get_help(context)).strip()
+
+
+def parameters() -> str:
+    """The parameter files with the comments that explain them; the simulation's, which is long, folded away."""
+    parts = []
+    for file in sorted(CONF.glob("parameters*.yml")):
+        block = f"```yaml\n{file.read_text(encoding='utf-8').strip()}\n```"
+        if file.stem == "parameters_simulation":
+            block = f'??? note "The file"\n\n{textwrap.indent(block, "    ")}'
+        parts.append(f"## {file.name}\n\n{block}")
+    return "\n\n".join(parts)
+
+
+def catalog() -> str:
+    """The datasets of the catalog, with the comments that stand above them."""
+    parts = []
+    for file in sorted(CONF.glob("catalog*.yml")):
+        text = file.read_text(encoding="utf-8")
+        rows = [
+            f"| `{name}` | {_dataset(entry)} | {_cell(_comment(text, name))} |"
+            for name, entry in yaml.safe_load(text).items()
+        ]
+        parts.append(
+            "\n".join([f"## {file.name}", "", "| dataset | kind and place | remarks |", "|---|---|---|", *rows])
+        )
+    return "\n\n".join(parts)
+
+
+def _dataset(entry: dict[str, Any]) -> str:
+    inner = entry.get("dataset")
+    inner = inner if isinstance(inner, dict) else {}
+    kinds = [str(part["type"]).rpartition(".")[2] for part in (entry, inner) if "type" in part]
+    place = entry.get("filepath") or inner.get("filepath") or entry.get("name") or entry.get("prefix")
+    return " of ".join(kinds) + (f"<br>`{place}`" if place else "")
+
+
+def _comment(text: str, name: str) -> str:
+    """What stands right above a key of the top level."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            lines.append(line.lstrip("# "))
+        elif line.startswith((f"{name}:", f'"{name}":')):
+            return " ".join(lines)
+        else:
+            lines.clear()
+    return ""
+
+
+def pipelines() -> str:
+    """What each pipeline's README says, and its nodes."""
+    parts = []
+    for folder in sorted(file.parent for file in (SOURCE / "pipelines").glob("*/README.md")):
+        nodes = f"::: churn_pipeline.pipelines.{folder.name}.nodes\n    options:\n      heading_level: 3"
+        parts.append(f"{_demoted((folder / 'README.md').read_text(encoding='utf-8'))}\n\n{nodes}")
+    return "\n\n".join(parts)
+
+
+def code(package: str) -> str:
+    """Every module of a package, from its docstrings."""
+    files = sorted(file for file in (SOURCE / package).glob("*.py") if not file.stem.startswith("__"))
+    return "\n\n".join(f"::: churn_pipeline.{package}.{file.stem}" for file in files)
+
+
+def tables() -> str:
+    """The shipped tables."""
+    rows = ["| table | holds | label |", "|---|---|---|"]
+    for file in sorted((CONF / "tables").glob("*.yml")):
+        contract = read_contract(file)
+        meaning, description = _cell(contract.label.meaning), _cell(contract.description)
+        rows.append(f"| [{file.stem}](../tables/{file.stem}.md) | {description} | {meaning} |")
+    return "\n".join(rows)
+
+
+def decisions() -> str:
+    """All decisions, by their titles."""
+    rows = ["| | decision |", "|---|---|"]
+    for file in sorted((ROOT / "docs/decisions").glob("0*.md")):
+        number, _, title = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").partition(". ")
+        rows.append(f"| {number} | [{title}]({file.name}) |")
+    return "\n".join(rows)
+
+
+def root_page(name: str) -> str:
+    """A page that lies beside the README: its links to other pages fit here, what the site does not have is words."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = text.replace("](docs/", "](").replace("](CHANGELOG.md)", "](changelog.md)")
+    return re.sub(r"\[([^\]]+)\]\((LICENSE|SECURITY\.md)\)", r"\1", text)
+
+
+def row_through() -> str:
+    """The first held-out customer of the embedded table, from its line in the CSV to the side that it is put on."""
+    contract = read_contract(CONF / "tables/simulated.yml")
+    raw = pd.read_csv(ROOT / "data/01_raw/simulated_customers.csv", dtype=str, keep_default_na=False)
+    customers = hold(raw, contract).customers
+    split = SplitSettings.model_validate(
+        yaml.safe_load((CONF / "parameters_data_engineering.yml").read_text(encoding="utf-8"))["split"]
+    )
+    side = sides(customers, contract, split)
+    place = int((side == "hold-out").to_numpy().argmax())
+    fraction = stable_fraction(customers.iloc[[place]][[contract.roles.id]])[0]
+    numbers = ", ".join(f"{name} {float(customers[name].iloc[place]):g}" for name in contract.numeric)
+    protected = " and ".join(f"`{name}`" for name in contract.roles.protected)
+    return f"""\
+1. **The file.** Line {place + 2} of `data/01_raw/simulated_customers.csv`:
+    ```text
+    {",".join(raw.iloc[place])}
+    ```
+2. **The contract** reads each cell as its type. Of {len(contract.columns)} columns, {len(contract.features)} are features:
+   {numbers}, and {len(contract.categorical)} with levels. {protected} are protected: judged by, not learned from. A broken rule
+   would have put the row into quarantine, with its reason.
+3. **The split** hashes the id to {fraction:.4f}. That is below `split.holdout_share` ({split.holdout_share:g}), so the customer
+   is held out, in this run and in every later one."""
+
+
+def _demoted(text: str) -> str:
+    """A Markdown file as a part of another: its headings a level lower; links to other files of the source as words."""
+    text = re.sub(r"^(#+ )", r"#\1", text.strip(), flags=re.MULTILINE)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)[^)]*\)", r"\1", text)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
