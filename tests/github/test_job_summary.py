@@ -1,0 +1,160 @@
+"""The job summary, of the reports of a real training, beside main's and without."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+import yaml
+from tests.conftest import ROOT, Project
+
+SCRIPT = ROOT / ".github/scripts/job_summary.py"
+ROWS = 1_000
+KEPT = ("logistic", "splines")
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("job_summary", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def reports(make_project: Callable[[], Project]) -> Path:
+    """What a training on a few customers reported; not to be changed."""
+    project = make_project()
+    file = project.path / "data/01_raw/simulated_customers.csv"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[: ROWS + 1]), encoding="utf-8")
+    parameters = yaml.safe_load((ROOT / "conf/base/parameters_modelling.yml").read_text(encoding="utf-8"))
+    few = {"candidates": {name: parameters["candidates"][name] for name in KEPT}}
+    (project.path / "conf/local/parameters_few.yml").write_text(yaml.safe_dump(few), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.path)
+        ended = project.kedro("run", "--pipelines", "training")
+    assert ended.code == 0, ended.output
+    return project.path / "data/08_reporting"
+
+
+@pytest.fixture
+def mains(reports: Path, tmp_path: Path) -> Path:
+    """A copy of the reports, to be changed into main's."""
+    return Path(shutil.copytree(reports, tmp_path / "main_reports"))
+
+
+def _cells(summary: str, first: str) -> list[str]:
+    """The cells of the one row of a table that begins with a word."""
+    [line] = [line for line in summary.splitlines() if line.startswith(f"| {first} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_without_main_it_tells_of_the_run_alone(script, reports, tmp_path) -> None:
+    summary = script.job_summary(reports, tmp_path / "nothing")
+
+    metrics = pd.read_csv(reports / "simulated/metrics.csv", index_col="metric")
+    log_loss = metrics.loc["log_loss"]
+    assert _cells(summary, "log_loss")[1:] == [
+        f"{log_loss['value']:.4f}",
+        f"[{log_loss['lower']:.4f}, {log_loss['upper']:.4f}]",
+        f"{log_loss['best_reachable']:.4f}",
+    ]
+    choice = json.loads((reports / "simulated/choice.json").read_text(encoding="utf-8"))
+    assert f"Chosen: **{choice['candidate']}**. {choice['sentences'][0]}" in summary
+    assert "Main has no reports to compare with." in summary
+    gate = json.loads((reports / "simulated/gate.json").read_text(encoding="utf-8"))
+    assert f"### Gate: {gate['verdict']}" in summary
+    assert all(f"- {reason}" in summary for reason in gate["reasons"])
+
+
+def test_every_candidate_has_a_row_and_every_metric_of_the_holdout(script, reports, tmp_path) -> None:
+    summary = script.job_summary(reports, tmp_path)
+
+    for candidate in pd.read_csv(reports / "simulated/leaderboard.csv")["candidate"]:
+        assert len(_cells(summary, candidate)) == 9
+    for name in ("metrics", "money"):
+        for metric in pd.read_csv(reports / f"simulated/{name}.csv")["metric"]:
+            assert _cells(summary, metric)
+
+
+def test_beside_the_same_reports_no_difference_is_shown(script, reports, mains) -> None:
+    summary = script.job_summary(reports, mains)
+
+    assert _cells(summary, "log_loss")[-1] == "+0.0000"
+    assert _cells(summary, "logistic")[1].endswith("(+0.0000)")
+    assert "**+" not in summary
+    assert "Not the same as main's" not in summary
+    assert "Main" not in summary
+
+
+def test_differences_to_main_are_shown_and_those_beyond_the_interval_are_bold(script, reports, mains) -> None:
+    file = mains / "simulated/metrics.csv"
+    metrics = pd.read_csv(file, index_col="metric")
+    metrics.loc["auc", "value"] -= 0.0123
+    metrics.loc["log_loss", "value"] += 1
+    metrics.to_csv(file)
+    file = mains / "simulated/leaderboard.csv"
+    board = pd.read_csv(file, index_col="candidate")
+    board.loc["splines", "brier"] += 0.25
+    board.rename(index={"logistic": "probit"}).to_csv(file)
+
+    summary = script.job_summary(reports, mains)
+
+    assert _cells(summary, "auc")[-1] == "+0.0123"
+    assert _cells(summary, "log_loss")[-1] == "**-1.0000**"
+    assert "(-0.2500)" in " ".join(_cells(summary, "splines"))
+    assert "(" not in " ".join(_cells(summary, "logistic"))
+    assert "On main alone: probit." in summary
+
+
+def test_another_choice_and_another_holdout_of_main_are_said(script, reports, mains) -> None:
+    for name, part, value in (("choice", "candidate", "probit"), ("data_report", "digests", {"holdout": "other"})):
+        file = mains / f"simulated/{name}.json"
+        file.write_text(
+            json.dumps({**json.loads(file.read_text(encoding="utf-8")), part: value}, ensure_ascii=False),
+            encoding="utf-8",
+        )
+
+    summary = script.job_summary(reports, mains)
+
+    assert "Main's choice is **probit**." in summary
+    assert "Not the same as main's: data, contract, holdout." in summary
+
+
+@pytest.mark.parametrize("missing", ["choice.json", "gate.json", "data_report.json", "metrics.csv", "money.csv"])
+def test_older_reports_of_main_may_lack_something(script, reports, mains, missing) -> None:
+    (mains / "simulated" / missing).unlink()
+
+    assert "### Leaderboard" in script.job_summary(reports, mains)
+
+
+def test_names_break_no_table_and_are_no_markup(script, reports, tmp_path) -> None:
+    copied = Path(shutil.copytree(reports, tmp_path / "reports"))
+    file = copied / "simulated/leaderboard.csv"
+    pd.read_csv(file).replace("logistic", "a|b<img>").to_csv(file, index=False)
+
+    summary = script.job_summary(copied, tmp_path)
+
+    assert "| a\\|b&lt;img> |" in summary
+
+
+def test_as_the_workflow_calls_it(reports, tmp_path) -> None:
+    def call(folder: Path) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, str(SCRIPT), str(folder), "--main", str(tmp_path / "nothing")]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert call(reports).stdout.startswith("## Training of `simulated`\n")
+    refused = call(tmp_path)
+    assert refused.returncode == 1
+    assert "train first (make train)" in refused.stderr
