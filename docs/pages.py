@@ -73,7 +73,7 @@ def _leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Comm
 
 
 def _help(command: click.Command, path: str) -> str:
-    context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
+    context = click.Context(command, info_name=path, terminal_width=84, max_content_width=84)
     return textwrap.dedent(command.get_help(context)).strip()
 
 
