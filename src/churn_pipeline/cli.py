@@ -1,7 +1,5 @@
-"""Commands of this project beside Kedro's own: ``kedro table …``, and a ``kedro run`` whose errors are for people."""
+"""Commands of this project beside Kedro's own, and a ``kedro run`` whose errors are for people."""
 
-import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,54 +10,19 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import ProjectMetadata
 
+from churn_pipeline.mistakes import Group, RunCommand
+
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
 
 
-@click.group(name="churn_pipeline")
+@click.group(name="churn_pipeline", cls=Group)
 def cli() -> None:
     """Customer churn: tables, training, judgement."""
 
 
-class _RunCommand(click.Command):
-    """Kedro's ``run`` with its options, ending in one message instead of a traceback where a person can mend it."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        # Kedro logs a failed node's whole traceback; the message below says what to do.
-        logging.getLogger("kedro.runner").setLevel(logging.CRITICAL)
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            message = actionable(error)
-            if message is None or os.environ.get("CHURN_TRACEBACK"):
-                raise
-            click.secho(f"\n{message}", fg="red", err=True)
-            click.echo("(CHURN_TRACEBACK=1 shows where it happened.)", err=True)
-            sys.exit(1)
-
-
-run = _RunCommand(kedro_run.name, params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
+run = RunCommand(kedro_run.name, params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
 cli.add_command(run)
-
-
-def actionable(error: BaseException) -> str | None:
-    """The message for a person behind an error; None where it is a defect, whose traceback is wanted."""
-    from kedro.validation.exceptions import ParameterValidationError
-    from omegaconf.errors import OmegaConfBaseException
-
-    from churn_pipeline.contract.errors import TableError
-    from churn_pipeline.modelling.onnx_graph import CompilationError
-
-    chain = list(_causes(error))
-    for cause in chain:
-        if isinstance(cause, TableError | CompilationError):
-            return str(cause)
-    for cause in chain:
-        if isinstance(cause, ParameterValidationError):
-            return f"The configuration has mistakes:\n{cause}"
-        if isinstance(cause, OmegaConfBaseException):
-            return f"The configuration has mistakes:\n  - {cause}"
-    return None
 
 
 @contextmanager
@@ -77,14 +40,7 @@ def _find_store(metadata: ProjectMetadata) -> None:
         pass
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-@cli.group()
+@cli.group(cls=Group)
 def table() -> None:
     """Customer tables: draft a table's file, check it, write its page."""
 
@@ -98,18 +54,14 @@ def table() -> None:
 def draft(metadata: ProjectMetadata, file: Path, name: str | None, shared: bool, force: bool) -> None:
     """Draft the table file of a CSV or Parquet FILE: types, bounds, levels, what is missing, guessed roles."""
     from churn_pipeline.contract import draft as drafting
-    from churn_pipeline.contract.errors import TableError
     from churn_pipeline.contract.schema import read_contract
 
     name = name or "".join(letter if letter.isalnum() else "_" for letter in file.stem).lower()
     target = metadata.project_path / "conf" / ("base" if shared else "local") / "tables" / f"{name}.yml"
     if target.exists() and not force:
         raise click.ClickException(f"{_shown(target)} is there already: edit it, or draft anew with --force")
-    try:
-        content, source = drafting.read_for_draft(file.resolve())
-        text = drafting.draft(content, source)
-    except TableError as error:
-        raise click.ClickException(str(error)) from None
+    content, source = drafting.read_for_draft(file.resolve())
+    text = drafting.draft(content, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     contract = read_contract(target)
@@ -132,16 +84,10 @@ def check(metadata: ProjectMetadata, name: str) -> None:
     """Read the table NAME and hold every row to its contract, without training."""
     from churn_pipeline.contract.quarantine import hold
 
-    try:
-        with _context(metadata, table=name) as context:
-            catalog = context.catalog
-            contract = catalog.load("contract")
-            held = hold(catalog.load("raw_customers"), contract)
-    except Exception as error:
-        message = actionable(error)
-        if message is None:
-            raise
-        raise click.ClickException(message) from None
+    with _context(metadata, table=name) as context:
+        catalog = context.catalog
+        contract = catalog.load("contract")
+        held = hold(catalog.load("raw_customers"), contract)
     click.echo(
         f"{len(held.customers) + len(held.quarantine):,} rows: {len(held.customers):,} keep the contract, "
         f"{len(held.quarantine):,} break it."
@@ -156,7 +102,6 @@ def check(metadata: ProjectMetadata, name: str) -> None:
 @click.pass_obj
 def page(metadata: ProjectMetadata, name: str) -> None:
     """Print the page of the table NAME in Markdown: columns, rules and roles, from its contract."""
-    from churn_pipeline.contract.errors import TableError
     from churn_pipeline.contract.page import contract_page
     from churn_pipeline.contract.schema import read_contract
 
@@ -165,10 +110,7 @@ def page(metadata: ProjectMetadata, name: str) -> None:
         (folder / f"{name}.yml" for folder in folders if (folder / f"{name}.yml").is_file()),
         folders[-1] / f"{name}.yml",
     )
-    try:
-        click.echo(contract_page(read_contract(file)), nl=False)
-    except TableError as error:
-        raise click.ClickException(str(error)) from None
+    click.echo(contract_page(read_contract(file)), nl=False)
 
 
 def _shown(path: Path) -> str:

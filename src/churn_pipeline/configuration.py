@@ -1,6 +1,9 @@
 """Configuration: Kedro's own loader, and what it needs to know of the chosen customer table."""
 
+import difflib
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +82,25 @@ class TableConfigLoader(OmegaConfigLoader):
             f"write conf/local/tables/{self.table}.yml (`kedro table draft` helps), or choose one of {', '.join(known)}",
         )
 
+    def check_runtime_params(self) -> None:
+        """Hold what ``--params`` says to the parameters that there are: Kedro takes any name.
+
+        Raises
+        ------
+        TableError
+            When it names one that no file of conf has.
+        """
+        if not self.runtime_params:
+            return
+        given = TableConfigLoader(
+            self.conf_source, env=self.env, base_env=self.base_env, default_run_env=self.default_run_env
+        )
+        known = list(given["parameters"])
+        for name in self.runtime_params.keys() - set(known):
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."
+            raise TableError(f"There is no parameter '{name}'", f"{meant} --params takes what the files in conf/ have.")
+
     def _parameter(self, name: str, default: Any = None) -> Any:
         # Where an environment has parameters of its own, Kedro lets ``--params a.b=1`` take the place of all of ``a``.
         *blocks, last = name.split(".")
@@ -110,6 +132,27 @@ def _load_table(file: Path, _changed: int) -> Any:
 
 def _package() -> str:
     return str(Path(__file__).parent)
+
+
+def find_server(address: str | None) -> None:
+    """Ask once whether an MLflow tracking server answers, where the address is one of HTTP.
+
+    Raises
+    ------
+    TableError
+        When nobody answers within ten seconds.
+    """
+    if not address or not address.startswith(("http://", "https://")):
+        return
+    try:
+        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - of HTTP, see above
+    except urllib.error.HTTPError:
+        pass  # an answer, such as that one must log in
+    except OSError:
+        raise TableError(
+            f"The MLflow tracking server {address}",
+            "does not answer: start it, correct MLFLOW_TRACKING_URI, or leave `--env` out to record on this machine",
+        ) from None
 
 
 _in_use: list[AbstractConfigLoader] = []

@@ -12,7 +12,9 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from churn_pipeline.configuration import TableConfigLoader, use_configuration
+from churn_pipeline import progress
+from churn_pipeline.configuration import TableConfigLoader, find_server, use_configuration
+from churn_pipeline.progress import History, RunProgress
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +25,16 @@ class ConfigurationHooks:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Remember the context's configuration before the pipelines are built from it."""
-        use_configuration(context.config_loader)
+        loader = context.config_loader
+        assert isinstance(loader, TableConfigLoader)
+        loader.check_runtime_params()
+        use_configuration(loader)
+
+    @hook_impl(specname="after_context_created", tryfirst=True)
+    def find_tracking_server(self, context: KedroContext) -> None:
+        """Ask once whether the tracking server is there: MLflow itself asks for minutes."""
+        server = context.config_loader["mlflow"].get("server") or {}
+        find_server(server.get("mlflow_tracking_uri"))
 
 
 class RecordHooks:
@@ -78,23 +89,55 @@ class RecordHooks:
 
 
 class ProgressHooks:
-    """A line for each node as it ends, and at the end of a training what a person wants to read."""
+    """How far the run is, a line for each node that took a while, and at the end what a person wants to read."""
+
+    SHOWN_SECONDS = 0.5
 
     def __init__(self) -> None:
-        self._begin: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Keep where the last run's times are."""
+        loader = context.config_loader
+        assert isinstance(loader, TableConfigLoader)
+        self._history = History(Path(context.project_path) / "data" / ".node_seconds.json", loader.table)
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        """Start the clock, and the line on a terminal."""
+        title = "+".join(run_params.get("pipeline_names") or ["run"])
+        self._progress = RunProgress(title, [node.name for node in pipeline.nodes], self._history.read())
+        progress.show(self._progress)
+
+    @hook_impl
+    def before_dataset_loaded(self, node: Node) -> None:
+        """Go on to the node that asks for its first input."""
+        self._progress.begin(node.name)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Start the node's clock."""
-        self._begin[node.name] = time.perf_counter()
+        """Go on to a node without inputs; and start the clock of its own work."""
+        self._progress.begin(node.name)
+        self._begun[node.name] = time.perf_counter()
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
-        """Say that the node is done, and how long it took."""
-        logger.info("%-44s %6.1f s", node.name, time.perf_counter() - self._begin.pop(node.name))
+        """Say that the node is done, where it took a while."""
+        took = time.perf_counter() - self._begun.pop(node.name)
+        if took >= self.SHOWN_SECONDS:
+            logger.info("%-44s %6.1f s", node.name, took)
+
+    @hook_impl(tryfirst=True)
+    def on_pipeline_error(self) -> None:
+        """Take the line away: the error comes next."""
+        progress.hide()
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
-        """Print the summary where the run made one."""
+        """Remember what the nodes took, and print the summary where the run made one."""
+        progress.hide()
+        self._progress.end_node()
+        self._history.write(self._progress.seconds)
         if "summary" in pipeline.all_outputs():
             print(f"\n{catalog.load('summary')}", flush=True)

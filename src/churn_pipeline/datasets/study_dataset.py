@@ -173,6 +173,7 @@ class _Line:
         self.candidate = candidate
         self._bar: tqdm | None = None
         self._closed = not sys.stderr.isatty()
+        self._begun = time.time()
 
     def __enter__(self) -> _Line:
         return self
@@ -189,6 +190,7 @@ class _Line:
             unlimited = "{desc}: {n_fmt} trials, {elapsed}{postfix}"
             chosen = layout if progress.total else unlimited
             self._bar = tqdm(total=progress.total, desc=self.candidate, bar_format=chosen, leave=False, file=sys.stderr)
+            self._bar.start_t = self._begun  # the first trial may have taken long
         best = (
             f"best log loss {progress.best.loss:.4f} (trial {progress.best.number})"
             if progress.best
