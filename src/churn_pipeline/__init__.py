@@ -17,7 +17,9 @@ def prepare() -> None:
     Python's warnings go to the log, without two that are upstream's, and nothing is sent to anyone: kedro-telemetry
     reads ``.telemetry`` in the working directory only, and commands start in any folder of the project.
     """
-    _log_as_the_project_says()
+    project = _project()
+    _take_code_of(project)
+    _log_as_said_in(project)
     os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -27,13 +29,27 @@ def prepare() -> None:
     logging.getLogger("py.warnings").addFilter(_is_ours)
 
 
-def _log_as_the_project_says() -> None:
-    # Kedro looks for conf/logging.yml in the working directory only. Imported here: the service has neither Kedro nor YAML.
-    import yaml
-    from kedro.framework.project import LOGGING
+def _project() -> Path | None:
+    # Imported here: the service has no Kedro.
     from kedro.utils import find_kedro_project
 
-    project = find_kedro_project(Path.cwd())
+    found: Path | None = find_kedro_project(Path.cwd())
+    return found
+
+
+def _take_code_of(project: Path | None) -> None:
+    # Another checkout, with the environment of this one: Kedro finds this package imported and would run, and record as that
+    # checkout's commit, what is installed.
+    code = project and project / "src" / "churn_pipeline"
+    if code and code.is_dir():
+        __path__[:] = [str(code)]
+
+
+def _log_as_said_in(project: Path | None) -> None:
+    # Kedro looks for conf/logging.yml in the working directory only.
+    import yaml
+    from kedro.framework.project import LOGGING
+
     if project and project != Path.cwd() and (project / "conf" / "logging.yml").is_file():
         LOGGING.configure(yaml.safe_load((project / "conf" / "logging.yml").read_text(encoding="utf-8")))
 
