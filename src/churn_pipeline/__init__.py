@@ -6,15 +6,20 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# kedro-mlflow defines a model class at import that mlflow 3 has advice for, and Kedro 1.7 registers its resolvers by a
-# name that omegaconf 2.4 has deprecated: nothing that the person at the keyboard could mend.
-_UPSTREAM = ("Add type hints to the `predict` method", "register_new_resolver() is deprecated")
+# kedro-mlflow defines a model class at import that mlflow 3 has advice for, Kedro 1.7 registers its resolvers by a name
+# that omegaconf 2.4 has deprecated, and in a notebook tqdm asks for widgets to draw its bars with, which Optuna does not
+# show here: nothing that the person at the keyboard could mend.
+_UPSTREAM = (
+    "Add type hints to the `predict` method",
+    "register_new_resolver() is deprecated",
+    "IProgress not found",
+)
 
 
 def prepare() -> None:
     """Quieten the stack; Kedro calls this before it loads its plugins.
 
-    Python's warnings go to the log, without two that are upstream's, and nothing is sent to anyone: kedro-telemetry
+    Python's warnings go to the log, without those that are upstream's, and nothing is sent to anyone: kedro-telemetry
     reads ``.telemetry`` in the working directory only, and commands start in any folder of the project.
     """
     project = _project()
