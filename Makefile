@@ -11,7 +11,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test lint format lock pages docs docs-serve viz lab mlflow serve container container-test clean \
-  benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
+  dist lint-workflows benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
   benchmark-soak benchmark-failures fuzz-serving readme
 
 help: ## list the targets
@@ -48,6 +48,18 @@ lint: $(READY) ## format, rules, types and import rules, as CI checks them
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# actionlint and shellcheck, which no Python package brings, where they are installed.
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
+lint-workflows: $(READY) ## what is unsafe in the workflows, and whether GitHub understands them, the forms and the rest
+	@$(BIN)/zizmor --offline --quiet --strict-collection .
+	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	@$(SCHEMA) vendor.github-actions .github/actions/*/action.yml
+	@$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	@$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	@if command -v actionlint >/dev/null; then actionlint; fi
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; fi
 
 format: $(READY) ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -117,6 +129,14 @@ container: $(READY) ## an image of the last Bento of TABLE, by docker, podman or
 
 container-test: $(READY) ## start that image, read-only and with no rights, and ask it what a service must answer
 	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); $(BIN)/python -m tests.container $$engine $(IMAGE) $(BENTO)/src/shipment
+
+# The same commit gives the same bytes. What an earlier build left in build/lib would go into the wheel.
+dist: $(READY) ## the wheel and the last Bento of TABLE, each with its bill of materials, in dist/
+	@$(HAS_BENTO); rm -rf dist build/lib build/bdist.*; \
+	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .; \
+	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
+	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/shipment/sbom.cdx.json dist/bento.cdx.json; ls dist
 
 benchmark-quality: $(READY) ## beside boosting, logistic regression, FLAML and AutoGluon, in outer folds: two hours
 	@$(BIN)/python -m benchmarks.quality $(if $(TABLES),--tables $(TABLES)) $(if $(CONTENDERS),--contenders $(CONTENDERS))
