@@ -1,11 +1,10 @@
 """The job summary, of the reports of a real training, beside main's and without."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -20,15 +19,8 @@ KEPT = ("logistic", "splines")
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("job_summary", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("job_summary")
 
 
 @pytest.fixture(scope="module")

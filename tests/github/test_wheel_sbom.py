@@ -1,0 +1,88 @@
+"""The wheel's bill of materials: what it names, that it is CycloneDX, and that it is the same each time."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import requires, version
+from types import ModuleType
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packaging.requirements import Requirement
+from tests.conftest import ROOT
+
+LOCK = (ROOT / "requirements/requirements.lock").read_text(encoding="utf-8")
+CREATED = datetime(2026, 1, 31, tzinfo=UTC)
+FOR_DEVELOPERS = {"pytest", "ruff", "mypy", "zizmor", "hypothesis", "playwright"}
+
+
+@pytest.fixture(scope="module")
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("wheel_sbom")
+
+
+@pytest.fixture(scope="module")
+def needs(script: ModuleType) -> dict[str, set[str]]:
+    return script.needed_packages("churn-pipeline")
+
+
+def test_it_follows_what_the_project_needs_and_not_what_its_developers_do(needs) -> None:
+    direct = {Requirement(text).name for text in requires("churn-pipeline") or ()}
+
+    assert needs["churn-pipeline"] == direct
+    assert {"numpy", "omegaconf", "sqlalchemy"} <= needs.keys()  # needed by what is needed
+    assert not FOR_DEVELOPERS & needs.keys()
+
+
+def test_an_extra_that_is_asked_for_is_followed(needs, script) -> None:
+    asked = [Requirement(text) for name in needs for text in requires(name) or ()]
+    fitting = [each for each in asked if each.extras and (each.marker is None or each.marker.evaluate({"extra": ""}))]
+
+    assert fitting
+    for requirement in fitting:
+        for text in requires(requirement.name) or ():
+            inner = Requirement(text)
+            if inner.marker and any(inner.marker.evaluate({"extra": extra}) for extra in requirement.extras):
+                assert script._normal(inner.name) in needs
+
+
+def test_it_is_cyclonedx_with_every_package_its_version_and_the_locks_digests(needs, script) -> None:
+    written = script.wheel_bill(b"wheel", needs, LOCK, CREATED)
+
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(written) is None
+    bill = json.loads(written)
+    assert bill["metadata"]["component"]["name"] == "churn-pipeline"
+    made = {component["name"]: component for component in bill["components"]}
+    assert made.keys() == needs.keys() - {"churn-pipeline"}
+    assert made["pandas"]["version"] == version("pandas")
+    assert all(f"--hash=sha256:{digest['content']}" in LOCK for one in made.values() for digest in one["hashes"])
+    [project] = [one for one in bill["dependencies"] if one["ref"].startswith("pkg:pypi/churn-pipeline@")]
+    assert len(project["dependsOn"]) == len(needs["churn-pipeline"])
+
+
+def test_it_is_the_same_each_time_and_another_for_another_wheel(needs, script) -> None:
+    written = script.wheel_bill(b"wheel", needs, LOCK, CREATED)
+
+    assert script.wheel_bill(b"wheel", needs, LOCK, CREATED) == written
+    assert json.loads(script.wheel_bill(b"other", needs, LOCK, CREATED))["serialNumber"] not in written
+
+
+def test_a_version_that_is_not_locked_is_refused(needs, script) -> None:
+    other = LOCK.replace(f"pandas=={version('pandas')}", "pandas==0.1")
+
+    with pytest.raises(ValueError, match=r"pandas .* is installed, but not in requirements/requirements.lock"):
+        script.wheel_bill(b"wheel", needs, other, CREATED)
+
+
+def test_as_make_dist_calls_it(tmp_path) -> None:
+    wheel = tmp_path / "some.whl"
+    wheel.write_bytes(b"wheel")
+    words = [sys.executable, str(ROOT / ".github/scripts/wheel_sbom.py"), str(wheel)]
+    environment = {"SOURCE_DATE_EPOCH": str(int(CREATED.timestamp()))}
+
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+
+    assert json.loads(done.stdout)["metadata"]["timestamp"] == CREATED.isoformat()
