@@ -86,14 +86,25 @@ docs: $(READY) ## the documentation site in build/site; a broken link is an erro
 docs-serve: $(READY) ## the site on 127.0.0.1:8000, anew at each change
 	@$(BIN)/zensical serve --dev-addr 127.0.0.1:8000
 
+# Where the pages of `make viz`, `make mlflow` and `make serve` are: `make serve PORT=3001` where another program has the port.
+VIZ_PORT ?= 4141
+MLFLOW_PORT ?= 5000
+PORT ?= 3000
+PORT_IS_FREE = $(BIN)/python -c 'import socket, sys; sys.exit(socket.socket().connect_ex(("127.0.0.1", $(1))) == 0)' || \
+  { echo "Something listens on port $(1) already: end it, or take another port: make $@ $(2)=…"; exit 1; }
+
 viz: $(READY) ## the graph, in a browser
-	@$(BIN)/kedro viz run
+	@$(call PORT_IS_FREE,$(VIZ_PORT),VIZ_PORT)
+	@$(BIN)/kedro viz run --port $(VIZ_PORT)
 
 lab: $(READY) ## JupyterLab with the Kedro kernel
 	@$(BIN)/kedro jupyter lab
 
+# As `kedro mlflow ui`, for one person: MLflow's four workers and its job runner take three times as long to start.
 mlflow: $(READY) ## runs, metrics and models, in a browser
-	@$(BIN)/kedro mlflow ui
+	@$(call PORT_IS_FREE,$(MLFLOW_PORT),MLFLOW_PORT)
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(MLFLOW_PORT) \
+	  --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
 
 # The last Bento of a table: what `kedro run --pipelines packaging --params table=…` built.
 TABLE ?= simulated
@@ -106,8 +117,8 @@ HAS_BENTO = test -d $(BENTO) || \
 ENGINE = $(firstword $(foreach engine,docker podman buildah,$(shell $(engine) info >/dev/null 2>&1 && echo $(engine))))
 HAS_ENGINE = test -n "$$engine" || { echo "There is no working docker, podman or buildah here: install one"; exit 1; }
 
-serve: $(READY) ## the last Bento of TABLE (simulated) on 127.0.0.1:3000; with RELOAD=1 from the source, anew at each change
-	@$(HAS_BENTO); \
+serve: $(READY) ## the last Bento of TABLE (simulated) on 127.0.0.1:PORT (3000); with RELOAD=1 from the source, anew at each change
+	@$(HAS_BENTO); $(call PORT_IS_FREE,$(PORT),PORT); \
 	if [ -z "$$CHURN_SERVING_KEYS$$CHURN_SERVING_KEYS_FILE$$CHURN_SERVING_AUTHENTICATION" ]; then \
 	  made=$$($(BIN)/python -m churn_pipeline.serving.keys development); \
 	  export CHURN_SERVING_KEYS=$$(tail -n 1 <<<"$$made"); \
@@ -116,9 +127,9 @@ serve: $(READY) ## the last Bento of TABLE (simulated) on 127.0.0.1:3000; with R
 	export BENTOML_HOME=$(BENTOS); \
 	if [ -n "$(RELOAD)" ]; then \
 	  export CHURN_SERVING_SHIPMENT=$(BENTO)/src/shipment; \
-	  exec $(BIN)/bentoml serve churn_pipeline.serving.service:ChurnService --working-dir src --reload --host 127.0.0.1; \
+	  exec $(BIN)/bentoml serve churn_pipeline.serving.service:ChurnService --working-dir src --reload --host 127.0.0.1 --port $(PORT); \
 	fi; \
-	exec $(BIN)/bentoml serve $(BENTO) --host 127.0.0.1
+	exec $(BIN)/bentoml serve $(BENTO) --host 127.0.0.1 --port $(PORT)
 
 # From the root folder: else BentoML 1.4.39 refuses to read a Bento's recipe (https://github.com/bentoml/BentoML/issues/5566).
 # An image in docker's format, as the other has no health check.
@@ -136,7 +147,7 @@ dist: $(READY) ## the wheel and the last Bento of TABLE, each with its bill of m
 	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .; \
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
-	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/shipment/sbom.cdx.json dist/bento.cdx.json; ls dist
+	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/shipment/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
 
 benchmark-quality: $(READY) ## beside boosting, logistic regression, FLAML and AutoGluon, in outer folds: two hours
 	@$(BIN)/python -m benchmarks.quality $(if $(TABLES),--tables $(TABLES)) $(if $(CONTENDERS),--contenders $(CONTENDERS))
