@@ -103,7 +103,7 @@ lab: $(READY) ## JupyterLab with the Kedro kernel
 # As `kedro mlflow ui`, for one person: MLflow's four workers and its job runner take three times as long to start.
 mlflow: $(READY) ## runs, metrics and models, in a browser
 	@$(call PORT_IS_FREE,$(MLFLOW_PORT),MLFLOW_PORT)
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(MLFLOW_PORT) \
+	@mkdir -p mlruns; MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(MLFLOW_PORT) \
 	  --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
 
 # The last Bento of a table: what `kedro run --pipelines packaging --params table=…` built.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -27,6 +28,12 @@ def prepare() -> None:
     _log_as_said_in(project)
     os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+    # kedro-mlflow and Kedro start `mlflow` and `jupyter` by name, also where nobody activated the environment.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # Processes that they start, such as kedro-viz's server, read the same filter from here.
+    os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{start}" for start in _UPSTREAM))
+    # What MLflow says goes to the project's log, as all else does, and not beside it in colours.
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Threads that wait for each other sleep: spinning, they slow boosting twentyfold on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
