@@ -161,8 +161,8 @@ def decisions() -> str:
 def root_page(name: str) -> str:
     """A page that lies beside the README: its links to other pages fit here, what the site does not have is words."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    text = text.replace("](docs/", "](").replace("](CHANGELOG.md)", "](changelog.md)")
-    return re.sub(r"\[([^\]]+)\]\((LICENSE|SECURITY\.md)\)", r"\1", text)
+    text = re.sub(r"\[([^\]]+)\]\(LICENSE\)", r"\1", text.replace("](docs/", "]("))
+    return re.sub(r"\]\((CHANGELOG|CONTRIBUTING|SECURITY)\.md\)", lambda match: f"]({match[1].lower()}.md)", text)
 
 
 def row_through() -> str:

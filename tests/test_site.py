@@ -31,7 +31,17 @@ PAGES = {
 }
 # What a page may load, by element and attribute; an `a` is only followed when somebody wants to.
 LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("source", "src"), ("iframe", "src"), ("use", "href")}
-SOURCES = ("conf", "docs", "benchmarks", "data/01_raw", "src", "Makefile", "CONTRIBUTING.md", "CHANGELOG.md")
+SOURCES = (
+    "conf",
+    "docs",
+    "benchmarks",
+    "data/01_raw",
+    "src",
+    "Makefile",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+)
 # Chosen at run time by the catalog, and in no file of parameters.
 RUNTIME = {"simulation_name"}
 HERE = "http://site/"
