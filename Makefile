@@ -10,7 +10,7 @@ export UV_NO_PROGRESS := 1
 # The certificates that this machine trusts, as pip does: behind a proxy they are the only ones that fit.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup train test lint format lock pages docs docs-serve viz lab mlflow serve container container-test clean \
+.PHONY: help setup train test lint format lock pages docs docs-serve viz lab notebooks mlflow serve container container-test clean \
   dist lint-workflows benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
   benchmark-soak benchmark-failures fuzz-serving readme
 
@@ -48,6 +48,7 @@ lint: $(READY) ## format, rules, types and import rules, as CI checks them
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb || { echo "Notebooks go into git without outputs: make format"; exit 1; }
 
 # actionlint and shellcheck, which no Python package brings, where they are installed.
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
@@ -64,6 +65,7 @@ lint-workflows: $(READY) ## what is unsafe in the workflows, and whether GitHub 
 format: $(READY) ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+	@$(BIN)/nbstripout notebooks/*.ipynb
 
 lock: $(READY) ## renew the locks
 	@for name in scikit-learn flaml autogluon; do \
@@ -97,8 +99,22 @@ viz: $(READY) ## the graph, in a browser
 	@$(call PORT_IS_FREE,$(VIZ_PORT),VIZ_PORT)
 	@$(BIN)/kedro viz run --port $(VIZ_PORT)
 
-lab: $(READY) ## JupyterLab with the Kedro kernel
-	@$(BIN)/kedro jupyter lab
+# Kedro looks for the project's logging in the folder that a kernel starts in.
+lab notebooks: export KEDRO_LOGGING_CONFIG := $(CURDIR)/conf/logging.yml
+
+lab: $(READY) ## JupyterLab with the Kedro kernel, at the notebooks
+	@$(BIN)/kedro jupyter lab --LabApp.default_url=/lab/tree/notebooks
+
+# The pages load nothing from elsewhere: there is no formula in them, and no widget.
+notebooks: $(READY) ## run the notebooks on TABLE, and as pages, into build/notebooks/TABLE; train where nothing is trained yet
+	@test -f data/08_reporting/$(TABLE)/model_card.md || $(BIN)/kedro run --pipelines training --params table=$(TABLE)
+	@test -d $(BENTO) || $(BIN)/kedro run --pipelines packaging --params table=$(TABLE)
+	@mkdir -p build/notebooks/$(TABLE); for notebook in notebooks/*.ipynb; do echo "$$notebook"; \
+	  $(BIN)/papermill --kernel python3 --cwd notebooks --parameters_raw table $(TABLE) --log-level WARNING --no-progress-bar \
+	    $$notebook build/notebooks/$(TABLE)/$$(basename $$notebook) || exit 1; done
+	@$(BIN)/jupyter nbconvert --to html --log-level WARN --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= \
+	  build/notebooks/$(TABLE)/*.ipynb
+	@echo "Read them: build/notebooks/$(TABLE)/*.html"
 
 # As `kedro mlflow ui`, for one person: MLflow's four workers and its job runner take three times as long to start.
 mlflow: $(READY) ## runs, metrics and models, in a browser
