@@ -184,7 +184,7 @@ def _parse(command: click.Command, words: list[str]) -> None:
     for parameter in command.params:
         if isinstance(parameter.type, click.Path):
             parameter.type.exists = False
-    if not isinstance(command, click.Group) and words not in ([], ["--help"]):  # else a page speaks of it
+    if not isinstance(command, click.Group) and words != ["--help"]:
         command.make_context(command.name, words)
 
 
@@ -203,6 +203,8 @@ def test_every_command_on_a_page_exists_with_its_options(kedro: KedroCLI, target
                 _parse(kedro, rest)
             elif program == "python" and rest[0] == "-m":
                 assert find_spec(rest[1]), "no such module"
+        except click.MissingParameter:
+            continue  # a page may speak of a command without its arguments
         except (AssertionError, click.ClickException) as error:
             faults.append(f"{page}: {command}: {error}")
 
