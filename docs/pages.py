@@ -3,9 +3,10 @@
 A page names one of these functions in double braces. What it prints cannot be out of date.
 """
 
+import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,8 @@ FIRST_RESULTS = ("quality", "serving", "serving_parts", "serving_rate", "serving
 
 def define_env(env: Any) -> None:
     """Hand the functions to Zensical."""
-    made: tuple[Callable[..., str], ...] = (
-        catalog, code, commands, decisions, parameters, pipelines, results, root_page, row_through, settings, tables, targets,
-    )  # fmt: skip
-    for function in made:
+    made = (catalog, code, commands, decisions, notebooks, parameters, pipelines, results, root_page, row_through)
+    for function in (*made, settings, tables, targets):
         env.macro(function)
 
 
@@ -156,6 +155,15 @@ def decisions() -> str:
         number, _, title = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").partition(". ")
         rows.append(f"| {number} | [{title}]({file.name}) |")
     return "\n".join(rows)
+
+
+def notebooks() -> str:
+    """What each notebook says of itself in its first cell."""
+    parts = []
+    for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        first = "".join(json.loads(file.read_text(encoding="utf-8"))["cells"][0]["source"])
+        parts.append(_demoted(first))
+    return "\n\n".join(parts)
 
 
 def root_page(name: str) -> str:

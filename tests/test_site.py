@@ -32,10 +32,11 @@ PAGES = {
 # What a page may load, by element and attribute; an `a` is only followed when somebody wants to.
 LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("source", "src"), ("iframe", "src"), ("use", "href")}
 SOURCES = (
-    "conf",
+    "conf/base",
     "docs",
-    "benchmarks",
-    "data/01_raw",
+    "notebooks",
+    "benchmarks/results",
+    "data/01_raw/simulated_customers.csv",
     "src",
     "Makefile",
     "CONTRIBUTING.md",
@@ -132,6 +133,7 @@ def test_pages_made_from_code_hold_what_the_code_has(site: Path) -> None:
         "reference/code/modelling": ["churn_pipeline.modelling.candidates.Candidate.copies", "QuantileSplines"],
         "results": ["Quality beside others", "Made by"],
         "decisions": ["One fitted object"],
+        "tutorial/notebooks": ["Explore the customers"],
         "explanation/architecture": ["hashes the id to"],
     }
     texts = {name: (site / name / "index.html").read_text(encoding="utf-8") for name in expected}
