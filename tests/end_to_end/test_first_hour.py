@@ -1,0 +1,212 @@
+"""Walks docs/first_hour.md as a reader does: in a clone, block by block, as it stands.
+
+What a block is, is said by its fence. ``console`` blocks are run by bash; one titled "Another terminal: <address>" goes on
+until the end, and the walk waits until the address answers; one titled "This ends with code 1" has to. A title that is a path
+makes a file, or mends it where the block is a ``diff``. A ``text`` block is what the command before it printed, numbers aside;
+… stands for anything.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.conftest import ROOT
+
+PAGE = ROOT / "docs" / "first_hour.md"
+FENCE = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+ADDRESS = re.compile(r"Another terminal: (http\S+)")
+PORTS = {"VIZ_PORT": "4141", "MLFLOW_PORT": "5000", "PORT": "3000"}
+NUMBER = re.compile(r"\d[\d.,:]*|[0-9a-f]{16}")
+
+
+class Block(NamedTuple):
+    kind: str
+    title: str
+    text: str
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def blocks(text: str) -> list[Block]:
+    """The page's fenced blocks, in order."""
+    return [Block(*found.groups(default="")) for found in FENCE.finditer(text)]
+
+
+def mended(text: str, diff: str) -> str:
+    """The text with the lines of a diff taken out and put in; what surrounds them has to be there, once."""
+    lines = [(line[:1], line[1:]) for line in diff.splitlines(keepends=True)]
+    old = "".join(line for sign, line in lines if sign in " -")
+    new = "".join(line for sign, line in lines if sign in " +")
+    assert text.count(old) == 1, f"The page mends what is not there:\n{old}\nin\n{text}"
+    return text.replace(old, new)
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Whether a command printed what the page shows: the same lines in the same order, whatever the numbers."""
+
+    def pattern(line: str) -> str:
+        parts = [re.escape(part) for part in re.split(f"(?:{NUMBER.pattern})", line)]
+        return r"[\da-f.,:]+".join(parts).replace("…", ".*").replace(r"\ ", " ").replace("  ", r"\s+")
+
+    lines = [pattern(line) for line in shown.splitlines()]
+    return (
+        re.search("^" + r"\n".join(".*(?:\n.*)*?" if line == ".*" else line for line in lines), printed, re.MULTILINE)
+        is not None
+    )
+
+
+class Reader:
+    """Somebody with a clone, an environment, and as many terminals as it takes."""
+
+    def __init__(self, clone: Path, environment: dict[str, str], terminals: ExitStack) -> None:
+        self.clone, self.environment, self._terminals = clone, environment, terminals
+        self.printed = ""
+
+    def do(self, block: Block) -> None:
+        """What the block says."""
+        if block.kind == "text":
+            assert matches(block.text, self.printed), (
+                f"The page shows\n{block.text}\nbut this was printed:\n{self.printed}"
+            )
+        elif block.kind != "console":
+            self._write(self.clone / block.title, block)
+        elif found := ADDRESS.fullmatch(block.title):
+            self.printed = self._terminals.enter_context(self._terminal(block.text, found[1]))
+            if key := re.search(r"shown once: (\S+)", self.printed):
+                self.environment["KEY"] = key[1]
+        else:
+            done = subprocess.run(
+                ["bash", "-ec", block.text],
+                cwd=self.clone,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            self.printed = done.stdout
+            assert done.returncode == (1 if block.title else 0), f"{block.text}\n{self.printed}"
+            assert "Traceback" not in self.printed
+
+    @staticmethod
+    def _write(file: Path, block: Block) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = mended(file.read_text(encoding="utf-8"), block.text) if block.kind == "diff" else block.text
+        file.write_text(text, encoding="utf-8")
+
+    @contextmanager
+    def _terminal(self, command: str, address: str) -> Iterator[str]:
+        """A command that goes on: it is ended, with all that it started, by its process group's id."""
+        log = self.clone.parent / "terminal.log"
+        with log.open("w") as file:
+            running = subprocess.Popen(
+                ["bash", "-c", command],
+                cwd=self.clone,
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            deadline = time.monotonic() + 120
+            while not _answers(address):
+                assert running.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            yield log.read_text()
+        finally:
+            os.killpg(running.pid, signal.SIGTERM)
+            running.wait(timeout=60)
+
+
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    """A reader with a clone of the tree as it is now, and with this environment in it, ready."""
+    clone = tmp_path / "clone"
+    git = ["git", "-C", str(clone), "-c", "user.name=reader", "-c", "user.email=reader@localhost"]
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    listed = subprocess.run(
+        [
+            "git",
+            "ls-files",
+            "-cmo",
+            "--exclude-standard",
+            "-z",
+            "src",
+            "conf",
+            "Makefile",
+            "pyproject.toml",
+            "requirements",
+            "bentos",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name)
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "The tree as it is"], check=True)
+    (clone / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        (clone / ".venv" / part.name).symlink_to(part)
+    (clone / ".venv" / ".ready").unlink(missing_ok=True)
+    (clone / ".venv" / ".ready").touch()
+    ours = ("KEDRO_", "MLFLOW_", "CHURN_", "COV_", "PYTEST_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment |= {"PATH": f"{clone}/.venv/bin:{environment['PATH']}", "BROWSER": "true"}
+    environment |= {name: _free_port() for name in PORTS}
+    with ExitStack() as terminals:
+        yield Reader(clone, environment, terminals)
+
+
+def test_the_first_hour_goes_as_the_page_says(reader: Reader) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    # Other tests, and other programs, may have the ports that a reader has free.
+    for name, port in PORTS.items():
+        text = re.sub(rf"(localhost|127\.0\.0\.1):{port}\b", rf"\1:{reader.environment[name]}", text)
+
+    for block in blocks(text):
+        reader.do(block)
+
+
+def test_what_is_shown_is_compared_with_what_was_printed() -> None:
+    printed = "10:01:02 INFO    a\nrow 3: 0.25\nsomething\nthe end\n"
+
+    assert matches("… INFO    a\n…\nthe end\n", printed)
+    assert matches("row 7: 0.9\n", printed)
+    assert not matches("row 7: 0.9\nthe end\n", printed)
+    assert not matches("row: 0.9\n", printed)
+
+
+def test_a_diff_has_to_fit() -> None:
+    assert mended("a\nb\nc\n", " a\n-b\n+B\n") == "a\nB\nc\n"
+    with pytest.raises(AssertionError, match="not there"):
+        mended("a\nb\nc\n", " a\n-x\n")
