@@ -116,6 +116,23 @@ def test_a_model_is_registered_and_the_alias_moves_to_the_newest() -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_a_run_that_cannot_be_rebuilt_registers_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    asking = RegisteredModelDataset(
+        "asks", "challenger", "requirements/model.txt", required_tags=["digest.data", "model"]
+    )
+    model, _ = fitted()
+    with mlflow.start_run():
+        mlflow.set_tag("model", "d1")
+        asking.save(record(model))
+        assert "asks gets no new version" in caplog.text
+        assert "it has no digest.data." in caplog.text
+        assert mlflow.MlflowClient().search_model_versions("name='asks'") == []
+        mlflow.set_tag("digest.data", "3f2a")
+        asking.save(record(model))
+    assert int(mlflow.MlflowClient().get_model_version_by_alias("asks", "challenger").version) == 1
+
+
+@pytest.mark.usefixtures("store")
 def test_what_is_registered_predicts_probabilities_by_its_signature(store: Path) -> None:
     model, features = fitted()
     with mlflow.start_run():

@@ -1,7 +1,8 @@
 """What kedro-mlflow has no dataset for: tags of the active run, and registered models."""
 
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from mlflow.models import ModelSignature
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.datasets.skops_dataset import SkopsDataset
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES
+
+logger = logging.getLogger(__name__)
 
 DOCUMENTS = "documents"
 # What MLflow answers where there is no such model, and no such alias or version.
@@ -93,6 +96,8 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         Whether a load gives None where no version has the alias.
     code_path
         The package that the model's own steps are in, kept with the model, so that it loads where it is not installed.
+    required_tags
+        Tags without which a run registers nothing: a version is only as good as what its run can be rebuilt from.
 
     Examples
     --------
@@ -107,16 +112,27 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         pip_requirements: str | None = None,
         code_path: str | None = None,
         optional: bool = False,
+        required_tags: Sequence[str] = (),
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._name, self._alias, self._optional = name, alias, optional
+        self._required_tags = tuple(required_tags)
         self._pip_requirements, self._code_path = pip_requirements, code_path
         self._logging_activated = True
         self.metadata = metadata
 
     def save(self, data: ModelRecord) -> None:
         """Log, register and alias; without an active run (tracking switched off) there is nothing to log to."""
-        if not self._logging_activated or mlflow.active_run() is None:
+        run = mlflow.active_run()
+        if not self._logging_activated or run is None:
+            return
+        tags = mlflow.get_run(run.info.run_id).data.tags
+        if lacking := [name for name in self._required_tags if name not in tags]:
+            logger.warning(
+                "%s gets no new version: this run cannot be rebuilt, as it has no %s. `kedro run --pipelines training` has all",
+                self._name,
+                " and no ".join(lacking),
+            )
             return
         logged = mlflow.sklearn.log_model(
             data.model,
