@@ -167,7 +167,7 @@ def churned(customers: pd.DataFrame, contract: Contract) -> pd.Series:
 def table_digest(table: pd.DataFrame) -> str:
     """SHA-256 over a table's column names and cells, in their order.
 
-    Cells are hashed by :func:`pandas.util.hash_pandas_object`, so the digest does not depend on how a file was
+    Cells are hashed by `pandas.util.hash_pandas_object`, so the digest does not depend on how a file was
     formatted or compressed, only on what was read from it.
     """
     digest = hashlib.sha256("\x1f".join(map(str, table.columns)).encode())

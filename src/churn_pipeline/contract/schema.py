@@ -104,7 +104,7 @@ class RawTable:
         self._contract = contract
 
     def validate(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the table unchanged, or raise a :class:`TableError` with everything that is wrong with it."""
+        """Return the table unchanged, or raise a `TableError` with everything that is wrong with it."""
         contract = read_contract(self._contract)
         findings = list(_file_findings(data, contract))
         if findings:
@@ -153,7 +153,7 @@ class Customers:
         self._contract = contract
 
     def validate(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the customers unchanged, or raise a :class:`TableError` that names no value."""
+        """Return the customers unchanged, or raise a `TableError` that names no value."""
         contract = read_contract(self._contract)
         findings = [
             Finding(rule, column, len(rows or ()), tuple(row + 1 for row in (rows or ())[:EXAMPLES]))

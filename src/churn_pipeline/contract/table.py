@@ -178,7 +178,7 @@ class Contract(_Frozen):
     Raises
     ------
     TableError
-        From :meth:`parse`, with every mistake in the file.
+        From `parse`, with every mistake in the file.
     """
 
     name: str

@@ -25,7 +25,7 @@ class ContractDataset(AbstractDataset[NoReturn, Contract]):
         self.metadata = metadata
 
     def load(self) -> Contract:
-        """Read the file; a :class:`~churn_pipeline.contract.errors.TableError` names every mistake in it."""
+        """Read the file; a `churn_pipeline.contract.errors.TableError` names every mistake in it."""
         return read_contract(self._path)
 
     def save(self, data: NoReturn) -> None:

@@ -10,7 +10,7 @@ from churn_pipeline.modelling.candidates import TRUSTED_TYPES
 
 
 class SkopsDataset(AbstractDataset[Any, Any]):
-    """A fitted model in a skops file: no pickle, and nothing is built that :data:`TRUSTED_TYPES` does not name.
+    """A fitted model in a skops file: no pickle, and nothing is built that `TRUSTED_TYPES` does not name.
 
     Examples
     --------

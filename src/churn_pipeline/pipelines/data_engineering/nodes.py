@@ -143,7 +143,7 @@ def features_and_label(customers: pd.DataFrame, contract: Contract) -> tuple[pd.
 def make_folds(
     train: pd.DataFrame, label: pd.DataFrame, contract: Contract, settings: SplitSettings, seed: int
 ) -> pd.DataFrame:
-    """Cross-validation folds; see :func:`.splitting.folds`."""
+    """Cross-validation folds; see `splitting.folds`."""
     return splitting.folds(train, label["churned"], contract, settings, seed)
 
 
@@ -151,7 +151,7 @@ def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettin
     """How well each feature separates the classes by itself, out of fold, and which do it too well to be true.
 
     Each feature is cut into levels and replaced by the churn share of its level among the other folds
-    (:class:`sklearn.preprocessing.TargetEncoder`); the AUC of that is the feature's own.
+    (`sklearn.preprocessing.TargetEncoder`); the AUC of that is the feature's own.
 
     Returns
     -------

@@ -101,7 +101,7 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
     settings
         Which metrics the leaderboard shows, and the margins of the choice.
     **predictions
-        Out-of-fold predictions by candidate, as :func:`search` gives them.
+        Out-of-fold predictions by candidate, as `search` gives them.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
         A row a candidate, best first: mean over folds of each metric, the mean log loss's standard error, and seconds;
         of the candidates as they came, before calibration.
     choice : dict
-        See :class:`churn_pipeline.modelling.choice.Choice`: what was chosen, the rule and the numbers that chose it.
+        See `churn_pipeline.modelling.choice.Choice`: what was chosen, the rule and the numbers that chose it.
     """
     names = list(dict.fromkeys(["log_loss", *settings.metrics]))
     rows = []

@@ -179,7 +179,7 @@ def gather(
     Parameters
     ----------
     proof
-        Of this very model, as :func:`prove` gives it.
+        Of this very model, as `prove` gives it.
     lock
         The packages of the image.
     """
