@@ -35,6 +35,7 @@ def reports(make_project: Callable[[], Project]) -> Path:
     (project.path / "conf/local/parameters_few.yml").write_text(yaml.safe_dump(few), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.path)
+        patch.delenv("MLFLOW_REGISTRY_URI", raising=False)  # mlflow leaves it behind when a test has set a registry
         ended = project.kedro("run", "--pipelines", "training")
     assert ended.code == 0, ended.output
     return project.path / "data/08_reporting"
