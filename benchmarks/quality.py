@@ -114,8 +114,8 @@ class Training:
             name: search(inputs, label, folds, candidate, self.contract, self.seed, self.search, ForgetfulStudies(name))
             for name, candidate in self.candidates.items()
         }
-        models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best, _) in found.items()}
-        _, choice = compare(self.choice, **{name: predictions for name, (predictions, *_) in found.items()})
+        models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best) in found.items()}
+        _, choice = compare(self.choice, **{name: predictions for name, (predictions, _) in found.items()})
         chosen = choose(choice, **models)
         test = self.features[~training]
         return {name: model.predict_proba(test)[:, 1] for name, model in {**models, "ours": chosen}.items()} | {

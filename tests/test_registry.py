@@ -25,9 +25,10 @@ def test_training_is_data_engineering_modelling_and_evaluation(pipelines) -> Non
 def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
     order = [node.name for node in pipelines["__default__"].nodes]
 
-    assert order.index("accept_version") > order.index("record_model")
+    assert order.index("compilation.accept_version") > order.index("report.record_model")
     # What the registered version's run says must be complete by then.
-    assert order.index("record_model") > max(map(order.index, ("judge", "judge_money", "write_card", "judge_champion")))
+    judged = ("judgement.judge", "decision.judge_money", "report.write_card", "decision.judge_champion")
+    assert order.index("report.record_model") > max(map(order.index, judged))
 
 
 def test_packaging_alone_reads_the_registry_and_the_hold_out(pipelines) -> None:
@@ -39,7 +40,14 @@ def test_packaging_alone_reads_the_registry_and_the_hold_out(pipelines) -> None:
 def test_each_candidate_has_its_namespace(pipelines) -> None:
     namespaces = {node.namespace for node in pipelines["modelling"].nodes if node.namespace}
 
-    assert namespaces == {"logistic", "splines", "random_forest", "gradient_boosting"}
+    assert namespaces == {"logistic", "splines", "random_forest", "gradient_boosting", "choice"}
+
+
+def test_boxes_change_no_name_of_a_dataset(pipelines) -> None:
+    names = {name for pipeline in pipelines.values() for name in pipeline.datasets() if not name.startswith("params:")}
+
+    in_a_namespace = {name.split(".")[1] for name in names if "." in name}
+    assert in_a_namespace == {"studies", "found"}  # the candidates'
 
 
 def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:
@@ -50,7 +58,7 @@ def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:
         if {"truth", "simulated_truth", "reachable"} & set(node.inputs)
     }
 
-    assert readers == {"find_reachable", "judge", "draw_plots"}
+    assert readers == {"judgement.find_reachable", "judgement.judge", "report.draw_plots"}
     trained_from = pipelines["training"].to_outputs("chosen_model").all_inputs()
     assert not {"truth", "simulated_truth", "reachable"} & trained_from
 

@@ -3,6 +3,7 @@
 import logging
 import platform
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,22 @@ class RecordHooks:
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self) -> None:
-        """Tag the run that kedro-mlflow has just started."""
+        """Name and tag the run that kedro-mlflow has just started."""
         import mlflow
+        from kedro_mlflow.framework.hooks.mlflow_hook import mlflow_hook
 
         from churn_pipeline.record import LOCK, code_state, file_digest
+        from churn_pipeline.tracking import NOISE, log_parameter
 
-        if mlflow.active_run() is None:
+        active = mlflow.active_run()
+        if active is None:
             return
+        # kedro-mlflow 2.0 writes a settings model as one long string, and has no setting for it.
+        mlflow_hook._log_param = log_parameter
+        written = mlflow.get_run(active.info.run_id).data.tags
+        for name in written.keys() & set(NOISE):
+            mlflow.delete_tag(name)
+        self._name(active.info.run_id)
         project = Path(self._context.project_path)
         mlflow.set_tags(
             {
@@ -66,11 +76,12 @@ class RecordHooks:
         )
 
     @hook_impl(tryfirst=True)
-    def after_pipeline_run(self) -> None:
-        """Write the record, before kedro-mlflow ends the run."""
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
+        """Write the record and what the run came to, before kedro-mlflow ends the run."""
         import mlflow
 
         from churn_pipeline.record import ARTIFACT, make_record
+        from churn_pipeline.tracking import log_table
 
         active = mlflow.active_run()
         if active is None:
@@ -80,6 +91,21 @@ class RecordHooks:
             run, self._loader["parameters"], self._loader.runtime_params or {}, self._loader.table_file
         )
         mlflow.log_dict(record.model_dump(mode="json"), ARTIFACT)
+        self._name(active.info.run_id)
+        if "data" in record.digests:
+            log_table(record.table, record.digests["data"])
+        if "note" in pipeline.all_outputs():
+            mlflow.set_tag("mlflow.note.content", catalog.load("note"))
+
+    def _name(self, run_id: str) -> None:
+        import mlflow
+
+        from churn_pipeline.tracking import run_name
+
+        run = mlflow.get_run(run_id)
+        began = datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
+        name = run_name(self._loader.table, run.data.tags.get("pipeline_names", ""), began, run.data.tags)
+        mlflow.set_tag("mlflow.runName", name)
 
     @property
     def _loader(self) -> TableConfigLoader:

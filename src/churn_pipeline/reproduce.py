@@ -80,7 +80,7 @@ _LAST_RECORD = """
 import mlflow, pathlib
 uri = "sqlite:///" + str(pathlib.Path("mlruns/mlflow.db").resolve())
 mlflow.set_tracking_uri(uri)
-found = mlflow.search_runs(experiment_names=["churn"], output_format="list")
+found = mlflow.search_runs(search_all_experiments=True, output_format="list")
 run = next(run for run in found if "mlflow.parentRunId" not in run.data.tags)
 print(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/record.json", dst_path="mlruns"))
 """
@@ -153,7 +153,9 @@ def compare(original: Record, rebuilt: Record) -> Iterator[Comparison]:
     if original.python != rebuilt.python:
         yield Comparison("python", False, f"{original.python} then, {rebuilt.python} now")
     # The gate's numbers are beside the champion of that day, which is the registry's and not the run's.
-    names = sorted(name for name in original.metrics.keys() | rebuilt.metrics.keys() if not name.startswith("gate."))
+    names = sorted(
+        name for name in original.metrics.keys() | rebuilt.metrics.keys() if not name.startswith(("gate.", "gate/"))
+    )
     different = [name for name in names if original.metrics.get(name) != rebuilt.metrics.get(name)]
     shown = [f"{name} {original.metrics.get(name)} then, {rebuilt.metrics.get(name)} now" for name in different[:5]]
     yield Comparison("metrics", not different, "; ".join(shown) or f"all {len(names)}, to the last bit")

@@ -15,7 +15,12 @@ from sklearn.preprocessing import FunctionTransformer
 from tests.customers import make_contract, raw_customers
 
 from churn_pipeline.contract.errors import TableError
-from churn_pipeline.datasets import MlflowTagsDataset, RegisteredModelDataset, RegisteredVersionDataset
+from churn_pipeline.datasets import (
+    MlflowMetricsDataset,
+    MlflowTagsDataset,
+    RegisteredModelDataset,
+    RegisteredVersionDataset,
+)
 from churn_pipeline.datasets.mlflow_datasets import ModelRecord
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.pipelines.evaluation.nodes import record_model
@@ -95,6 +100,31 @@ def test_with_logging_switched_off_nothing_is_written() -> None:
     assert not mlflow.MlflowClient().search_registered_models("name = 'off'")
 
 
+# ---- metrics ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("store")
+def test_metrics_are_logged_in_groups_and_the_ends_of_intervals_apart() -> None:
+    given = {"auc": 0.8, "auc_lower": 0.7, "auc_upper": 0.9, "auc_best_reachable": 0.85}
+    with mlflow.start_run() as run:
+        MlflowMetricsDataset(prefix="holdout").save(given)
+    assert mlflow.get_run(run.info.run_id).data.metrics == {
+        "holdout/auc": 0.8,
+        "holdout/intervals/auc_lower": 0.7,
+        "holdout/intervals/auc_upper": 0.9,
+        "holdout/best_reachable/auc_best_reachable": 0.85,
+    }
+    with pytest.raises(DatasetError, match="the table of them"):
+        MlflowMetricsDataset(prefix="holdout").load()
+
+
+@pytest.mark.usefixtures("store")
+def test_without_a_run_no_metrics_are_logged() -> None:
+    runs = len(mlflow.search_runs())
+    MlflowMetricsDataset(prefix="holdout").save({"auc": 0.8})
+    assert len(mlflow.search_runs()) == runs
+
+
 # ---- registered models -----------------------------------------------------------------------------------------------
 
 
@@ -147,13 +177,14 @@ def test_a_version_is_read_with_its_documents_and_its_run() -> None:
     model, features = fitted()
     with mlflow.start_run() as run:
         mlflow.set_tag("git.commit", "c0ffee")
-        mlflow.log_metric("holdout.auc", 0.75)
+        # As it is logged now, and as it was before metrics had groups: such a version is packaged like any other.
+        mlflow.log_metrics({"holdout/auc": 0.75, "holdout/intervals/auc_lower": 0.7, "holdout.brier": 0.12})
         registered("whole").save(record(model, {"model_card.md": "# Größe\n", "reference.json": "{}"}))
     read = RegisteredVersionDataset(name="whole").load()
     assert (read.name, read.version, read.run_id) == ("whole", "1", run.info.run_id)
     assert read.documents == {"model_card.md": "# Größe\n", "reference.json": "{}"}
     assert read.tags["git.commit"] == "c0ffee"
-    assert read.metrics == {"holdout.auc": 0.75}
+    assert read.metrics == {"holdout.auc": 0.75, "holdout.auc_lower": 0.7, "holdout.brier": 0.12}
     assert read.created.tzinfo is not None
     assert (read.model.predict_proba(features) == model.predict_proba(features)).all()
 

@@ -200,6 +200,17 @@ def test_every_trial_is_a_run_nested_in_the_active_one(tmp_path: Path, active: m
         assert state == "PRUNED" or child.data.metrics["log_loss"] == value
 
 
+def test_what_was_found_is_a_parameter_of_the_active_run(tmp_path: Path, active: mlflow.ActiveRun) -> None:
+    found = search(tmp_path / "studies.db")
+    params = mlflow.get_run(active.info.run_id).data.params
+    best = nested(active)[found.report["best_trial"]]
+    assert params == {
+        "found.logistic.trials": "8",
+        "found.logistic.best_trial": best.data.tags["trial"],
+        **{f"found.logistic.{name}": value for name, value in best.data.params.items()},
+    }
+
+
 def test_a_run_that_goes_on_records_the_trials_of_the_run_before(tmp_path: Path, active: mlflow.ActiveRun) -> None:
     mlflow.MlflowClient()
     untracked = StudyDataset(filepath=str(tmp_path / "studies.db"), candidate="logistic")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def _shorten(project: Project) -> None:
 
 def _last_run(project: Project) -> mlflow.entities.Run:
     client = mlflow.MlflowClient(f"sqlite:///{project.path}/mlruns/mlflow.db")
-    experiment = client.get_experiment_by_name("churn")
+    experiment = client.get_experiment_by_name("churn_simulated")
     runs = client.search_runs([experiment.experiment_id])
     return next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
 
@@ -45,7 +46,21 @@ def test_training_ends_with_leaderboard_metrics_and_the_judged_model_registered(
         assert words in ended.output
     run = _last_run(project)
     assert run.info.status == "FINISHED"
-    assert {"holdout.auc", "holdout.auc_lower", "holdout.auc_upper", "holdout.log_loss"} <= set(run.data.metrics)
+    grouped = ("holdout/auc", "holdout/intervals/auc_lower", "holdout/best_reachable/auc_best_reachable", "gate/passed")
+    assert set(grouped) <= set(run.data.metrics)
+    assert {name.split("/")[0] for name in run.data.metrics} == {"holdout", "gate"}
+    assert run.data.params["split.holdout_share"] == "0.2"
+    assert run.data.params["found.splines.trials"] == "2"
+    assert "found.splines.arguments.C" in run.data.params
+    assert max(map(len, run.data.params.values())) < 120
+    assert not {"", "None"} & set(run.data.params.values())
+    assert re.fullmatch(r"[\w ]+ · simulated training · \d{4}-\d\d-\d\d \d\d:\d\d", run.info.run_name)
+    assert not {"runner", "run_id", "project_path"} & set(run.data.tags)
+    note = run.data.tags["mlflow.note.content"]
+    assert f"| auc | {run.data.metrics['holdout/auc']:.4f} |" in note
+    assert "Gate: **first**" in note
+    read = run.inputs.dataset_inputs[0].dataset
+    assert (read.name, read.digest) == ("simulated", run.data.tags["digest.data"][:12])
     assert {
         "git.commit",
         "git.dirty",
@@ -71,8 +86,11 @@ def test_training_ends_with_leaderboard_metrics_and_the_judged_model_registered(
         "reports/metrics.csv",
         "reports/data_report.json",
     } <= artifacts
+    assert not [item.path for item in client.list_artifacts(run.info.run_id) if "quarantine" in item.path]
     version = client.get_model_version_by_alias("churn_simulated", "challenger")
     assert version.run_id == run.info.run_id
+    assert version.description == note
+    assert "`simulated`" in client.get_registered_model("churn_simulated").description
     assert version.tags["model_digest"] == run.data.tags["model_digest"]
 
     from churn_pipeline.datasets import RegisteredModelDataset
@@ -114,7 +132,8 @@ def test_another_table_is_held_apart_and_from_nodes_goes_on(project: Project) ->
         "--pipelines",
         "training",
         "--from-nodes",
-        "train_features_and_label,holdout_features_and_label,make_folds,find_leaks,report_data,find_reachable,cost_block",
+        "split.train_features_and_label,split.holdout_features_and_label,split.make_folds,split.find_leaks,"
+        "split.report_data,judgement.find_reachable,decision.cost_block",
     )
 
     assert ended.code == 0, ended.output

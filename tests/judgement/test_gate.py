@@ -172,6 +172,12 @@ def test_numbers_are_those_of_the_metrics() -> None:
     assert found.comparisons[2].margin == 0.0025 * 500
     logged = found.numbers()
     assert logged["log_loss_difference"] == losses.difference
+    assert (logged["log_loss_difference_lower"], logged["log_loss_difference_upper"]) == (losses.lower, losses.upper)
+    assert logged["calibration_error_lower"] == found.floors["calibration_error_lower"]  # its own, not the difference's
+    # The hold-out's own metrics are logged by their own names, margins as parameters.
+    assert not [
+        name for name in logged if name in ("auc", "calibration_error") or name.endswith(("challenger", "margin"))
+    ]
     assert logged["passed"] == float(found.passed)
     assert all(isinstance(number, float) for number in logged.values())
     assert found.report()["verdict"] == found.verdict

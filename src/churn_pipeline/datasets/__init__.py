@@ -8,6 +8,7 @@ _HOMES = {
     "ChunkedCSVDataset": "chunked_csv",
     "ContractDataset": "contract_dataset",
     "FetchedDataset": "fetched_dataset",
+    "MlflowMetricsDataset": "mlflow_datasets",
     "MlflowTagsDataset": "mlflow_datasets",
     "OnnxDataset": "onnx_dataset",
     "OptionalDataset": "optional_dataset",

@@ -1,4 +1,4 @@
-"""What kedro-mlflow has no dataset for: tags of the active run, and registered models."""
+"""What kedro-mlflow has no dataset for: tags and grouped metrics of the active run, and registered models."""
 
 import logging
 import tempfile
@@ -56,6 +56,54 @@ class MlflowTagsDataset(AbstractDataset[dict[str, str], dict[str, str]]):
         return {"prefix": self._prefix}
 
 
+class MlflowMetricsDataset(AbstractDataset[dict[str, float], NoReturn]):
+    """Metrics of the active MLflow run, in groups, which MLflow tells by the slashes of a name.
+
+    The ends of intervals, and the best that can be reached, have groups of their own, so that the first shows what a person
+    compares runs by.
+
+    Examples
+    --------
+    >>> from churn_pipeline.datasets import MlflowMetricsDataset
+    >>> MlflowMetricsDataset(prefix="holdout").save({"auc": 0.85, "auc_lower": 0.83})  # doctest: +SKIP
+    """
+
+    GROUPS = {"_lower": "intervals/", "_upper": "intervals/", "_best_reachable": "best_reachable/"}  # noqa: RUF012
+
+    def __init__(self, prefix: str, metadata: dict[str, Any] | None = None) -> None:
+        self._prefix = prefix
+        self._logging_activated = True
+        self.metadata = metadata
+
+    def save(self, data: dict[str, float]) -> None:
+        """Log the metrics; without an active run (tracking switched off) there is nowhere to."""
+        if self._logging_activated and mlflow.active_run() is not None:
+            mlflow.log_metrics({self._grouped(name): value for name, value in data.items()})
+
+    def load(self) -> NoReturn:
+        """Refused: a node reads metrics where they were written as a table."""
+        raise DatasetError("Metrics are logged, and never read by a node: read the table of them instead.")
+
+    def _grouped(self, name: str) -> str:
+        group = next((group for ending, group in self.GROUPS.items() if name.endswith(ending)), "")
+        return f"{self._prefix}/{group}{name}"
+
+    def _describe(self) -> dict[str, Any]:
+        return {"prefix": self._prefix}
+
+
+def plain_name(metric: str) -> str:
+    """A logged metric's name without its group, as runs had it before there were groups.
+
+    Examples
+    --------
+    >>> plain_name("holdout/intervals/auc_lower"), plain_name("holdout.auc_lower")
+    ('holdout.auc_lower', 'holdout.auc_lower')
+    """
+    prefix, *group = metric.split("/")
+    return f"{prefix}.{group[-1]}" if group else metric
+
+
 @dataclass(frozen=True)
 class ModelRecord:
     """A fitted model with what MLflow needs to know of it.
@@ -72,6 +120,8 @@ class ModelRecord:
         Digests and the like, kept with the registered version as tags.
     documents
         Texts by file name, kept beside the model.
+    note
+        The version's description, in Markdown.
     """
 
     model: Any
@@ -79,6 +129,7 @@ class ModelRecord:
     signature: ModelSignature
     metadata: dict[str, str]
     documents: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
@@ -98,6 +149,8 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         The package that the model's own steps are in, kept with the model, so that it loads where it is not installed.
     required_tags
         Tags without which a run registers nothing: a version is only as good as what its run can be rebuilt from.
+    description
+        Of the registered model.
 
     Examples
     --------
@@ -113,9 +166,10 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         code_path: str | None = None,
         optional: bool = False,
         required_tags: Sequence[str] = (),
+        description: str = "",
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._name, self._alias, self._optional = name, alias, optional
+        self._name, self._alias, self._optional, self._description = name, alias, optional, description
         self._required_tags = tuple(required_tags)
         self._pip_requirements, self._code_path = pip_requirements, code_path
         self._logging_activated = True
@@ -154,6 +208,8 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
                 client.log_model_artifacts(logged.model_id, folder, DOCUMENTS)
         for key, value in data.metadata.items():
             client.set_model_version_tag(self._name, str(version), key, value)
+        client.update_registered_model(self._name, self._description)
+        client.update_model_version(self._name, str(version), data.note)
         client.set_registered_model_alias(self._name, self._alias, str(version))
 
     def load(self) -> Any:
@@ -191,7 +247,7 @@ class RegisteredVersion:
     documents
         Texts by file name, as they were logged beside the model.
     run_id, tags, metrics
-        Of the run.
+        Of the run; metrics by their plain names.
     """
 
     name: str
@@ -247,7 +303,7 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
             documents={file.name: file.read_text(encoding="utf-8") for file in (folder / DOCUMENTS).glob("*")},
             run_id=run.info.run_id,
             tags=run.data.tags,
-            metrics=run.data.metrics,
+            metrics={plain_name(name): value for name, value in run.data.metrics.items()},
         )
 
     def _find(self, client: mlflow.MlflowClient) -> ModelVersion:

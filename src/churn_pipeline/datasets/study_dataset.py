@@ -8,8 +8,9 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -152,6 +153,8 @@ class StoredStudy:
         """Log the result, and record the trials that earlier runs did: every run's record is complete."""
         for trial in trials:
             self._recorder.record(trial)
+        best = next(trial for trial in trials if trial.number == report["best_trial"])
+        self._recorder.record_found({"trials": report["trials"], "best_trial": best.number, **best.values})
         self._line.close()
         logger.info(
             "%s: log loss %.4f in trial %d; %d trials (%d pruned, %d failed, %d done before) in %.0f s",
@@ -214,7 +217,7 @@ class _Recorder:
     def __init__(self, active: mlflow.ActiveRun | None, candidate: str, study: str) -> None:
         self._active, self._candidate, self._study = active, candidate, study
         self._recorded: set[int] = set()
-        self._queue: queue.SimpleQueue[tuple[Trial, float] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"record {candidate}", daemon=True)
         self._problem: Exception | None = None
 
@@ -239,13 +242,19 @@ class _Recorder:
         """Record a trial, unless it is recorded already."""
         if self._active is not None and trial.number not in self._recorded:
             self._recorded.add(trial.number)
-            self._queue.put((trial, time.time()))
+            self._queue.put(partial(self._write, trial, time.time()))
+
+    def record_found(self, values: Mapping[str, Any]) -> None:
+        """Write what the search found as parameters of the active run."""
+        if self._active is not None:
+            params = [Param(f"found.{self._candidate}.{name}", str(value)) for name, value in values.items()]
+            self._queue.put(partial(self._client.log_batch, self._active.info.run_id, params=params))
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (write := self._queue.get()) is not None:
             if self._problem is None:
                 try:
-                    self._write(*item)
+                    write()
                 except Exception as problem:
                     self._problem = problem
 

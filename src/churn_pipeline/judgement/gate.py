@@ -127,12 +127,13 @@ class GateVerdict:
         return self.verdict in ("better", "no worse", "first")
 
     def numbers(self) -> dict[str, float]:
-        """Every number by a flat name, to log."""
-        found = dict(self.floors)
+        """By flat names what the gate alone knows: not the hold-out's own metrics again, nor the margins it was given."""
+        found = {name: number for name, number in self.floors.items() if name not in ("auc", "calibration_error")}
         for row in self.comparisons:
-            for part, number in asdict(row).items():
-                if part != "metric":
-                    found[f"{row.metric}_{part}"] = number
+            found[f"{row.metric}_champion"] = row.champion
+            found[f"{row.metric}_difference"] = row.difference
+            found[f"{row.metric}_difference_lower"] = row.lower
+            found[f"{row.metric}_difference_upper"] = row.upper
         return {"passed": float(self.passed), **found}
 
     def report(self) -> dict[str, object]:

@@ -24,6 +24,7 @@ from churn_pipeline.pipelines.evaluation.nodes import (
     predict,
     record_model,
     summarise,
+    write_note,
 )
 from churn_pipeline.pipelines.modelling.nodes import fit
 
@@ -130,9 +131,9 @@ def test_metrics_have_intervals_and_the_best_that_is_reachable(holdout: pd.DataF
     assert row["best_reachable"] == pytest.approx(roc_auc_score(made["churned"], reachable["probability"]))
     assert (metrics["lower"] < metrics["value"]).all()
     assert (metrics["value"] < metrics["upper"]).all()
-    assert logged["auc"] == {"value": row["value"], "step": 0}
-    assert logged["auc_lower"]["value"] == row["lower"]
-    assert logged["log_loss_best_reachable"]["value"] == metrics.loc[1, "best_reachable"]
+    assert logged["auc"] == row["value"]
+    assert logged["auc_lower"] == row["lower"]
+    assert logged["log_loss_best_reachable"] == metrics.loc[1, "best_reachable"]
     assert len(logged) == 8
 
 
@@ -140,7 +141,7 @@ def test_what_nobody_knows_is_not_logged(holdout: pd.DataFrame) -> None:
     metrics, logged = judge(predictions(holdout), NOBODY_KNOWS, holdout, CONTRACT, SETTINGS, seed=1)
     assert metrics["best_reachable"].isna().all()
     assert set(logged) == {"auc", "auc_lower", "auc_upper", "log_loss", "log_loss_lower", "log_loss_upper"}
-    assert all(np.isfinite(entry["value"]) for entry in logged.values())
+    assert all(np.isfinite(value) for value in logged.values())
 
 
 def test_a_judgement_is_the_same_for_the_same_seed(holdout: pd.DataFrame) -> None:
@@ -297,6 +298,26 @@ def test_a_summary_accounts_for_rows_candidates_and_metrics(holdout: pd.DataFram
     assert "[" in lines[0]
     assert "best reachable" in lines[0]
     assert "LEAK" not in said
+
+
+def test_a_note_says_in_a_few_lines_what_the_run_came_to(holdout: pd.DataFrame) -> None:
+    split = {"train": {"rows": 1000, "churn_share": 0.265}, "hold-out": {"rows": 200, "churn_share": 0.27}}
+    report = {"table": "customers", "split": split}
+    metrics, _ = judge(predictions(holdout), NOBODY_KNOWS, holdout, CONTRACT, SETTINGS, seed=1)
+    money = pd.DataFrame({"metric": ["profit", "empc"], "value": [4.2, 5.0], "lower": [3.0, 4.0], "upper": [5.0, 6.0]})
+    blend = {"members": [{"candidate": "splines", "weight": 0.25}, {"candidate": "forest", "weight": 0.75}]}
+    single = {"members": [{"candidate": "splines", "weight": 1.0}]}
+    gate = {"verdict": "no worse"}
+    said = write_note(report, blend, metrics, money, gate, SETTINGS)
+    assert said.startswith("Blend of `splines` 25%, `forest` 75%. Gate: **no worse**.")
+    assert (
+        f"| auc | {metrics.loc[0, 'value']:.4f} | {metrics.loc[0, 'lower']:.4f} to {metrics.loc[0, 'upper']:.4f} |"
+        in said
+    )
+    assert "| profit | 4.2000 | 3.0000 to 5.0000 |" in said
+    assert "empc" not in said
+    assert "Trained on 1,000 customers of table `customers`, of whom 26.5% churned" in said
+    assert write_note(report, single, metrics, money, gate, SETTINGS).startswith("Chosen: `splines`. Gate")
 
 
 def test_a_summary_cries_out_about_leaks(holdout: pd.DataFrame) -> None:

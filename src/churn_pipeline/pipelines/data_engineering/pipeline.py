@@ -2,61 +2,68 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from churn_pipeline.pipelines.boxes import box
 from churn_pipeline.pipelines.data_engineering import nodes
 
 
 def create_pipeline() -> Pipeline:
     """From ``raw_customers`` to features, label and folds of the training customers, and the held-out ones."""
-    return Pipeline(
-        [
-            Node(
-                nodes.hold_to_contract,
-                ["raw_customers", "contract"],
-                ["held_rows", "quarantine", "contract_report"],
-                name="hold_to_contract",
-            ),
-            Node(
-                nodes.accept_customers,
-                ["held_rows", "contract_report", "contract", "params:quarantine"],
-                "customers",
-                name="accept_customers",
-            ),
-            Node(
-                nodes.split_customers,
-                ["customers", "contract", "params:split"],
-                ["train_customers", "holdout_customers", "set_aside_customers"],
-                name="split_customers",
-            ),
-            Node(
-                nodes.features_and_label,
-                ["train_customers", "contract"],
-                ["train_features", "train_label"],
-                name="train_features_and_label",
-            ),
-            Node(
-                nodes.features_and_label,
-                ["holdout_customers", "contract"],
-                ["holdout_features", "holdout_label"],
-                name="holdout_features_and_label",
-            ),
-            Node(
-                nodes.make_folds,
-                ["train_customers", "train_label", "contract", "params:split", "params:seed"],
-                "folds",
-                name="make_folds",
-            ),
-            Node(
-                nodes.find_leaks,
-                ["train_features", "train_label", "params:leaks", "params:seed"],
-                "leaks",
-                name="find_leaks",
-            ),
-            Node(
-                nodes.report_data,
-                ["contract_report", "train_customers", "holdout_customers", "set_aside_customers", "leaks", "contract"],
-                ["data_report", "data_digests"],
-                name="report_data",
-            ),
-        ],
-        tags="data_engineering",
-    )
+    return Pipeline([box("validation", _validation()), box("split", _split())], tags="data_engineering")
+
+
+def _validation() -> list[Node]:
+    return [
+        Node(
+            nodes.hold_to_contract,
+            ["raw_customers", "contract"],
+            ["held_rows", "quarantine", "contract_report"],
+            name="hold_to_contract",
+        ),
+        Node(
+            nodes.accept_customers,
+            ["held_rows", "contract_report", "contract", "params:quarantine"],
+            "customers",
+            name="accept_customers",
+        ),
+    ]
+
+
+def _split() -> list[Node]:
+    return [
+        Node(
+            nodes.split_customers,
+            ["customers", "contract", "params:split"],
+            ["train_customers", "holdout_customers", "set_aside_customers"],
+            name="split_customers",
+        ),
+        Node(
+            nodes.features_and_label,
+            ["train_customers", "contract"],
+            ["train_features", "train_label"],
+            name="train_features_and_label",
+        ),
+        Node(
+            nodes.features_and_label,
+            ["holdout_customers", "contract"],
+            ["holdout_features", "holdout_label"],
+            name="holdout_features_and_label",
+        ),
+        Node(
+            nodes.make_folds,
+            ["train_customers", "train_label", "contract", "params:split", "params:seed"],
+            "folds",
+            name="make_folds",
+        ),
+        Node(
+            nodes.find_leaks,
+            ["train_features", "train_label", "params:leaks", "params:seed"],
+            "leaks",
+            name="find_leaks",
+        ),
+        Node(
+            nodes.report_data,
+            ["contract_report", "train_customers", "holdout_customers", "set_aside_customers", "leaks", "contract"],
+            ["data_report", "data_digests"],
+            name="report_data",
+        ),
+    ]

@@ -75,13 +75,13 @@ def judge_money(
     judgement: JudgementSettings,
     settings: DecisionSettings,
     seed: int,
-) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, dict[str, float], pd.DataFrame, pd.DataFrame]:
     """What the model is worth on the hold-out: each customer is contacted from the own break-even on.
 
     Returns
     -------
     money, logged, curve, sensitivity
-        Metrics with intervals; the same as kedro-mlflow logs them, with the ``threshold`` that a service decides by, the
+        Metrics with intervals; the same by name, to log, with the ``threshold`` that a service decides by, the
         break-even at the mean value; profit against threshold; and what comes of wrong costs.
     """
     costs = Costs.model_validate(cost_block)
@@ -91,8 +91,8 @@ def judge_money(
         y, p, value, costs, settings.budgets, None, judgement.resamples, judgement.level, seed, groups
     )
     curve = profit_curve(y, p, value, costs, level=judgement.level, seed=seed, groups=groups)
-    threshold = {"threshold": {"value": float(break_even(value.mean(), costs)), "step": 0}}
-    return money, {**as_logged(money), **threshold}, curve, sensitivity(y, p, value, costs)
+    logged = {**as_logged(money), "threshold": float(break_even(value.mean(), costs))}
+    return money, logged, curve, sensitivity(y, p, value, costs)
 
 
 def judge_segments(
@@ -148,13 +148,13 @@ def judge_champion(
     cost_block: dict[str, Any],
     settings: Gate,
     seed: int,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, float], dict[str, str]]:
     """Judge the chosen model alone, and against the registry's champion on the same hold-out.
 
     Returns
     -------
     report, logged, tags : dict
-        The verdict with its reasons and numbers, the numbers as kedro-mlflow logs them, and the verdict as a tag.
+        The verdict with its reasons and numbers, what of them is to log, and the verdict as a tag.
     """
     costs = Costs.model_validate(cost_block)
     y, p, value = _judged(predictions, holdout, costs)
@@ -170,8 +170,7 @@ def judge_champion(
     if problem and verdict.passed:  # what could not be compared is not known to be better
         verdict = replace(verdict, verdict="unclear", reasons=(problem,))
     logger.info("Gate: %s. %s", verdict.verdict, " ".join(verdict.reasons))
-    numbers = {name: float(number) for name, number in verdict.numbers().items() if np.isfinite(number)}
-    logged = {name: {"value": number, "step": 0} for name, number in numbers.items()}
+    logged = {name: float(number) for name, number in verdict.numbers().items() if np.isfinite(number)}
     return dict(verdict.report()), logged, {"gate": verdict.verdict}
 
 

@@ -82,7 +82,7 @@ def judge(
     contract: Contract,
     settings: JudgementSettings,
     seed: int,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, dict[str, float]]:
     """Metrics on the hold-out with bootstrap intervals, and how far they are from the best reachable.
 
     Customers are resampled, not rows, where one customer has several.
@@ -91,8 +91,8 @@ def judge(
     -------
     metrics : pandas.DataFrame
         ``metric``, ``value``, ``lower``, ``upper``, and ``best_reachable`` (NaN where nobody knows it).
-    logged : dict
-        The same in the form that kedro-mlflow logs.
+    logged : dict of float
+        The same by name, to log.
     """
     y, p = predictions["churned"].to_numpy(), predictions["probability"].to_numpy()
     functions = {name: resolve_metric(name) for name in settings.metrics}
@@ -109,20 +109,15 @@ def judge(
     return metrics, as_logged(metrics)
 
 
-def as_logged(metrics: pd.DataFrame) -> dict[str, Any]:
-    """Metrics with their intervals in the form that kedro-mlflow logs."""
-    logged = {}
-    for row in metrics.to_dict("records"):
-        name = str(row["metric"]).rsplit(".", 1)[-1]
-        for end, part in {
-            "": "value",
-            "_lower": "lower",
-            "_upper": "upper",
-            "_best_reachable": "best_reachable",
-        }.items():
-            if np.isfinite(row.get(part, np.nan)):
-                logged[f"{name}{end}"] = {"value": float(row[part]), "step": 0}
-    return logged
+def as_logged(metrics: pd.DataFrame) -> dict[str, float]:
+    """Metrics with their intervals by name, to log; what nobody knows is left out."""
+    endings = {"": "value", "_lower": "lower", "_upper": "upper", "_best_reachable": "best_reachable"}
+    return {
+        f"{str(row['metric']).rsplit('.', 1)[-1]}{ending}": float(row[part])
+        for row in metrics.to_dict("records")
+        for ending, part in endings.items()
+        if np.isfinite(row.get(part, np.nan))
+    }
 
 
 def draw_plots(predictions: pd.DataFrame, reachable: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Figure, ...]:
@@ -141,6 +136,7 @@ def record_model(
     gate: dict[str, Any],
     model_card: str,
     reference: dict[str, Any],
+    note: str = "",
 ) -> ModelRecord:
     """The chosen model as the registry keeps it: signature from the contract, and an example that is no customer's.
 
@@ -160,6 +156,38 @@ def record_model(
             **{f"{name}_digest": value for name, value in data_report["digests"].items()},
         },
         documents={CARD_FILE: model_card, REFERENCE_FILE: json.dumps(reference, ensure_ascii=False)},
+        note=note,
+    )
+
+
+NOTED = ("auc", "log_loss", "brier", "calibration_error", "lift_top_decile", "profit", "contacted_share")
+
+
+def write_note(
+    data_report: dict[str, Any],
+    choice: dict[str, Any],
+    metrics: pd.DataFrame,
+    money: pd.DataFrame,
+    gate: dict[str, Any],
+    settings: JudgementSettings,
+) -> str:
+    """What a run came to, in a few lines of Markdown."""
+    split = data_report["split"]
+    train, held = split["train"], split["hold-out"]
+    members = choice["members"]
+    named = ", ".join(f"`{each['candidate']}`" + (f" {each['weight']:.0%}" * (len(members) > 1)) for each in members)
+    rows = [row for row in [*metrics.to_dict("records"), *money.to_dict("records")] if row["metric"] in NOTED]
+    return "\n".join(
+        [
+            f"{'Blend of' if len(members) > 1 else 'Chosen:'} {named}. Gate: **{gate['verdict']}**.",
+            "",
+            f"| on {held['rows']:,} held-out customers | value | {settings.level:.0%} interval |",
+            "|---|---|---|",
+            *(f"| {row['metric']} | {row['value']:.4f} | {row['lower']:.4f} to {row['upper']:.4f} |" for row in rows),
+            "",
+            f"Trained on {train['rows']:,} customers of table `{data_report['table']}`, of whom {train['churn_share']:.1%} "
+            "churned. All of it: `reports/model_card.md` among the artifacts.",
+        ]
     )
 
 

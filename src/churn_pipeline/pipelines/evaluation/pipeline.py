@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from churn_pipeline.pipelines.boxes import box
 from churn_pipeline.pipelines.evaluation import decision, nodes, reference
 
 JUDGED = ["holdout_predictions", "holdout_customers"]
@@ -10,7 +11,8 @@ HOW = ["params:judgement", "params:decision", "params:seed"]
 
 def create_pipeline() -> Pipeline:
     """Judge ``chosen_model`` on the hold-out, and register it as the challenger."""
-    return Pipeline([*_judgement(), *_decision(), *_record()], tags="evaluation")
+    boxes = [box("judgement", _judgement()), box("decision", _decision()), box("report", _report())]
+    return Pipeline(boxes, tags="evaluation")
 
 
 def _judgement() -> list[Node]:
@@ -29,10 +31,10 @@ def _judgement() -> list[Node]:
             name="judge",
         ),
         Node(
-            nodes.draw_plots,
-            ["holdout_predictions", "reachable", "metrics"],
-            ["roc_plot", "precision_recall_plot", "reliability_plot", "gain_plot"],
-            name="draw_plots",
+            decision.measure_importance,
+            ["chosen_model", "holdout_features", "holdout_label", "params:decision", "params:seed"],
+            "importance",
+            name="measure_importance",
         ),
     ]
 
@@ -51,12 +53,6 @@ def _decision() -> list[Node]:
             [*JUDGED, "contract", "cost_block", *HOW],
             ["segments", "segment_gaps"],
             name="judge_segments",
-        ),
-        Node(
-            decision.measure_importance,
-            ["chosen_model", "holdout_features", "holdout_label", "params:decision", "params:seed"],
-            "importance",
-            name="measure_importance",
         ),
         Node(
             decision.judge_champion,
@@ -79,6 +75,17 @@ def _decision() -> list[Node]:
             ["chosen_model", "customers", "contract", "cost_block", "params:targets"],
             "target_list",
             name="list_targets",
+        ),
+    ]
+
+
+def _report() -> list[Node]:
+    return [
+        Node(
+            nodes.draw_plots,
+            ["holdout_predictions", "reachable", "metrics"],
+            ["roc_plot", "precision_recall_plot", "reliability_plot", "gain_plot"],
+            name="draw_plots",
         ),
         Node(
             decision.draw_decision_plots,
@@ -104,11 +111,6 @@ def _decision() -> list[Node]:
             ],
             name="draw_decision_plots",
         ),
-    ]
-
-
-def _record() -> list[Node]:
-    return [
         Node(
             decision.write_card,
             [
@@ -128,6 +130,18 @@ def _record() -> list[Node]:
             name="write_card",
         ),
         Node(
+            nodes.write_note,
+            ["data_report", "choice", "metrics", "money", "gate", "params:judgement"],
+            "note",
+            name="write_note",
+        ),
+        Node(
+            nodes.summarise,
+            ["data_report", "leaderboard", "choice", "metrics", "money", "gate", "contract", "params:judgement"],
+            "summary",
+            name="summarise",
+        ),
+        Node(
             reference.summarise_training,
             ["chosen_model", "train_features", "contract"],
             "reference",
@@ -135,14 +149,8 @@ def _record() -> list[Node]:
         ),
         Node(
             nodes.record_model,
-            ["chosen_model", "contract", "data_report", "model_report", "gate", "model_card", "reference"],
+            ["chosen_model", "contract", "data_report", "model_report", "gate", "model_card", "reference", "note"],
             "registered_model@logged",
             name="record_model",
-        ),
-        Node(
-            nodes.summarise,
-            ["data_report", "leaderboard", "choice", "metrics", "money", "gate", "contract", "params:judgement"],
-            "summary",
-            name="summarise",
         ),
     ]

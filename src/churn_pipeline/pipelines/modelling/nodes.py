@@ -53,7 +53,7 @@ def search(
     seed: int,
     settings: SearchSettings | None = None,
     studies: Studies | None = None,
-) -> tuple[pd.DataFrame, Candidate, dict[str, Any]]:
+) -> tuple[pd.DataFrame, Candidate]:
     """Search a candidate's space, everything a trial learns being fitted on each fold's training rows alone.
 
     The one node that is not pure: its trials are remembered by `studies`, from which it goes on if it was cut short.
@@ -66,8 +66,6 @@ def search(
         ``probability`` (float64), ``seconds`` (to fit and predict the fold).
     candidate : Candidate
         The candidate with the hyperparameters to fit, and nothing left to search.
-    report : dict
-        The study's name, how many ``trials`` there were, which was the best, and how long they took.
     """
     task = Task(
         features=features,
@@ -82,7 +80,7 @@ def search(
         seed=seed,
     )
     found = search_candidate(task, candidate, settings or SearchSettings(), studies or ForgetfulStudies())
-    return found.predictions, found.candidate, found.report
+    return found.predictions, found.candidate
 
 
 def fit(features: pd.DataFrame, label: pd.DataFrame, candidate: Candidate, contract: Contract, seed: int) -> Pipeline:

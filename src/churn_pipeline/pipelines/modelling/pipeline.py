@@ -3,13 +3,14 @@
 from kedro.pipeline import Node, Pipeline
 
 from churn_pipeline.configuration import configured_candidates
+from churn_pipeline.pipelines.boxes import box
 from churn_pipeline.pipelines.modelling import nodes
 
 SHARED = {"train_features", "train_label", "folds", "contract"}
 
 
 def create_pipeline() -> Pipeline:
-    """``search → fit`` in a namespace of its own for each candidate, ``compare`` and ``choose`` over all of them."""
+    """A box for each candidate, ``search → fit``, and one for the choice among them."""
     template = Pipeline(
         [
             Node(
@@ -24,7 +25,7 @@ def create_pipeline() -> Pipeline:
                     "params:search",
                     "studies",
                 ],
-                ["cv_predictions", "found", "search_report"],
+                ["cv_predictions", "found"],
                 name="search",
             ),
             Node(nodes.fit, ["train_features", "train_label", "found", "contract", "params:seed"], "model", name="fit"),
@@ -45,26 +46,27 @@ def create_pipeline() -> Pipeline:
         )
         for name in candidates
     ]
-    choice = Pipeline(
-        [
-            Node(
-                nodes.compare,
-                {"settings": "params:choice", **{name: f"{name}_cv_predictions" for name in candidates}},
-                ["leaderboard", "choice"],
-                name="compare",
-            ),
-            Node(
-                nodes.choose,
-                {"choice": "choice", **{name: f"{name}_model" for name in candidates}},
-                "chosen_model",
-                name="choose",
-            ),
-            Node(
-                nodes.compile_chosen,
-                ["chosen_model", "choice", "contract"],
-                ["compiled_model", "model_report", "model_tags"],
-                name="compile",
-            ),
-        ]
-    )
-    return Pipeline([*boxes, choice], tags="modelling")
+    return Pipeline([*boxes, box("choice", _choice(candidates))], tags="modelling")
+
+
+def _choice(candidates: list[str]) -> list[Node]:
+    return [
+        Node(
+            nodes.compare,
+            {"settings": "params:choice", **{name: f"{name}_cv_predictions" for name in candidates}},
+            ["leaderboard", "choice"],
+            name="compare",
+        ),
+        Node(
+            nodes.choose,
+            {"choice": "choice", **{name: f"{name}_model" for name in candidates}},
+            "chosen_model",
+            name="choose",
+        ),
+        Node(
+            nodes.compile_chosen,
+            ["chosen_model", "choice", "contract"],
+            ["compiled_model", "model_report", "model_tags"],
+            name="compile",
+        ),
+    ]

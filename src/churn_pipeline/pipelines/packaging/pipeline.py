@@ -2,44 +2,49 @@
 
 from kedro.pipeline import Node, Pipeline
 
+from churn_pipeline.pipelines.boxes import box
 from churn_pipeline.pipelines.packaging import nodes
 
 
 def create_pipeline() -> Pipeline:
     """Build a Bento of ``registered_model@version``; after a training in the same run, since it is what that one logs."""
-    return Pipeline(
-        [
-            Node(
-                nodes.accept,
-                ["registered_model@version", "contract"],
-                ["packaged_version", "packaged_tags"],
-                name="accept_version",
-            ),
-            Node(
-                nodes.compile_version,
-                ["packaged_version", "contract"],
+    return Pipeline([box("compilation", _compilation()), _build()], tags="packaging")
+
+
+def _compilation() -> list[Node]:
+    return [
+        Node(
+            nodes.accept,
+            ["registered_model@version", "contract"],
+            ["packaged_version", "packaged_tags"],
+            name="accept_version",
+        ),
+        Node(
+            nodes.compile_version,
+            ["packaged_version", "contract"],
+            "packaged_model",
+            name="compile_version",
+        ),
+        Node(
+            nodes.prove,
+            [
+                "packaged_version",
                 "packaged_model",
-                name="compile_version",
-            ),
-            Node(
-                nodes.prove,
-                [
-                    "packaged_version",
-                    "packaged_model",
-                    "holdout_features",
-                    "contract",
-                    "params:packaging",
-                    "params:seed",
-                ],
-                "proof",
-                name="prove",
-            ),
-            Node(
-                nodes.gather,
-                ["packaged_version", "packaged_model", "contract", "proof", "serving_lock"],
-                "bento",
-                name="build_bento",
-            ),
-        ],
-        tags="packaging",
+                "holdout_features",
+                "contract",
+                "params:packaging",
+                "params:seed",
+            ],
+            "proof",
+            name="prove",
+        ),
+    ]
+
+
+def _build() -> Node:
+    return Node(
+        nodes.gather,
+        ["packaged_version", "packaged_model", "contract", "proof", "serving_lock"],
+        "bento",
+        name="build_bento",
     )
