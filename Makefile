@@ -67,17 +67,16 @@ format: $(READY) ## format the code and mend what ruff can
 	@$(BIN)/ruff format .
 	@$(BIN)/nbstripout notebooks/*.ipynb
 
-lock: $(READY) ## renew the locks
+# What is locked stays, unless it is asked to move: make lock UPGRADE=1
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+lock: $(READY) ## write the locks, with what is new; with UPGRADE=1 all of it as new as it can be
 	@for name in scikit-learn flaml autogluon; do \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --custom-compile-command "make lock" --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
-	@echo 'uv' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" --output-file requirements/uv.lock -
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --group dev \
-	  --custom-compile-command "make lock" --output-file requirements/requirements.lock pyproject.toml
-	@$(BIN)/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --constraint requirements/requirements.lock \
-	  --custom-compile-command "make lock" --output-file requirements/serving.txt requirements/serving.in
+	  $(COMPILE) --universal --python-version 3.11 --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
+	@echo 'uv' | $(COMPILE) --universal --python-version 3.11 --output-file requirements/uv.lock -
+	@$(COMPILE) --universal --python-version 3.11 --group dev --output-file requirements/requirements.lock pyproject.toml
+	@$(COMPILE) --python-platform linux --python-version 3.11 --constraint requirements/requirements.lock \
+	  --output-file requirements/serving.txt requirements/serving.in
 
 pages: $(READY) ## write the tables' pages in docs/tables from their contracts
 	@for file in conf/base/tables/*.yml; do name=$$(basename $$file .yml); $(BIN)/kedro table page $$name > docs/tables/$$name.md; done

@@ -30,15 +30,18 @@ from churn_pipeline.pipelines.evaluation.nodes import record_model
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A SQLite store and a folder of artifacts; one for this file, as a new one takes seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.set_registry_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.set_experiment(
-        experiment_id=mlflow.create_experiment("tests", artifact_location=f"file://{folder}/artifacts")
-    )
-    yield folder
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    before, uri = (mlflow.get_tracking_uri(), mlflow.get_registry_uri()), f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            environment.setenv(name, uri)  # MLflow sets them by itself, and nobody takes them back
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        mlflow.set_experiment(
+            experiment_id=mlflow.create_experiment("tests", artifact_location=f"file://{folder}/artifacts")
+        )
+        yield folder
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
 
 
 def fitted(seed: int = 0) -> tuple[Any, pd.DataFrame]:

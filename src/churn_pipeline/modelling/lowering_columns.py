@@ -173,7 +173,7 @@ def _lower_function(graph: Graph, step: FunctionTransformer, value: str, where: 
 
 def _lower_imputer(graph: Graph, step: SimpleImputer, value: str, where: str) -> str:
     statistics = np.asarray(step.statistics_, dtype=np.float64)
-    if step.add_indicator or not (np.isscalar(step.missing_values) and np.isnan(step.missing_values)):
+    if step.add_indicator or not (isinstance(step.missing_values, float) and np.isnan(step.missing_values)):
         raise CompilationError(
             f"Step {where}: only a SimpleImputer of NaN without add_indicator compiles; put a MissingIndicator beside it."
         )
