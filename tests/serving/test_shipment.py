@@ -79,7 +79,10 @@ def test_a_contract_with_other_columns_than_the_model_is_refused(folder: Path, t
     for name in ("contract.json", "reference.json"):
         shutil.copy(made / name, folder / name)
     rewrite_manifest(folder, contract_digest=other.digest())
-    assert refusal(folder) == "contract.json does not fit: the model is of other numeric columns (calls): package the model again"
+    assert (
+        refusal(folder)
+        == "contract.json does not fit: the model is of other numeric columns (calls): package the model again"
+    )
 
 
 def test_bytes_that_are_no_model_are_refused_although_their_digest_agrees(folder: Path) -> None:
