@@ -1,0 +1,131 @@
+"""The notebooks run top to bottom, on a table that was trained and on one they have never seen; git holds no outputs."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from jupyter_client import KernelManager
+from tests.conftest import ROOT, Project
+from tests.customers import invented_table
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FEW_ROWS = 2_000
+# Two candidates that are fitted at once; the others have tests of their own.
+CANDIDATES = ("logistic", "splines")
+SHORT = {"02_prototype_a_candidate": {"trials": 1}, "06_truth_lab": {"rows": 2_000}}
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelManager]:
+    """One kernel for all: what the stack takes to import is most of what a notebook takes, and it is emptied in between."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel()
+    yield manager
+    manager.shutdown_kernel()
+
+
+def run(name: str, project: Project, kernel: KernelManager, **parameters: Any) -> Any:
+    """Run a notebook in the project's folder of notebooks, as `make notebooks` does, with nothing left of the last one."""
+    folder = project.path / "notebooks"
+    folder.mkdir(exist_ok=True)
+    client = kernel.client()
+    client.start_channels()
+    client.execute_interactive(f"%reset -f\n%cd -q {folder}", timeout=60, output_hook=lambda _: None)
+    client.stop_channels()
+    return papermill.execute_notebook(
+        ROOT / "notebooks" / f"{name}.ipynb",
+        folder / f"{name}.ipynb",
+        parameters={**SHORT.get(name, {}), **parameters},
+        progress_bar=False,
+        km=kernel,
+    )
+
+
+def outputs(notebook: Any, mime: str) -> list[str]:
+    """What the cells show, of one kind."""
+    shown = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    return ["".join(data[mime]) for data in shown if mime in data]
+
+
+def pictures(notebook: Any) -> int:
+    return len(outputs(notebook, "image/png"))
+
+
+def shorten(project: Project) -> None:
+    """Few customers, and two candidates."""
+    for name in ("simulated_customers.csv", "simulated_truth.csv"):
+        file = project.path / "data/01_raw" / name
+        file.write_text(
+            "".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[: FEW_ROWS + 1]), encoding="utf-8"
+        )
+    base = yaml.safe_load((project.path / "conf/base/parameters_modelling.yml").read_text(encoding="utf-8"))
+    settings = {
+        "candidates": {name: base["candidates"][name] for name in CANDIDATES},
+        "search": {"trials": 1},
+        "packaging": {"model": None, "tolerance": 1e-6, "hard_rows": 1_000},
+    }
+    (project.path / "conf/local/parameters_search.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def test_there_are_notebooks() -> None:
+    assert [file.name[:2] for file in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_git_holds_no_outputs_and_parameters_come_first(file: Path) -> None:
+    notebook = nbformat.read(file, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+    assert [cell.outputs for cell in code] == [[]] * len(code)
+    assert [cell.execution_count for cell in code] == [None] * len(code)
+    assert code[0].metadata.tags == ["parameters"]
+    assert code[0].source.startswith('table = "simulated"')
+
+
+def test_all_run_top_to_bottom_on_a_trained_table(project: Project, kernel: KernelManager) -> None:
+    shorten(project)
+    trained = project.kedro("run")
+    assert trained.code == 0, trained.output
+
+    done = {file.stem: run(file.stem, project, kernel) for file in NOTEBOOKS}
+
+    assert {name[:2]: pictures(notebook) for name, notebook in done.items()} == {
+        "01": 4,
+        "02": 2,
+        "03": 6,
+        "04": 4,
+        "05": 2,
+        "06": 4,
+    }
+    block = next(text for text in printed(done["02_prototype_a_candidate"]) if "extra_trees:" in text)
+    assert yaml.safe_load(block)["extra_trees"]["class"] == "sklearn.ensemble.ExtraTreesClassifier"
+    told = "".join(printed(done["05_ask_the_service"]))
+    assert "largest difference" in told
+    assert "The service ended with 0" in told
+
+
+def printed(notebook: Any) -> Iterator[str]:
+    """What the cells print."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stdout":
+                yield "".join(output.text)
+
+
+def test_a_table_never_seen_is_explored_and_its_truth_is_not_known(project: Project, kernel: KernelManager) -> None:
+    project.kedro("table", "draft", str(invented_table(random.Random(5), project.path)), "--name", "invented")
+    made = project.kedro("run", "--pipelines", "data_engineering", "--params", "table=invented")
+    assert made.code == 0, made.output
+
+    assert pictures(run("01_explore_customers", project, kernel, table="invented")) >= 3
+    lab = run("06_truth_lab", project, kernel, table="invented")
+
+    assert pictures(lab) == 0
+    (sentence,) = outputs(lab, "text/markdown")
+    assert sentence.startswith("Nobody knows the true churn probabilities of `invented`")
