@@ -23,7 +23,7 @@ class Settings(BaseModel):
         ("['training']", {}, "telco training · 2026-05-04 13:07"),
         ("['training']", {"candidate": "splines"}, "splines · telco training · 2026-05-04 13:07"),
         ("", {"candidate": "a+b+c"}, "blend of 3 · telco training+packaging · 2026-05-04 13:07"),
-        ("['packaging']", {"packaged.version": "7"}, "version 7 · telco packaging · 2026-05-04 13:07"),
+        ("['packaging']", {"packaged.version": "7"}, "telco packaging of version 7 · 2026-05-04 13:07"),
         ("['modelling', 'evaluation']", {}, "telco modelling+evaluation · 2026-05-04 13:07"),
     ],
 )

@@ -22,13 +22,13 @@ def run_name(table: str, pipelines: str, began: datetime, tags: Mapping[str, str
     --------
     >>> tags = {"candidate": "splines+logistic", "packaged.version": "3"}
     >>> run_name("telco", "['__default__']", datetime(2026, 5, 4, 13, 7), tags)
-    'blend of 2 · version 3 · telco training+packaging · 2026-05-04 13:07'
+    'blend of 2 · telco training+packaging of version 3 · 2026-05-04 13:07'
     """
     words = pipelines.strip("[]").replace("'", "").replace(", ", "+").replace("__default__", "training+packaging")
     members = tags.get("candidate", "").split("+")
     candidate = members[0] if len(members) == 1 else f"blend of {len(members)}"
-    version = f"version {tags['packaged.version']}" if "packaged.version" in tags else ""
-    parts = (candidate, version, f"{table} {words or 'training+packaging'}", f"{began:%Y-%m-%d %H:%M}")
+    version = f" of version {tags['packaged.version']}" if "packaged.version" in tags else ""
+    parts = (candidate, f"{table} {words or 'training+packaging'}{version}", f"{began:%Y-%m-%d %H:%M}")
     return " · ".join(part for part in parts if part)
 
 
