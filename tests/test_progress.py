@@ -1,0 +1,81 @@
+"""How far a run is, and how long it will still take."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from churn_pipeline import progress
+from churn_pipeline.progress import History, RunProgress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time; a test moves it."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_what_is_left_is_what_the_rest_took_the_last_time(clock: list[float]) -> None:
+    run = RunProgress("training", ["split", "search", "fit"], {"split": 1.0, "search": 10.0, "fit": 4.0})
+    assert run.left == 15.0
+
+    run.begin("split")
+    clock[0] += 2.0
+    run.begin("search")
+    clock[0] += 3.0
+
+    assert run.left == 7.0 + 4.0
+    assert run.done == 1
+    clock[0] += 60.0
+    assert run.left == 4.0, "a node that takes longer than the last time has nothing left, and not less"
+
+
+def test_nobody_knows_what_is_left_of_what_was_never_run(clock: list[float]) -> None:
+    run = RunProgress("training", ["split"], {})
+    run.begin("split")
+
+    assert run.left is None
+
+
+def test_a_node_lasts_from_its_first_input_to_the_next_nodes(clock: list[float]) -> None:
+    run = RunProgress("training", ["split", "fit"], {})
+    for node in ("split", "split", "fit", "split"):
+        run.begin(node)
+        clock[0] += 1.5
+    run.end_node()
+
+    assert run.seconds == {"split": 3.0, "fit": 3.0}
+
+
+def test_times_are_kept_by_table_and_a_new_table_has_those_of_the_last(tmp_path: Path) -> None:
+    file = tmp_path / "data" / "seconds.json"
+    assert History(file, "telco").read() == {}
+    History(file, "telco").write({"fit": 3.0, "search": 9.0})
+    History(file, "gym").write({"fit": 1.0})
+    History(file, "telco").write({"fit": 2.0})
+
+    assert History(file, "telco").read() == {"fit": 2.0, "search": 9.0}
+    assert History(file, "gym").read() == {"fit": 1.0}
+    assert History(file, "new").read() == {"fit": 2.0, "search": 9.0}
+
+
+def test_a_file_that_was_cut_off_is_no_reason_to_stop(tmp_path: Path) -> None:
+    file = tmp_path / "seconds.json"
+    file.write_text('{"telco": {"fi', encoding="utf-8")
+
+    assert History(file, "telco").read() == {}
+    History(file, "telco").write({"fit": 2.0})
+    assert json.loads(file.read_text(encoding="utf-8")) == {"telco": {"fit": 2.0}}
+
+
+def test_where_a_run_is_can_be_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunProgress("training", ["split", "fit"], {})
+    progress.show(run)
+    run.begin("split")
+    run.begin("fit")
+
+    assert progress.hide() == " in node 2 of 2, fit"
+    assert progress.hide() == ""
+    assert capsys.readouterr().err == "", "nothing is drawn where nobody looks"
