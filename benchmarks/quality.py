@@ -25,7 +25,8 @@ from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.judgement.metrics import METRICS
 from churn_pipeline.modelling.candidates import Candidate
-from churn_pipeline.modelling.search import ForgetfulStudies, SearchSettings
+from churn_pipeline.modelling.search import SearchSettings
+from churn_pipeline.modelling.studies import ForgetfulStudies
 from churn_pipeline.pipelines.data_engineering.nodes import make_folds
 from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings
 from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, fit, search

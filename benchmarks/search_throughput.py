@@ -25,7 +25,9 @@ from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.datasets import StudyDataset
 from churn_pipeline.judgement.metrics import log_loss
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
-from churn_pipeline.modelling.search import ForgetfulStudies, SearchSettings, Task, Trial, search_candidate
+from churn_pipeline.modelling.cross_validation import Task
+from churn_pipeline.modelling.search import SearchSettings, search_candidate
+from churn_pipeline.modelling.studies import ForgetfulStudies, Trial
 from churn_pipeline.pipelines.data_engineering.nodes import make_folds
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE, SplitSettings
 

@@ -59,9 +59,12 @@ def rebuild(record: Record, project: Path, data: Path | None = None) -> Record:
             f"The run was a part of a pipeline ({', '.join(sorted(partial))}): only whole runs are rebuilt."
         )
     folder = project / REBUILDS / record.run_id
+    print(f"1 of 3: its commit, in {folder}", flush=True)
     _check_out(record, project, folder)
     _configure(record, project, folder, data)
+    print("2 of 3: its environment, from its lock: a minute or two", flush=True)
     _call(["make", "setup"], folder, "its environment cannot be built from its lock")
+    print("3 of 3: the run", flush=True)
     run = [
         str(folder / ".venv/bin/kedro"),
         "run",
@@ -137,9 +140,12 @@ def _call(command: list[str], folder: Path, problem: str) -> str:
     """Run a command in the checkout; its own environment, not ours."""
     ours = ("VIRTUAL_ENV", "PYTHONPATH", "KEDRO_ENV", "KEDRO_LOGGING_CONFIG", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    # Its log, and on a terminal its progress, go where ours go.
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise ReproduceError(f"{problem[0].upper()}{problem[1:]} ({folder}):\n{(done.stderr or done.stdout)[-2000:]}")
+        raise ReproduceError(
+            f"{problem[0].upper()}{problem[1:]}: it says so above, or here.\n{done.stdout[-2000:]}({folder})"
+        )
     return done.stdout
 
 

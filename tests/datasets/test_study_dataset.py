@@ -22,7 +22,8 @@ from kedro.io import DatasetError
 from churn_pipeline.datasets import StudyDataset
 from churn_pipeline.judgement.metrics import log_loss
 from churn_pipeline.modelling.candidates import Candidate
-from churn_pipeline.modelling.search import Found, SearchSettings, Task, search_candidate
+from churn_pipeline.modelling.cross_validation import Task
+from churn_pipeline.modelling.search import Found, SearchSettings, search_candidate
 
 CANDIDATE = Candidate.model_validate(
     {
@@ -109,12 +110,12 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from tests.datasets import test_study_dataset as here
-from churn_pipeline.modelling import search
-plain = search.validate_fold
+from churn_pipeline.modelling import cross_validation
+plain = cross_validation.validate_fold
 def slow(*args):
     time.sleep(0.03)
     return plain(*args)
-search.validate_fold = slow
+cross_validation.validate_fold = slow
 print("ready", flush=True)
 here.search(Path(sys.argv[1]))
 """

@@ -13,19 +13,11 @@ from pydantic import ValidationError
 from tests.modelling.conftest import SHIPPED
 
 from churn_pipeline.judgement.metrics import log_loss
-from churn_pipeline.modelling import search as module
+from churn_pipeline.modelling import cross_validation
 from churn_pipeline.modelling.candidates import Candidate
-from churn_pipeline.modelling.search import (
-    ForgetfulStudies,
-    Found,
-    SearchSettings,
-    Task,
-    Trial,
-    Yardstick,
-    search_candidate,
-    study_digest,
-    validate,
-)
+from churn_pipeline.modelling.cross_validation import Task, validate
+from churn_pipeline.modelling.search import Found, SearchSettings, Yardstick, search_candidate, study_digest
+from churn_pipeline.modelling.studies import ForgetfulStudies, Progress, Trial
 
 LOGISTIC: dict[str, Any] = {
     "class": "sklearn.linear_model.LogisticRegression",
@@ -44,7 +36,7 @@ class Notebook(ForgetfulStudies):
         self.begun: list[tuple[int, dict[str, Any]]] = []
         self.trials: dict[int, Trial] = {}
         self.names: list[str] = []
-        self.progress: list[module.Progress] = []
+        self.progress: list[Progress] = []
         self.end_after: int | None = None
 
     @contextmanager
@@ -63,7 +55,7 @@ class Notebook(ForgetfulStudies):
         if len(self.trials) == self.end_after:
             raise KeyboardInterrupt
 
-    def show(self, progress: module.Progress) -> None:
+    def show(self, progress: Progress) -> None:
         self.progress.append(progress)
 
     def results(self) -> list[tuple[Any, ...]]:
@@ -84,7 +76,7 @@ def task() -> Task:
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folds are fitted here, where tests can watch them."""
-    monkeypatch.setattr(module, "ROWS_FOR_THREADS", 0)
+    monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 0)
 
 
 def candidate(**changes: Any) -> Candidate:
@@ -98,10 +90,10 @@ def searched(task: Task, notebook: Notebook | None = None, given: Candidate | No
 def test_folds_fitted_in_processes_are_those_fitted_here(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = Notebook(), Notebook()
     found = searched(task, here)
-    monkeypatch.setattr(module, "ROWS_FOR_THREADS", 10**9)
-    monkeypatch.setattr(module.joblib, "cpu_count", lambda: 2)
-    with module.fold_fitter(task) as fit_fold:
-        assert not isinstance(fit_fold, module.partial)
+    monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 10**9)
+    monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: 2)
+    with cross_validation.fold_fitter(task) as fit_fold:
+        assert not isinstance(fit_fold, cross_validation.partial)
     apart = searched(task, there)
     assert apart.candidate == found.candidate
     assert here.results() == there.results()
@@ -109,8 +101,8 @@ def test_folds_fitted_in_processes_are_those_fitted_here(task: Task, monkeypatch
 
 
 def test_what_cannot_be_fitted_in_a_process_is_told_as_here(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROWS_FOR_THREADS", 10**9)
-    monkeypatch.setattr(module.joblib, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 10**9)
+    monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: 2)
     with pytest.raises(ValueError, match="cannot be fitted as configured"):
         searched(task, given=candidate(arguments={"C": -1.0}, space=None))
 
@@ -135,13 +127,13 @@ def test_trials_fit_single_copies_and_what_is_compared_are_all_of_them(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[int] = []
-    real = module.validate_fold
+    real = cross_validation.validate_fold
 
     def counting(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
         fitted.append(candidate.copies)
         return real(task, candidate, fold)
 
-    monkeypatch.setattr(module, "validate_fold", counting)
+    monkeypatch.setattr(cross_validation, "validate_fold", counting)
     tree = {
         "class": "sklearn.tree.DecisionTreeClassifier",
         "arguments": {"max_features": 0.5, "min_samples_leaf": 10},
@@ -161,7 +153,10 @@ def test_trials_fit_single_copies_and_what_is_compared_are_all_of_them(
 def test_predictions_are_those_of_the_found_candidate_on_every_fold(task: Task) -> None:
     found = searched(task)
     again = pd.concat(
-        validate(task.folds, found.candidate, module.partial(module.validate_fold, task), workers=1), ignore_index=True
+        validate(
+            task.folds, found.candidate, cross_validation.partial(cross_validation.validate_fold, task), workers=1
+        ),
+        ignore_index=True,
     )
     pd.testing.assert_frame_equal(found.predictions.drop(columns="seconds"), again.drop(columns="seconds"))
     scores = [log_loss(part["churned"], part["probability"]) for _, part in found.predictions.groupby("fold")]
@@ -201,14 +196,14 @@ def test_a_trial_that_cannot_be_fitted_fails_alone_but_not_the_first(task: Task)
 def test_neither_cores_nor_the_order_of_endings_decide(task: Task, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Notebook()
     searched(task, expected)
-    monkeypatch.setattr(module.joblib, "cpu_count", lambda: cores)
-    plain = module.validate_fold
+    monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: cores)
+    plain = cross_validation.validate_fold
 
     def late(*args: Any) -> pd.DataFrame:
         time.sleep(np.random.default_rng().uniform(0, 0.02))
         return plain(*args)
 
-    monkeypatch.setattr(module, "validate_fold", late)
+    monkeypatch.setattr(cross_validation, "validate_fold", late)
     shaken = Notebook()
     searched(task, shaken)
     assert shaken.results() == expected.results()

@@ -1,5 +1,6 @@
 """A public file, from a folder where it lies already, else fetched once and held to its checksum."""
 
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,7 +75,7 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
                     known_hash=f"sha256:{self._sha256}",
                     path=self._folder,
                     fname=self._filepath.name,
-                    downloader=pooch.HTTPDownloader(timeout=30),
+                    downloader=pooch.HTTPDownloader(timeout=30, progressbar=sys.stderr.isatty()),
                 )
             )
         except (OSError, ValueError) as error:

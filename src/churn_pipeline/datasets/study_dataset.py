@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from churn_pipeline.modelling.search import Progress, Trial
+from churn_pipeline.modelling.studies import Progress, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class StudyDataset(AbstractDataset[None, "CandidateStudies"]):
 
 
 class CandidateStudies:
-    """Opens the studies of a candidate; see `churn_pipeline.modelling.search.Studies`.
+    """Opens the studies of a candidate; see `churn_pipeline.modelling.studies.Studies`.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class CandidateStudies:
 
 
 class StoredStudy:
-    """An Optuna study in a file, with what shows and records its trials; see `churn_pipeline.modelling.search.Study`."""
+    """An Optuna study in a file, with what shows and records its trials; see `churn_pipeline.modelling.studies.Study`."""
 
     def __init__(
         self, study: optuna.Study, space: Mapping[str, BaseDistribution], recorder: _Recorder, line: _Line

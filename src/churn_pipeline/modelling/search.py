@@ -13,47 +13,36 @@ import hashlib
 import inspect
 import json
 import platform
-import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from joblib.externals.loky import get_reusable_executor
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from churn_pipeline.modelling import candidates, preprocessing
-from churn_pipeline.modelling.candidates import ROWS_FOR_THREADS, Candidate, build_candidate
+from churn_pipeline.modelling import candidates, cross_validation, preprocessing
+from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.cross_validation import FitFold, Task, fold_fitter, validate
 from churn_pipeline.modelling.space import Choices, Range
+from churn_pipeline.modelling.studies import Progress, Studies, Study, Trial
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-FitFold = Callable[[Candidate, str], pd.DataFrame]
-Loss = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float64]], float]
-State = Literal["complete", "pruned", "failed"]
-
 # What a trial's result depends on beside its data and configuration; the candidate's own package is added.
 LIBRARIES: tuple[str, ...] = ("numpy", "optuna", "pandas", "scikit-learn", "scipy")
-
-
-# For so long processes wait for the next search before they end.
-IDLE_SECONDS = 60
 
 
 class SearchSettings(BaseModel):
@@ -83,148 +72,6 @@ class SearchSettings(BaseModel):
     window: int = Field(default=4, ge=1)
     startup: int = Field(default=6, ge=1)
     deviations: float | None = Field(default=2.0, gt=0)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial that ended.
-
-    Attributes
-    ----------
-    number : int
-        From 0.
-    values : dict
-        What it tried, by ``group.name``.
-    scores : tuple of float
-        Log loss of each fold, in order; fewer than there are folds if it was pruned.
-    state : {"complete", "pruned", "failed"}
-        How it ended.
-    clock, seconds : float
-        When it began, in seconds since the search did, and how long it took.
-    problem : str
-        Why it failed.
-    """
-
-    number: int
-    values: dict[str, Any]
-    scores: tuple[float, ...]
-    state: State
-    clock: float
-    seconds: float
-    problem: str = ""
-
-    @property
-    def loss(self) -> float:
-        """Mean log loss of the folds done; infinity without any."""
-        return float(np.mean(self.scores)) if self.scores else float("inf")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a search is; `left` is the time left in seconds, at the pace so far."""
-
-    done: int
-    total: int | None
-    best: Trial | None
-    left: float
-
-
-class Study(Protocol):
-    """What remembers the trials of one search, shows its progress, and records each trial that ended."""
-
-    def ended(self) -> Mapping[int, Trial]:
-        """Trials that ended before, by number."""
-
-    def begin(self, number: int, values: Mapping[str, Any], clock: float) -> None:
-        """Remember that a trial begins; one that began before and never ended begins again."""
-
-    def end(self, trial: Trial) -> None:
-        """Remember a trial that ended just now."""
-
-    def show(self, progress: Progress) -> None:
-        """Show how far the search is."""
-
-    def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
-        """Record the search's result and all its trials, those of earlier runs too."""
-
-
-class Studies(Protocol):
-    """What opens the study of a candidate.
-
-    Attributes
-    ----------
-    candidate : str
-        The candidate's name.
-    """
-
-    candidate: str
-
-    def open(self, name: str, space: Mapping[str, BaseDistribution]) -> AbstractContextManager[Study]:
-        """The study of this name; a new one if there is none."""
-
-
-class ForgetfulStudies:
-    """Studies that remember nothing, show nothing and record nothing: for searches whose trials nobody needs later.
-
-    Examples
-    --------
-    >>> with ForgetfulStudies().open("", {}) as study:
-    ...     dict(study.ended())
-    {}
-    """
-
-    def __init__(self, candidate: str = "candidate") -> None:
-        self.candidate = candidate
-
-    @contextmanager
-    def open(self, name: str, space: Mapping[str, BaseDistribution]) -> Iterator[Study]:
-        """A new study."""
-        yield self
-
-    def ended(self) -> Mapping[int, Trial]:
-        """None."""
-        return {}
-
-    def begin(self, number: int, values: Mapping[str, Any], clock: float) -> None:
-        """Nothing."""
-
-    def end(self, trial: Trial) -> None:
-        """Nothing."""
-
-    def show(self, progress: Progress) -> None:
-        """Nothing."""
-
-    def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What candidates are judged on.
-
-    Attributes
-    ----------
-    features : DataFrame of shape (n_rows, n_columns)
-        Customers.
-    churned : Series of shape (n_rows,)
-        1 for those who churned, 0 for the others.
-    folds : dict of str to (ndarray, ndarray)
-        By name: which rows train and which validate, bool of shape (n_rows,).
-    numeric, categorical : sequence of str
-        Which columns are which.
-    loss : callable
-        ``(y, p) -> float``; less is better.
-    seed : int
-        Of the models, and of the search.
-    """
-
-    features: pd.DataFrame
-    churned: pd.Series
-    folds: Mapping[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]
-    numeric: Sequence[str]
-    categorical: Sequence[str]
-    loss: Loss
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -318,114 +165,13 @@ def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, nam
         "versions": [platform.python_version(), *(_version(library) for library in sorted({*LIBRARIES, package}))],
     }
     digest.update(json.dumps(about, sort_keys=True).encode())
-    for module in (candidates, preprocessing, inspect.getmodule(study_digest)):
+    for module in (candidates, cross_validation, preprocessing, inspect.getmodule(study_digest)):
         digest.update(inspect.getsource(module).encode())  # type: ignore[arg-type]
     masks = pd.DataFrame({(fold, part): mask for fold, pair in task.folds.items() for part, mask in enumerate(pair)})
     for table in (task.features, task.churned.to_frame(), masks):
         digest.update(json.dumps([[str(column), str(dtype)] for column, dtype in table.dtypes.items()]).encode())
         digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def fold_fitter(task: Task) -> Iterator[FitFold]:
-    """What fits and validates one fold, so that several threads that ask for one each keep as many cores busy.
-
-    Fitting many small trees is half Python's own work, for which threads wait for one another: on a small table the folds
-    are fitted in processes, to which the task is handed in a file, once. A large table is not copied to them: there the work
-    is in compiled code, and threads do.
-
-    Parameters
-    ----------
-    task : Task
-        What to judge on.
-
-    Yields
-    ------
-    callable
-        ``(candidate, fold) -> DataFrame``, as `validate_fold`.
-    """
-    if joblib.cpu_count() == 1 or len(task.features) >= ROWS_FOR_THREADS:
-        yield partial(validate_fold, task)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "task"
-        joblib.dump(task, file)
-        processes = get_reusable_executor(max_workers=joblib.cpu_count(), timeout=IDLE_SECONDS)
-        yield lambda candidate, fold: processes.submit(_validate_there, str(file), candidate, fold).result()
-
-
-def _validate_there(file: str, candidate: Candidate, fold: str) -> pd.DataFrame:
-    """`validate_fold` in a process of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return validate_fold(_task_in(file), candidate, fold)
-
-
-@lru_cache(maxsize=1)
-def _task_in(file: str) -> Task:
-    task: Task = joblib.load(file)
-    return task
-
-
-def validate(folds: Iterable[str], candidate: Candidate, fit_fold: FitFold, workers: int) -> list[pd.DataFrame]:
-    """Fit and validate a candidate on every fold, folds side by side.
-
-    Parameters
-    ----------
-    folds : iterable of str
-        The folds' names.
-    candidate : Candidate
-        What to fit.
-    fit_fold : callable
-        As `fold_fitter` gives it.
-    workers : int
-        How many folds at a time.
-
-    Returns
-    -------
-    list of DataFrame
-        Each fold's predictions, in the folds' order.
-    """
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda fold: fit_fold(candidate, fold), folds))
-
-
-def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
-    """Fit a candidate on a fold's training rows alone, and predict its validating ones.
-
-    Parameters
-    ----------
-    task : Task
-        What to judge on.
-    candidate : Candidate
-        What to fit.
-    fold : str
-        The fold's name.
-
-    Returns
-    -------
-    DataFrame
-        A row for each validating customer: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
-    """
-    train, validating = task.folds[fold]
-    begin = time.perf_counter()
-    if "n_jobs" in candidate.arguments:
-        candidate = candidate.with_values({"arguments.n_jobs": 1})
-    model = build_candidate(candidate, task.numeric, task.categorical, task.seed)
-    # Trials and folds run side by side: threads within each of them would only wait for one another.
-    with threadpool_limits(limits=1, user_api="openmp"):
-        model.fit(task.features[train], task.churned[train])
-        probability = model.predict_proba(task.features[validating])[:, 1]
-    return pd.DataFrame(
-        {
-            "fold": fold,
-            "row": np.flatnonzero(validating),
-            "churned": task.churned[validating].to_numpy(),
-            "probability": probability,
-            "seconds": time.perf_counter() - begin,
-        }
-    )
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from churn_pipeline.judgement.metrics import log_loss, resolve_metric
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.choice import Choice, choose_candidate
 from churn_pipeline.modelling.compilation import compile_model, model_digest
+from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.ensemble import BlendedModel, assemble
-from churn_pipeline.modelling.search import ForgetfulStudies, SearchSettings, Studies, Task, search_candidate
+from churn_pipeline.modelling.search import SearchSettings, search_candidate
+from churn_pipeline.modelling.studies import ForgetfulStudies, Studies
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE
 
 logger = logging.getLogger(__name__)
