@@ -1,6 +1,7 @@
 """Kedro's own commands, as processes of their own, from a folder below the project's."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,26 @@ def test_a_command_answers(words: tuple[str, ...], expected: str) -> None:
 
     assert ended.returncode == 0, ended.stderr
     assert expected in ended.stdout
+
+
+@pytest.mark.parametrize("folder", ["src", "notebooks", "data/08_reporting", "conf/base"])
+def test_commands_start_in_any_folder_of_the_project(folder: str) -> None:
+    shown = _kedro(ROOT / folder, "table", "page", "telco")
+    command = [sys.executable, "-m", "churn_pipeline", "--pipelines", "nothing"]
+    run = subprocess.run(command, cwd=ROOT / folder, capture_output=True, text=True, timeout=300, check=False)
+
+    assert shown.returncode == 0, shown.stderr
+    assert run.returncode == 1
+    assert "Failed to find the pipeline named 'nothing'" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_checkout_runs_its_own_code_whichever_environment_it_is_started_with(project: Project) -> None:
+    shutil.copytree(ROOT / "src", project.path / "src", dirs_exist_ok=True)
+    cli = project.path / "src/churn_pipeline/cli.py"
+    cli.write_text(f'{cli.read_text(encoding="utf-8")}\nprint("the code beside")\n', encoding="utf-8")
+
+    assert "the code beside" in _kedro(project.path / "conf", "table", "--help").stdout
 
 
 def test_kedro_viz_builds_a_static_site_with_a_box_for_each_candidate(project: Project) -> None:

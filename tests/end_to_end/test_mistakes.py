@@ -49,7 +49,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     "another environment": (_nothing, (*TRAIN, "--env", "prodction"), ("configuration has mistakes", "conf/prodction")),
     "another parameter": (_nothing, (*TRAIN, "--params", "tabel=telco"), ("no parameter 'tabel'", "mean 'table'")),
     "another type": (_nothing, (*TRAIN, "--params", "search.trials=many"), ("configuration has mistakes", "trials")),
-    "a part before the whole": (_nothing, (*TRAIN, "--from-nodes", "judgement.judge"), ("is not there", "pipeline as a whole")),
+    "a part before the whole": (
+        _nothing,
+        (*TRAIN, "--from-nodes", "judgement.judge"),
+        ("is not there", "pipeline as a whole"),
+    ),
     "broken YAML": (_writes("conf/local/parameters.yml", "search: {trials: 2\n"), TRAIN, ("parameters.yml", "line")),
     "a key twice": (
         _writes("conf/local/parameters_more.yml", "search: {trials: 3}\n"),
