@@ -121,7 +121,7 @@ notebooks: $(READY) ## run the notebooks on TABLE, and as pages, into build/note
 	@mkdir -p build/notebooks/$(TABLE); for notebook in notebooks/*.ipynb; do echo "$$notebook"; \
 	  $(BIN)/papermill --kernel python3 --cwd notebooks --parameters_raw table $(TABLE) --log-level WARNING --no-progress-bar \
 	    $$notebook build/notebooks/$(TABLE)/$$(basename $$notebook) || exit 1; done
-	@$(BIN)/jupyter nbconvert --to html --log-level WARN --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= \
+	@$(BIN)/jupyter nbconvert --to html --log-level ERROR --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= \
 	  build/notebooks/$(TABLE)/*.ipynb
 	@echo "Read them: build/notebooks/$(TABLE)/*.html"
 
