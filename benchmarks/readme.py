@@ -1,9 +1,11 @@
-"""Write the measured figures and the last summary into the README: `make readme`. No figure there is typed by hand."""
+"""Write the last summary and the main figures into the README: `make readme`. No figure there is typed by hand."""
 
 import re
 from pathlib import Path
 
 from benchmarks.common import RESULTS, ROOT
+
+SHOWN = ("quality", "serving")  # the site has all
 
 
 def _put(text: str, name: str, content: str) -> str:
@@ -11,12 +13,17 @@ def _put(text: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
 
 
+def without_parts(result: str) -> str:
+    """A result without the rows of our single candidates, which are parts of `ours`."""
+    return "\n".join(line for line in result.splitlines() if not re.match(r"(\| \w+ ){2}\| our ", line))
+
+
 def main() -> None:
     readme = Path(ROOT / "README.md")
     summary = (ROOT / "data/08_reporting/simulated/summary.txt").read_text(encoding="utf-8").split("\n\nLook next")[0]
-    results = [file.read_text(encoding="utf-8").strip() for file in sorted(RESULTS.glob("*.md"))]
+    results = [(RESULTS / f"{name}.md").read_text(encoding="utf-8").strip() for name in SHOWN]
     text = _put(readme.read_text(encoding="utf-8"), "summary", f"```text\n{summary}\n```")
-    text = _put(text, "figures", "\n\n".join(re.sub(r"^# ", "### ", result) for result in results))
+    text = _put(text, "figures", "\n\n".join(re.sub(r"^# ", "### ", without_parts(result)) for result in results))
     readme.write_text(text, encoding="utf-8")
 
 
