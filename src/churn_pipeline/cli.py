@@ -136,22 +136,29 @@ def reproduce(metadata: ProjectMetadata, run: str, data: Path | None) -> None:
 
 @cli.command()
 @click.argument("name")
+@click.option("--version", type=int, help="This version and not the challenger: how one rolls back.")
 @click.option("--force", is_flag=True, help="Promote it although the gate did not pass it.")
 @click.pass_obj
-def promote(metadata: ProjectMetadata, name: str, force: bool) -> None:
+def promote(metadata: ProjectMetadata, name: str, version: int | None, force: bool) -> None:
     """Make the challenger of the table NAME its champion. Training never does: it is a decision apart."""
     import mlflow
 
     _find_store(metadata)
     client, model = mlflow.MlflowClient(), f"churn_{name}"
     try:
-        version = client.get_model_version_by_alias(model, "challenger")
+        chosen = (
+            client.get_model_version_by_alias(model, "challenger")
+            if version is None
+            else client.get_model_version(model, str(version))
+        )
     except mlflow.exceptions.MlflowException:
-        raise click.ClickException(f"There is no challenger of table '{name}': train it first.") from None
-    verdict = version.tags.get("gate", "unknown")
+        if version is None:
+            raise click.ClickException(f"There is no challenger of table '{name}': train it first.") from None
+        raise click.ClickException(f"{model} has no version {version}: `kedro mlflow ui` shows which it has.") from None
+    verdict = chosen.tags.get("gate", "unknown")
     if verdict not in ("first", "better", "no worse") and not force:
         raise click.ClickException(
-            f"The gate says '{verdict}' of version {version.version}: not promoted (--force does it)."
+            f"The gate says '{verdict}' of version {chosen.version}: not promoted (--force does it)."
         )
-    client.set_registered_model_alias(model, "champion", version.version)
-    click.echo(f"Version {version.version} of {model} is the champion now (gate: {verdict}).")
+    client.set_registered_model_alias(model, "champion", chosen.version)
+    click.echo(f"Version {chosen.version} of {model} is the champion now (gate: {verdict}).")
