@@ -7,6 +7,7 @@ makes a file, or mends it where the block is a ``diff``. A ``text`` block is wha
 """
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,9 +40,12 @@ class Block(NamedTuple):
 
 
 def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    """A port that nobody uses; kedro-viz takes none above 49151, from where systems hand them out themselves."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return str(port)
+    raise AssertionError("there is no free port")
 
 
 def blocks(text: str) -> list[Block]:

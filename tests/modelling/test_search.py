@@ -1,5 +1,6 @@
 """A search ends where it would have ended without being cut short, whatever ends first, and tells what it did."""
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -98,6 +99,15 @@ def test_folds_fitted_in_processes_are_those_fitted_here(task: Task, monkeypatch
     assert apart.candidate == found.candidate
     assert here.results() == there.results()
     pd.testing.assert_frame_equal(apart.predictions.drop(columns="seconds"), found.predictions.drop(columns="seconds"))
+
+
+def test_ctrl_c_is_left_to_the_main_process(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 10**9)
+    monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: 2)
+    with cross_validation.fold_fitter(task) as fit_fold:
+        fit_fold(candidate(), next(iter(task.folds)))
+        processes = cross_validation.get_reusable_executor(reuse=True)
+        assert processes.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
 
 
 def test_what_cannot_be_fitted_in_a_process_is_told_as_here(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

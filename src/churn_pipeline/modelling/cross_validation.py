@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 import warnings
@@ -82,8 +83,15 @@ def fold_fitter(task: Task) -> Iterator[FitFold]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "task"
         joblib.dump(task, file)
-        processes = get_reusable_executor(max_workers=joblib.cpu_count(), timeout=IDLE_SECONDS)
+        processes = get_reusable_executor(
+            max_workers=joblib.cpu_count(), timeout=IDLE_SECONDS, initializer=_leave_ctrl_c_to_the_main_process
+        )
         yield lambda candidate, fold: processes.submit(_validate_there, str(file), candidate, fold).result()
+
+
+def _leave_ctrl_c_to_the_main_process() -> None:
+    """A terminal interrupts processes too: one that is stopped halfway through an answer leaves its reader waiting for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _validate_there(file: str, candidate: Candidate, fold: str) -> pd.DataFrame:
