@@ -51,6 +51,8 @@ main()
 
 
 def main() -> None:
+    # Else the search would find its trials done.
+    (ROOT / "data/06_models/simulated/studies.db").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         script, file = Path(folder) / "clock.py", Path(folder) / "clock.json"
         script.write_text(CLOCK, encoding="utf-8")
@@ -59,23 +61,20 @@ def main() -> None:
         subprocess.run([sys.executable, str(script)], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
         total = time.perf_counter() - begin
         spent: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    fitting = sum(
-        seconds for key, seconds in spent.items() if key.startswith("node") and key.endswith((".search", ".fit"))
-    )
-    other_nodes = sum(seconds for key, seconds in spent.items() if key.startswith("node")) - fitting
-    models = sum(spent.get(f"save {name}", 0) for name in ("registered_model", "chosen_model"))
-    plots = spent.get("node draw_plots", 0) + sum(seconds for key, seconds in spent.items() if key.endswith("_plot"))
-    saves = sum(seconds for key, seconds in spent.items() if key.startswith("save"))
+
+    def taken(kind: str, *endings: str) -> float:
+        return sum(seconds for key, seconds in spent.items() if key.startswith(kind) and key.endswith(endings or ("",)))
+
+    fitting = taken("node", ".search", ".fit")
+    drawing, drawn = taken("node", "draw_plots", "draw_decision_plots"), taken("save", "_plot")
+    models = taken("save", "registered_model@logged", "chosen_model")
     parts = {
         "search and fit of all candidates": fitting,
         "start: imports, configuration, MLflow run": spent["start to first node"],
-        "our nodes beside fitting": other_nodes - spent.get("node draw_plots", 0),
-        "plots: drawing, saving, logging": plots,
+        "our nodes beside fitting": taken("node") - fitting - drawing,
+        "plots: drawing, saving, logging": drawing + drawn,
         "models: skops, MLflow, registry": models,
-        "other datasets: loading, saving, logging": spent.get("load", 0)
-        + saves
-        - models
-        - (plots - spent.get("node draw_plots", 0)),
+        "other datasets: loading, saving, logging": taken("load") + taken("save") - models - drawn,
     }
     parts["the rest: hooks, runner, end"] = total - sum(parts.values())
     parts["all"], parts["all but fitting"] = total, total - fitting

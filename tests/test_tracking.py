@@ -24,6 +24,7 @@ class Settings(BaseModel):
         ("['training']", {"candidate": "splines"}, "splines · telco training · 2026-05-04 13:07"),
         ("", {"candidate": "a+b+c"}, "blend of 3 · telco training+packaging · 2026-05-04 13:07"),
         ("['packaging']", {"packaged.version": "7"}, "telco packaging of version 7 · 2026-05-04 13:07"),
+        ("['training']", {"to_nodes": "splines.search"}, "telco a part · 2026-05-04 13:07"),
         ("['modelling', 'evaluation']", {}, "telco modelling+evaluation · 2026-05-04 13:07"),
     ],
 )

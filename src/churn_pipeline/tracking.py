@@ -11,6 +11,8 @@ from pydantic import BaseModel
 
 # Of kedro-mlflow's tags those that say nothing of a run: a path, an address in memory, the time once more.
 NOISE = ("project_path", "run_id", "runner")
+# Tags of kedro-mlflow's that say that not all of a pipeline was run.
+PARTIAL = ("from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "tags")
 # A candidate as it was declared; what a search made of it is written by the search, under found.<candidate>.
 DECLARED = "candidates."
 
@@ -24,7 +26,8 @@ def run_name(table: str, pipelines: str, began: datetime, tags: Mapping[str, str
     >>> run_name("telco", "['__default__']", datetime(2026, 5, 4, 13, 7), tags)
     'blend of 2 · telco training+packaging of version 3 · 2026-05-04 13:07'
     """
-    words = pipelines.strip("[]").replace("'", "").replace(", ", "+").replace("__default__", "training+packaging")
+    part = any(tags.get(choice) for choice in PARTIAL)
+    words = "a part" if part else pipelines.strip("[]").replace("'", "").replace(", ", "+").replace("__default__", "training+packaging")
     members = tags.get("candidate", "").split("+")
     candidate = members[0] if len(members) == 1 else f"blend of {len(members)}"
     version = f" of version {tags['packaged.version']}" if "packaged.version" in tags else ""
