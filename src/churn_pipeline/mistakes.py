@@ -4,10 +4,10 @@ A traceback is for defects. What is told here is a mistake at the keyboard, in t
 the machine lacks, or Ctrl-C.
 """
 
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +15,8 @@ import click
 from yaml import YAMLError
 
 from churn_pipeline import progress
+
+logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
 # Where Kedro itself refuses what it was asked for, and says why.
@@ -40,12 +42,17 @@ class Command(click.Command):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             where = progress.hide()
-            _end_recording()
+            _end_recording("KILLED")
             _say(f"Stopped{where}. {self.after_interruption}")
             sys.exit(INTERRUPTED)
-        except (click.ClickException, click.exceptions.Exit):
+        except click.exceptions.Exit:
             raise
         except Exception as error:
+            # A hook before or after the run fails outside of what Kedro calls a pipeline error: nobody tidied up.
+            progress.hide()
+            _end_recording("FAILED")
+            if isinstance(error, click.ClickException):
+                raise
             message = actionable(error)
             if message is None or os.environ.get("CHURN_TRACEBACK"):
                 raise
@@ -73,30 +80,28 @@ def _say(message: str) -> None:
     click.secho(f"\n{message}", fg=None if os.environ.get("NO_COLOR") else "red", err=True)
 
 
-def _end_recording() -> None:
-    """Mark the MLflow run as killed: else MLflow would call it finished when the process ends."""
+def _end_recording(status: str) -> None:
+    """Mark what is open in MLflow: else MLflow would call it finished when the process ends."""
     mlflow: ModuleType | None = sys.modules.get("mlflow")
-    if mlflow is not None and mlflow.active_run() is not None:
-        mlflow.end_run("KILLED")
+    try:
+        while mlflow is not None and mlflow.active_run() is not None:
+            mlflow.end_run(status)
+    except Exception as error:
+        # The store may be what failed in the first place, and that is what the person has to read.
+        logger.warning("The MLflow run could not be marked as %s (%s)", status, type(error).__name__)
 
 
 def actionable(error: BaseException) -> str | None:
     """The message for a person behind an error; None where it is a defect, whose traceback is wanted."""
     from churn_pipeline.contract.errors import TableError
+    from churn_pipeline.datasets.raw_table_dataset import causes
     from churn_pipeline.modelling.onnx_graph import CompilationError
 
-    chain = list(_causes(error))
+    chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, TableError | CompilationError):
             return str(cause)
     return next((message for cause in chain if (message := _explain(cause)) is not None), None)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def _explain(error: BaseException) -> str | None:

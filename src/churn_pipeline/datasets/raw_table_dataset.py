@@ -38,7 +38,7 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         except TableError:
             raise
         except Exception as error:
-            problem = next((text for cause in _causes(error) if (text := _explain(cause))), None)
+            problem = next((text for cause in causes(error) if (text := _explain(cause))), None)
             if problem is None:
                 raise
             raise TableError(f"The raw table {self._where()} cannot be read", problem) from error
@@ -60,11 +60,16 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         return str(getattr(self._source, "_filepath", None) or type(self._source).__name__)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it: what it was raised from, and what Kedro was handling when it raised its own.
+
+    Anyone else's error while another is handled is a defect of the handling, and not the first error told anew.
+    """
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        cause = cause.__cause__ or cause.__context__
+        kedros = type(cause).__module__.startswith("kedro") and not cause.__suppress_context__
+        cause = cause.__cause__ or (cause.__context__ if kedros else None)
 
 
 def _explain(error: BaseException) -> str | None:
