@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
+from sqlalchemy.exc import SQLAlchemyError
 
 from churn_pipeline.contract.errors import TableError
 
@@ -31,7 +32,8 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         Raises
         ------
         TableError
-            When the file is absent, empty, in another encoding, no table at all, or not one table.
+            When the file is absent, empty, in another encoding, no table at all, or not one table; or when the
+            database cannot be asked.
         """
         try:
             raw = self._source.load()
@@ -93,4 +95,10 @@ def _explain(error: BaseException) -> str | None:
         return f"it is not one table{detail}: check its separator and quotes, or copy it again"
     if isinstance(error, UnicodeError):
         return "its encoding is not the one named in source.load_args.encoding"
+    if isinstance(error, SQLAlchemyError | pd.errors.DatabaseError):
+        # What the database says may quote a cell.
+        return (
+            f"the database gave {type(error).__name__}: check that it can be reached, the source's credentials and "
+            "its query; a client of the database says more"
+        )
     return None
