@@ -1,6 +1,11 @@
 """How far a run is, and how long it will still take."""
 
+import io
 import json
+import logging
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,3 +84,86 @@ def test_where_a_run_is_can_be_said_once(capsys: pytest.CaptureFixture[str]) -> 
     assert progress.hide() == " in node 2 of 2, fit"
     assert progress.hide() == ""
     assert capsys.readouterr().err == "", "nothing is drawn where nobody looks"
+
+
+class Terminal(io.StringIO):
+    """What somebody looks at."""
+
+    def isatty(self) -> bool:
+        """As the system says of a terminal."""
+        return True
+
+
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal on which lines are drawn often; not a fixture, since pytest takes stderr back before the test begins."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.01)
+    return screen
+
+
+def _until(shown: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not shown() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert shown()
+
+
+def test_a_terminal_sees_one_line_until_it_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _terminal(monkeypatch)
+    run = RunProgress("training", ["split", "fit"], {"split": 60.0, "fit": 120.0})
+    handler = logging.StreamHandler(terminal)
+    logging.getLogger().addHandler(handler)
+    try:
+        progress.show(run)
+        run.begin("split")
+        _until(lambda: "split 00:00, about 0" in terminal.getvalue())
+        logging.getLogger().warning("a line of the log")
+        run.begin("fit")
+        _until(lambda: "training: 1/2 nodes" in terminal.getvalue())
+        progress.hide()
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+    drawn = terminal.getvalue()
+    assert "fit 00:0" in drawn
+    assert drawn.count("\n") == 1, "the line is drawn over itself; only the log goes on to the next"
+    assert "a line of the log\n" in drawn
+    assert drawn.split("\r")[-1].strip() == "", "nothing of it stays"
+    time.sleep(0.05)
+    assert terminal.getvalue() == drawn, "nothing is drawn any more"
+
+
+class Meanwhile(dict[str, float]):
+    """The last run's times; whoever looks one up is too late, for the run goes on at that moment."""
+
+    def __init__(self, seconds: dict[str, float], goes_on: Callable[[], None]) -> None:
+        super().__init__(seconds)
+        self._goes_on = goes_on
+
+    def __contains__(self, name: object) -> bool:
+        self._goes_on()
+        return super().__contains__(name)
+
+
+def test_a_run_may_go_on_while_somebody_asks_what_is_left() -> None:
+    run = RunProgress("training", ["split", "search", "fit"], {})
+    run.expected = Meanwhile({"split": 1.0, "search": 10.0, "fit": 4.0}, lambda: run.begin("search"))
+    assert run.left is not None
+
+    run = RunProgress("training", ["split"], {})
+    run.begin("split")
+    run.expected = Meanwhile({"split": 1.0}, run.end_node)
+    assert run.left is not None
+
+
+def test_the_line_goes_on_when_what_is_left_is_known_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _terminal(monkeypatch)
+    answers = iter([5.0])
+    monkeypatch.setattr(RunProgress, "left", property(lambda run: next(answers, None)))
+    run = RunProgress("training", ["split"], {})
+    progress.show(run)
+    _until(lambda: "about 00:05 left" in terminal.getvalue())
+    run.begin("split")
+    _until(lambda: "split 00:00" in terminal.getvalue())
+    progress.hide()

@@ -64,9 +64,11 @@ class RunProgress:
     @property
     def left(self) -> float | None:
         """How many seconds are left, if all takes what it took the last time; None where there was none."""
-        known = [self.expected[name] for name in self._waiting if name in self.expected]
-        if self.node is not None and self.node in self.expected:
-            known.append(max(0.0, self.expected[self.node] - self.elapsed))
+        # Asked from the thread that draws, while the run goes on: of copies, which stay as they are.
+        node, waiting = self.node, list(self._waiting)
+        known = [self.expected[name] for name in waiting if name in self.expected]
+        if node is not None and node in self.expected:
+            known.append(max(0.0, self.expected[node] - self.elapsed))
         return sum(known) if known else None
 
 
@@ -98,10 +100,11 @@ class Line:
     def _draw(self, bar: tqdm) -> None:
         while not self._ended.wait(REFRESH_SECONDS):
             said = []
-            if self.progress.node:
-                said.append(f"{self.progress.node} {bar.format_interval(self.progress.elapsed)}")
-            if self.progress.left is not None:
-                said.append(f"about {bar.format_interval(self.progress.left)} left")
+            node, left = self.progress.node, self.progress.left
+            if node is not None:
+                said.append(f"{node} {bar.format_interval(self.progress.elapsed)}")
+            if left is not None:
+                said.append(f"about {bar.format_interval(left)} left")
             bar.set_postfix_str(", ".join(said), refresh=False)
             bar.n = self.progress.done
             bar.refresh()
