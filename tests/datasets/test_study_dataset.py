@@ -264,7 +264,9 @@ def test_a_terminal_sees_one_line_and_a_file_none(
         assert "4 trials (0 pruned, 0 failed, 0 done before)" in caplog.text
 
 
-def test_a_failed_trial_is_logged_and_remembered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_trial_is_logged_and_tagged_by_type_and_its_words_stay_in_the_study(
+    tmp_path: Path, active: mlflow.ActiveRun, caplog: pytest.LogCaptureFixture
+) -> None:
     given = Candidate.model_validate(
         {
             "class": "sklearn.linear_model.LogisticRegression",
@@ -272,8 +274,15 @@ def test_a_failed_trial_is_logged_and_remembered(tmp_path: Path, caplog: pytest.
             "space": {"arguments": {"solver": {"choices": ["lbfgs", "no such"]}}},
         }
     )
-    dataset = StudyDataset(filepath=str(tmp_path / "studies.db"), candidate="logistic")
+    file = tmp_path / "studies.db"
+    dataset = StudyDataset(filepath=str(file), candidate="logistic")
     reports = [search_candidate(make_task(), given, SearchSettings(trials=6), dataset.load()).report for _ in range(2)]
     assert reports[0] == reports[1]
-    assert reports[0]["failed"] > 0
-    assert caplog.text.count("of logistic failed: ") == reports[0]["failed"]
+    failed = reports[0]["failed"]
+    assert failed > 0
+    assert caplog.text.count("of logistic failed: InvalidParameterError (its words are in the study)") == failed
+    assert "no such" not in caplog.text
+    tags = [child.data.tags.get("problem") for child in nested(active) if child.data.tags["state"] == "failed"]
+    assert tags == ["InvalidParameterError"] * (2 * failed), "each of the two searches recorded its trials"
+    kept = optuna.load_study(study_name=reports[0]["study"], storage=f"sqlite:///{file}").trials
+    assert sum("no such" in trial.user_attrs.get("problem", "") for trial in kept) == failed

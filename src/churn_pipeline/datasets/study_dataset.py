@@ -142,7 +142,12 @@ class StoredStudy:
         values = None if trial.state == "failed" else [trial.loss]
         storage.set_trial_state_values(known, TrialState[_STATES[trial.state]], values)
         if trial.problem:
-            logger.warning("Trial %d of %s failed: %s", trial.number, self._line.candidate, trial.problem)
+            logger.warning(
+                "Trial %d of %s failed: %s (its words are in the study)",
+                trial.number,
+                self._line.candidate,
+                _problem_type(trial),
+            )
         self._recorder.record(trial)
 
     def show(self, progress: Progress) -> None:
@@ -271,7 +276,7 @@ class _Recorder:
         metrics += [Metric("log_loss", trial.loss, end, 0)] if trial.scores else []
         metrics += [Metric("seconds", trial.seconds, end, 0)]
         tags = {"trial": str(trial.number), "state": trial.state} | (
-            {"problem": trial.problem} if trial.problem else {}
+            {"problem": _problem_type(trial)} if trial.problem else {}
         )
         self._client.log_batch(
             run.info.run_id,
@@ -280,6 +285,11 @@ class _Recorder:
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
         self._client.set_terminated(run.info.run_id, "FAILED" if trial.state == "failed" else "FINISHED", end)
+
+
+def _problem_type(trial: Trial) -> str:
+    """Why a trial failed, without the words of the error: they may quote a cell, and the study alone keeps them."""
+    return trial.problem.partition(":")[0]
 
 
 @contextmanager
