@@ -58,7 +58,10 @@ def _take_code_of(project: Path | None) -> None:
 
 
 def _log_as_said_in(project: Path | None) -> None:
-    # Kedro looks for conf/logging.yml in the working directory only.
+    # Kedro looks for conf/logging.yml in the working directory only; a file that the person chose is in use already.
+    if os.environ.get("KEDRO_LOGGING_CONFIG"):
+        return
+
     import yaml
     from kedro.framework.project import LOGGING
 
