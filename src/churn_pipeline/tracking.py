@@ -27,7 +27,11 @@ def run_name(table: str, pipelines: str, began: datetime, tags: Mapping[str, str
     'blend of 2 · telco training+packaging of version 3 · 2026-05-04 13:07'
     """
     part = any(tags.get(choice) for choice in PARTIAL)
-    words = "a part" if part else pipelines.strip("[]").replace("'", "").replace(", ", "+").replace("__default__", "training+packaging")
+    words = (
+        "a part"
+        if part
+        else pipelines.strip("[]").replace("'", "").replace(", ", "+").replace("__default__", "training+packaging")
+    )
     members = tags.get("candidate", "").split("+")
     candidate = members[0] if len(members) == 1 else f"blend of {len(members)}"
     version = f" of version {tags['packaged.version']}" if "packaged.version" in tags else ""
