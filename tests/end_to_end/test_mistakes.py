@@ -121,12 +121,20 @@ def test_a_tracking_server_that_is_not_there_is_told_at_once(project: Project, m
     assert time.monotonic() - begin < 30
 
 
+# What a script has started in its background ignores Ctrl-C, and so does all that it starts in turn: these tests, perhaps.
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def _started(project: Project, *words: str) -> subprocess.Popen[str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("KEDRO_", "MLFLOW_", "COV_"))
     }
     return subprocess.Popen(
-        [str(Path(sys.executable).parent / "kedro"), *words],
+        [sys.executable, "-c", INTERRUPTIBLE, str(Path(sys.executable).parent / "kedro"), *words],
         cwd=project.path,
         env={**environment, "PYTHONPATH": str(ROOT / "src")},
         stderr=subprocess.PIPE,

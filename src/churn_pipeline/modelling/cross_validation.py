@@ -90,7 +90,7 @@ def fold_fitter(task: Task) -> Iterator[FitFold]:
 
 
 def _leave_ctrl_c_to_the_main_process() -> None:
-    """A terminal interrupts processes too: one that is stopped halfway through an answer leaves its reader waiting for ever."""
+    """A terminal interrupts all processes: these end with the search, and not halfway through an answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
