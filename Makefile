@@ -19,7 +19,7 @@ help: ## list the targets
 
 setup: $(READY) ## the virtual environment, from the hashed lock, once
 
-$(READY): requirements/requirements.lock requirements/uv.lock pyproject.toml
+$(READY): requirements/requirements.lock requirements/uv.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.11, 3.12 or 3.13 (Debian: apt install python3 python3-venv)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "$$($(PYTHON) --version) does not fit: install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -27,10 +27,10 @@ $(READY): requirements/requirements.lock requirements/uv.lock pyproject.toml
 	  { echo "This Python has no venv: install it (Debian: apt install python3-venv)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/requirements.lock
 	@$(BIN)/python -m ensurepip --default-pip >/dev/null 2>&1 || true
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
@@ -73,7 +73,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --
 lock: $(READY) ## write the locks, with what is new; with UPGRADE=1 all of it as new as it can be
 	@for name in scikit-learn flaml autogluon; do \
 	  $(COMPILE) --universal --python-version 3.11 --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
-	@echo 'uv' | $(COMPILE) --universal --python-version 3.11 --output-file requirements/uv.lock -
+	@echo 'uv' | $(COMPILE) --universal --python-version 3.11 --output-file requirements/uv.txt -
 	@$(COMPILE) --universal --python-version 3.11 --group dev --output-file requirements/requirements.lock pyproject.toml
 	@$(COMPILE) --python-platform linux --python-version 3.11 --constraint requirements/requirements.lock \
 	  --output-file requirements/serving.txt requirements/serving.in
@@ -160,7 +160,7 @@ serve: $(READY) ## the last Bento of TABLE (simulated) on 127.0.0.1:PORT (3000);
 	fi; \
 	export BENTOML_HOME=$(BENTOS); \
 	if [ -n "$(RELOAD)" ]; then \
-	  export CHURN_SERVING_SHIPMENT=$(BENTO)/src/shipment; \
+	  export CHURN_SERVING_BUNDLE=$(BENTO)/src/bundle; \
 	  exec $(BIN)/bentoml serve churn_pipeline.serving.service:ChurnService --working-dir src --reload --host 127.0.0.1 --port $(PORT); \
 	fi; \
 	exec $(BIN)/bentoml serve $(BENTO) --host 127.0.0.1 --port $(PORT)
@@ -173,7 +173,7 @@ container: $(READY) ## an image of the last Bento of TABLE, by docker, podman or
 	  $(CURDIR)/$(BIN)/bentoml containerize churn_$(TABLE):latest --backend $$engine --image-tag $(IMAGE)
 
 container-test: $(READY) ## start that image, read-only and with no rights, and ask it what a service must answer
-	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); $(BIN)/python -m tests.container $$engine $(IMAGE) $(BENTO)/src/shipment
+	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); $(BIN)/python -m tests.container $$engine $(IMAGE) $(BENTO)/src/bundle
 
 # The same commit gives the same bytes. What an earlier build left in build/lib would go into the wheel.
 dist: $(READY) ## the wheel and the last Bento of TABLE, each with its bill of materials, in dist/
@@ -181,7 +181,7 @@ dist: $(READY) ## the wheel and the last Bento of TABLE, each with its bill of m
 	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .; \
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
-	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/shipment/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
+	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
 
 benchmark-quality: $(READY) ## beside boosting, logistic regression, FLAML and AutoGluon, in outer folds: two hours
 	@$(BIN)/python -m benchmarks.quality $(if $(TABLES),--tables $(TABLES)) $(if $(CONTENDERS),--contenders $(CONTENDERS))

@@ -21,9 +21,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from benchmarks.common import ROOT, project, write
 from churn_pipeline.contract.cells import churned, model_inputs
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.judgement.metrics import METRICS
+from churn_pipeline.contract.validation import validate_table
+from churn_pipeline.evaluation.metrics import METRICS
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.search import SearchSettings
 from churn_pipeline.modelling.studies import ForgetfulStudies
@@ -95,7 +95,7 @@ class Training:
     def __init__(self, table: str) -> None:
         with project(table=table) as context:
             self.contract = with_protected(context.catalog.load("contract"))
-            self.customers = hold(context.catalog.load("raw_customers"), self.contract).customers
+            self.customers = validate_table(context.catalog.load("raw_customers"), self.contract).customers
             params = context.params
         self.seed: int = params["seed"]
         self.candidates = {name: Candidate.model_validate(block) for name, block in params["candidates"].items()}

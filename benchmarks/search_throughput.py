@@ -22,9 +22,9 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.common import project, write
 from churn_pipeline.contract.cells import churned, model_inputs
-from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.datasets import StudyDataset
-from churn_pipeline.judgement.metrics import log_loss
+from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
@@ -97,7 +97,7 @@ def main(table: str, names: Sequence[str], repeats: int) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with project(table=table) as context:
         contract = context.catalog.load("contract")
-        customers = hold(context.catalog.load("raw_customers"), contract).customers
+        customers = validate_table(context.catalog.load("raw_customers"), contract).customers
         params = context.params
     features, label = model_inputs(customers, contract), churned(customers, contract)
     folds = make_folds(
@@ -107,7 +107,7 @@ def main(table: str, names: Sequence[str], repeats: int) -> None:
         str(name): ((fold == FOLD_TRAIN).to_numpy(), (fold == FOLD_VALIDATE).to_numpy()) for name, fold in folds.items()
     }
     task = Task(features, label, masks, contract.numeric, contract.categorical, log_loss, params["seed"])
-    settings = SearchSettings.model_validate(params["search"]).model_copy(update={"deviations": None})
+    settings = SearchSettings.model_validate(params["search"]).model_copy(update={"pruning_deviations": None})
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"

@@ -30,7 +30,7 @@ from benchmarks.serving_peers.bentoml_sklearn import NAME
 from benchmarks.serving_peers.load import CONNECTIONS, LOST, REFUSED, Open, open_loop, wrk
 from benchmarks.serving_peers.parts import TIMES
 from benchmarks.serving_peers.processes import Running, Service, running
-from churn_pipeline.contract.quarantine import hold
+from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.datasets import RegisteredVersionDataset
 from churn_pipeline.serving.keys import make_key
 
@@ -59,7 +59,7 @@ def last_bento() -> Path:
 
 def read_manifest() -> dict[str, str]:
     """What is served."""
-    manifest: dict[str, str] = json.loads((last_bento() / "src/shipment/manifest.json").read_text(encoding="utf-8"))
+    manifest: dict[str, str] = json.loads((last_bento() / "src/bundle/manifest.json").read_text(encoding="utf-8"))
     return manifest
 
 
@@ -67,7 +67,7 @@ def write_bodies(folder: Path) -> None:
     """Requests for all services, one a line: about one customer each, in turn, and about many at once."""
     with project(table=TABLE) as context:
         contract = context.catalog.load("contract")
-        customers = hold(context.catalog.load("raw_customers"), contract).customers[list(contract.features)]
+        customers = validate_table(context.catalog.load("raw_customers"), contract).customers[list(contract.features)]
     records = json.loads(customers.head(MANY).to_json(orient="records"))
     for wrapped in ("customers", "dataframe_records"):
         lines = [json.dumps({wrapped: [record]}) for record in records[:CUSTOMERS]]
@@ -234,7 +234,7 @@ def soak(bench: Bench, rate: float, minutes: int) -> pd.DataFrame:
 def parts_of_a_request(bench: Bench, milliseconds: float) -> pd.DataFrame:
     """Where the time of a request to ours goes; what it takes in all is known from outside."""
     service = bench.services[OURS]
-    words = [last_bento() / "src/shipment", bench.bodies(service, 1), bench.folder / "parts.json"]
+    words = [last_bento() / "src/bundle", bench.bodies(service, 1), bench.folder / "parts.json"]
     subprocess.run(
         [sys.executable, "-m", f"{PEERS}.parts", *words],
         cwd=ROOT,

@@ -15,8 +15,8 @@ import pandas as pd
 import yaml
 
 from churn_pipeline.cli import cli
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.schema import read_contract
+from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings, sides, stable_fraction
 from churn_pipeline.serving.settings import settings_table
 
@@ -177,7 +177,7 @@ def row_through() -> str:
     """The first held-out customer of the embedded table, from its line in the CSV to the side that it is put on."""
     contract = read_contract(CONF / "tables/simulated.yml")
     raw = pd.read_csv(ROOT / "data/01_raw/simulated_customers.csv", dtype=str, keep_default_na=False)
-    customers = hold(raw, contract).customers
+    customers = validate_table(raw, contract).customers
     split = SplitSettings.model_validate(
         yaml.safe_load((CONF / "parameters_data_engineering.yml").read_text(encoding="utf-8"))["split"]
     )
@@ -192,8 +192,8 @@ def row_through() -> str:
     {",".join(raw.iloc[place])}
     ```
 2. **The contract** reads each cell as its type. Of {len(contract.columns)} columns, {len(contract.features)} are features:
-   {numbers}, and {len(contract.categorical)} with levels. {protected} are protected: judged by, not learned from. A broken rule
-   would have put the row into quarantine, with its reason.
+   {numbers}, and {len(contract.categorical)} with levels. {protected} are protected: the model is evaluated by them and
+   does not learn from them. A broken rule would have put the row into quarantine, with its reason.
 3. **The split** hashes the id to {fraction:.4f}. That is below `split.holdout_share` ({split.holdout_share:g}), so the customer
    is held out, in this run and in every later one."""
 

@@ -1,6 +1,6 @@
 """The image of a Bento, started as it is meant to run, and asked what a service must answer.
 
-``python -m tests.container ENGINE IMAGE SHIPMENT`` starts it with a read-only root file system, without capabilities and on
+``python -m tests.container ENGINE IMAGE BUNDLE`` starts it with a read-only root file system, without capabilities and on
 loopback alone; ``make container-test`` calls it.
 """
 
@@ -26,7 +26,7 @@ UNABLE = """
 import importlib.util, json, os, sys
 found = [name for name in sys.argv[1:] if importlib.util.find_spec(name)]
 written = []
-for folder in ("/", "/app", "/app/bento/src/shipment", "/home", "/var/tmp"):
+for folder in ("/", "/app", "/app/bento/src/bundle", "/home", "/var/tmp"):
     try:
         open(os.path.join(folder, "written"), "w").close()
         written.append(folder)
@@ -88,7 +88,7 @@ def report_size(engine: Engine, image: str) -> None:
     print(f"ok  {size / 1e6:.0f} MB, {above / 1e6:.0f} MB above its base, {base}")
 
 
-def main(name: str, image: str, shipment: str) -> int:
+def main(name: str, image: str, bundle: str) -> int:
     """Start the image, ask it, and stop it again."""
     engine, (key, line) = Engine(name), make_key("smoke")
     container = engine(
@@ -102,7 +102,7 @@ def main(name: str, image: str, shipment: str) -> int:
     try:
         url = f"http://{engine('port', container, '3000').splitlines()[0]}"
         print(f"ok  ready after {wait_until_ready(url):.1f} s, read-only and without capabilities")
-        for said in check_service(url, key, Path(shipment)):
+        for said in check_service(url, key, Path(bundle)):
             print(f"ok  {said}")
         check_container(engine, container)
         print("ok  not root, nothing written, nothing of training inside, healthy")

@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import numpy as np
 
-from churn_pipeline.serving.shipment import CATEGORICAL, NUMERIC, OUTPUT, Shipment, load_shipment
+from churn_pipeline.serving.bundle import CATEGORICAL, NUMERIC, OUTPUT, Bundle, load_bundle
 
 TOLERANCE = 1e-6
 MARK = "a value that nobody may read again"
 
 
 def check_service(url: str, key: str, folder: Path) -> Iterator[str]:
-    """Ask a running service, and hold its answers to the shipment that it should serve.
+    """Ask a running service, and hold its answers to the bundle that it should serve.
 
     Yields
     ------
@@ -26,18 +26,18 @@ def check_service(url: str, key: str, folder: Path) -> Iterator[str]:
     AssertionError
         Where it is not so.
     """
-    shipment = load_shipment(folder)
+    bundle = load_bundle(folder)
     anyone = httpx.Client(base_url=url, timeout=30)
     client = httpx.Client(base_url=url, timeout=30, headers={"Authorization": f"Bearer {key}"})
 
     told = client.get("/model").raise_for_status().json()
-    assert told["model_digest"] == shipment.manifest.model_digest, "/model tells of another model"
+    assert told["model_digest"] == bundle.manifest.model_digest, "/model tells of another model"
     yield f"/model tells version {told['model_version']}, {told['model_digest'][:12]}…"
 
     example = example_of(anyone.get("/openapi.json").raise_for_status().json())
     answer = client.post("/predict", json=example).raise_for_status().json()
     given = [one["churn_probability"] for one in answer["predictions"]]
-    expected = probabilities(shipment, example["customers"])
+    expected = probabilities(bundle, example["customers"])
     assert np.allclose(given, expected, rtol=0, atol=TOLERANCE), f"/predict answers {given}, the model {expected}"
     yield f"/predict answers the OpenAPI document's own example as the model does ({given[0]:.4f})"
 
@@ -64,15 +64,15 @@ def example_of(document: dict[str, Any]) -> dict[str, Any]:
     return example
 
 
-def probabilities(shipment: Shipment, customers: list[dict[str, Any]]) -> list[float]:
+def probabilities(bundle: Bundle, customers: list[dict[str, Any]]) -> list[float]:
     """The shipped model's own answers, asked without the service."""
 
     def value(customer: dict[str, Any], name: str) -> Any:
         given = customer.get(name)
-        return shipment.contract.columns[name].default if given is None else given
+        return bundle.contract.columns[name].default if given is None else given
 
-    numbers = [[np.nan if (v := value(c, n)) is None else float(v) for n in shipment.numeric] for c in customers]
-    levels = [["" if (v := value(c, n)) is None else str(v) for n in shipment.categorical] for c in customers]
+    numbers = [[np.nan if (v := value(c, n)) is None else float(v) for n in bundle.numeric] for c in customers]
+    levels = [["" if (v := value(c, n)) is None else str(v) for n in bundle.categorical] for c in customers]
     inputs = {NUMERIC: np.array(numbers, dtype=np.float32), CATEGORICAL: np.array(levels, dtype=object)}
     taken = {name: cells for name, cells in inputs.items() if cells.shape[1]}
-    return [float(answer) for answer in shipment.session.run([OUTPUT], taken)[0]]
+    return [float(answer) for answer in bundle.session.run([OUTPUT], taken)[0]]

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from churn_pipeline import configuration
 from churn_pipeline.configuration import TableConfigLoader, configured_candidates, use_configuration
-from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.errors import ProjectError, TableError
 
 CATALOG = {
     "raw": "${table:source}",
@@ -218,5 +218,5 @@ def test_outside_any_project_this_projects_own_candidates_are_listed(
 def test_no_candidates_are_a_clear_error(conf: Path, candidates: object) -> None:
     write(conf / "base" / "parameters.yml", {"table": "plain", "candidates": candidates})
     use_configuration(loader(conf))
-    with pytest.raises(TableError, match="name at least one under `candidates:`"):
+    with pytest.raises(ProjectError, match="name at least one under `candidates:`"):
         configured_candidates()

@@ -25,10 +25,15 @@ def test_training_is_data_engineering_modelling_and_evaluation(pipelines) -> Non
 def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
     order = [node.name for node in pipelines["__default__"].nodes]
 
-    assert order.index("compilation.accept_version") > order.index("report.record_model")
+    assert order.index("onnx_conversion.accept_version") > order.index("report.record_model")
     # What the registered version's run says must be complete by then.
-    judged = ("judgement.judge", "decision.judge_money", "report.write_card", "decision.judge_champion")
-    assert order.index("report.record_model") > max(map(order.index, judged))
+    evaluated = (
+        "evaluation.evaluate",
+        "decision.evaluate_profit",
+        "report.write_card",
+        "decision.gate",
+    )
+    assert order.index("report.record_model") > max(map(order.index, evaluated))
 
 
 def test_packaging_alone_reads_the_registry_and_the_hold_out(pipelines) -> None:
@@ -47,7 +52,7 @@ def test_boxes_change_no_name_of_a_dataset(pipelines) -> None:
     names = {name for pipeline in pipelines.values() for name in pipeline.datasets() if not name.startswith("params:")}
 
     in_a_namespace = {name.split(".")[1] for name in names if "." in name}
-    assert in_a_namespace == {"studies", "found"}  # the candidates'
+    assert in_a_namespace == {"studies", "tuned"}  # the candidates'
 
 
 def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:
@@ -55,12 +60,12 @@ def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:
         node.name
         for pipeline in pipelines.values()
         for node in pipeline.nodes
-        if {"truth", "simulated_truth", "reachable"} & set(node.inputs)
+        if {"truth", "simulated_truth", "true_probabilities"} & set(node.inputs)
     }
 
-    assert readers == {"judgement.find_reachable", "judgement.judge", "report.draw_plots"}
+    assert readers == {"evaluation.find_true_probabilities", "evaluation.evaluate", "report.draw_plots"}
     trained_from = pipelines["training"].to_outputs("chosen_model").all_inputs()
-    assert not {"truth", "simulated_truth", "reachable"} & trained_from
+    assert not {"truth", "simulated_truth", "true_probabilities"} & trained_from
 
 
 def test_training_reads_only_the_table_and_parameters(pipelines) -> None:

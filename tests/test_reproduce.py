@@ -66,7 +66,7 @@ def test_code_that_was_not_committed_is_never_the_same() -> None:
 
 
 def test_a_part_of_a_pipeline_is_not_rebuilt(tmp_path: Path) -> None:
-    partial = ORIGINAL.model_copy(update={"command": {"pipeline_names": "['training']", "from_nodes": "['judge']"}})
+    partial = ORIGINAL.model_copy(update={"command": {"pipeline_names": "['training']", "from_nodes": "['evaluate']"}})
 
     with pytest.raises(ReproduceError, match="from_nodes"):
         rebuild(partial, tmp_path)

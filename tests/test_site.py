@@ -18,8 +18,8 @@ import pytest
 import yaml
 from kedro.framework.cli.cli import KedroCLI
 
-from churn_pipeline.judgement.metrics import greater_is_better, resolve_metric
-from churn_pipeline.judgement.money import Costs
+from churn_pipeline.evaluation.metrics import greater_is_better, resolve_metric
+from churn_pipeline.evaluation.profit import CostModel
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.serving.settings import PREFIX, Settings
 from tests.conftest import ROOT
@@ -129,7 +129,7 @@ def test_pages_made_from_code_hold_what_the_code_has(site: Path) -> None:
         "reference/parameters": ["blend_standard_errors", "gradient_boosting", "holdout_share"],
         "reference/catalog": ["raw_customers", "target_list", "{candidate}_model", "simulated_truth"],
         "reference/commands": ["kedro table draft", "kedro promote", "make container-test"],
-        "reference/pipelines": ["hold_to_contract", "compile_version"],
+        "reference/pipelines": ["validate_customers", "convert_version"],
         "reference/code/modelling": ["churn_pipeline.modelling.candidates.Candidate.copies", "QuantileSplines"],
         "results": ["Quality beside others", "Made by"],
         "decisions": ["One fitted object"],
@@ -252,14 +252,14 @@ def _block(page: str, language: str, begin: str) -> str:
 
 def test_the_examples_of_the_how_to_pages_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     candidates = yaml.safe_load(_block("own_candidate", "yaml", "candidates:"))["candidates"]
-    judged_by = yaml.safe_load(_block("own_metric", "yaml", "judgement:"))["judgement"]["metrics"]
+    evaluated_by = yaml.safe_load(_block("own_metric", "yaml", "evaluation:"))["evaluation"]["metrics"]
     costs = yaml.safe_load(_block("own_cost_model", "yaml", "costs:"))["costs"]
     (tmp_path / "metric_of_the_page.py").write_text(_block("own_metric", "python", "def "), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     own = "metric_of_the_page.share_above_half"
 
     assert {name: Candidate.model_validate(block).class_path for name, block in candidates.items()}
-    assert all(resolve_metric(name)([0, 1, 1], [0.2, 0.4, 0.8]) >= 0 for name in judged_by)
-    assert Costs.model_validate(costs).acceptance == 0.3
+    assert all(resolve_metric(name)([0, 1, 1], [0.2, 0.4, 0.8]) >= 0 for name in evaluated_by)
+    assert CostModel.model_validate(costs).acceptance == 0.3
     assert resolve_metric(own)([0, 1, 1], [0.2, 0.4, 0.8]) == 0.5
     assert greater_is_better(own)

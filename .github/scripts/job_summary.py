@@ -26,14 +26,14 @@ class Reports:
     ----------
     leaderboard
         Metrics by candidate, best first.
-    judged
-        Value, interval and best reachable value by metric of the hold-out, those in money too.
+    evaluated
+        Value, interval and best possible value by metric of the hold-out, those in money too.
     choice, gate, data
         The choice, the gate's verdict and the data report, as they were saved.
     """
 
     leaderboard: Mapping[str, Row]
-    judged: Mapping[str, Row]
+    evaluated: Mapping[str, Row]
     choice: Mapping[str, Any]
     gate: Mapping[str, Any]
     data: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Reports:
         """Read the reports in a table's folder."""
         return cls(
             leaderboard=_rows(folder / "leaderboard.csv"),
-            judged={**_rows(folder / "metrics.csv"), **_rows(folder / "money.csv")},
+            evaluated={**_rows(folder / "metrics.csv"), **_rows(folder / "profit.csv")},
             choice=_document(folder / "choice.json"),
             gate=_document(folder / "gate.json"),
             data=_document(folder / "data_report.json"),
@@ -77,7 +77,7 @@ def _parts(table: str, ours: Reports, mains: Reports) -> Iterator[str]:
     yield "### Leaderboard, cross-validated"
     yield _leaderboard(ours, mains)
     yield "### The chosen model on the hold-out"
-    yield _judged(ours, mains)
+    yield _holdout_arrays(ours, mains)
     yield f"### Gate: {_cell(ours.gate.get('verdict', 'not asked'))}"
     yield "\n".join(f"- {_cell(reason)}" for reason in ours.gate.get("reasons", ()))
 
@@ -122,18 +122,18 @@ def _with_difference(row: Row, main: Row, column: str) -> str:
     return f"{value:.4f} ({value - other:+.4f})"
 
 
-def _judged(ours: Reports, mains: Reports) -> str:
-    header, rows = ["metric", "value", "interval", "best reachable"], []
-    if mains.judged:
+def _holdout_arrays(ours: Reports, mains: Reports) -> str:
+    header, rows = ["metric", "value", "interval", "best possible"], []
+    if mains.evaluated:
         header += ["main", "difference"]
-    for metric, row in ours.judged.items():
+    for metric, row in ours.evaluated.items():
         value, lower, upper = (_number(row, column) for column in ("value", "lower", "upper"))
-        cells = [metric, _shown(value), f"[{_shown(lower)}, {_shown(upper)}]", _shown(_number(row, "best_reachable"))]
-        if mains.judged:
-            main = _number(mains.judged.get(metric, {}), "value")
+        cells = [metric, _shown(value), f"[{_shown(lower)}, {_shown(upper)}]", _shown(_number(row, "best_possible"))]
+        if mains.evaluated:
+            main = _number(mains.evaluated.get(metric, {}), "value")
             cells += [_shown(main), _difference(value, main, lower, upper)]
         rows.append(cells)
-    note = ["Bold: main's value lies outside the interval."] if mains.judged else []
+    note = ["Bold: main's value lies outside the interval."] if mains.evaluated else []
     return "\n\n".join([_markdown_table(header, rows), *note])
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a request goes, inside the process: ``python -m …parts SHIPMENT BODIES RESULT``, with the service's settings.
+"""Where the time of a request goes, inside the process: ``python -m …parts BUNDLE BODIES RESULT``, with the service's settings.
 
 The same requests are put to the application alone, with the guards around it, and with BentoML between the two, as it is served;
 what a layer takes is the difference. The parts of the application are called one by one.
@@ -19,13 +19,13 @@ from starlette.types import ASGIApp, Message
 
 from churn_pipeline.serving import logs
 from churn_pipeline.serving.app import Application
+from churn_pipeline.serving.bundle import load_bundle
 from churn_pipeline.serving.guards import guarded, surround
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.prediction_log import PredictionLog
 from churn_pipeline.serving.requests import Requests
 from churn_pipeline.serving.scoring import Scorer
 from churn_pipeline.serving.settings import Settings
-from churn_pipeline.serving.shipment import load_shipment
 
 TIMES = 4000
 WARM = 500
@@ -99,10 +99,10 @@ def layers(application: Application, settings: Settings, metrics: Metrics, bodie
 
 def parts(application: Application, settings: Settings, folder: Path, bodies: Sequence[bytes]) -> dict[str, float]:
     """Microseconds of what the application does, and of the two lines that are logged of each request."""
-    shipment, metrics = load_shipment(folder), Metrics()
-    scorer = Scorer(shipment)
-    requests = Requests(shipment.contract, shipment.numeric, shipment.categorical, settings.max_rows)
-    log = PredictionLog(settings, shipment.manifest, shipment.contract, metrics)
+    bundle, metrics = load_bundle(folder), Metrics()
+    scorer = Scorer(bundle)
+    requests = Requests(bundle.contract, bundle.numeric, bundle.categorical, settings.max_rows)
+    log = PredictionLog(settings, bundle.manifest, bundle.contract, metrics)
     customers = [requests.read(body)["customers"] for body in bodies]
     inputs = [requests.inputs(rows) for rows in customers]
     probabilities = scorer.probabilities(*inputs[0])
@@ -125,7 +125,7 @@ def parts(application: Application, settings: Settings, folder: Path, bodies: Se
 def main(folder: Path, bodies: Sequence[bytes], result: Path) -> None:
     settings, metrics = Settings.from_environment(), Metrics()
     handler = logs.configure(settings.log_level, metrics.lines_dropped)
-    application = Application(load_shipment(folder), settings, metrics)
+    application = Application(load_bundle(folder), settings, metrics)
     application.warm_up()
     told = {**layers(application, settings, metrics, bodies), **parts(application, settings, folder, bodies)}
     handler.close()

@@ -1,4 +1,4 @@
-"""Customer churn: explored, trained, judged, shipped and watched, every number reproducible."""
+"""Customer churn: explored, trained, evaluated, shipped and watched, every number reproducible."""
 
 import logging
 import os

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group(name="churn_pipeline", cls=Group)
 def cli() -> None:
-    """Customer churn: tables, training, judgement."""
+    """Customer churn: tables, training, evaluation."""
 
 
 run = RunCommand(kedro_run.name, params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
@@ -82,12 +82,12 @@ def draft(metadata: ProjectMetadata, file: Path, name: str | None, shared: bool,
 @click.pass_obj
 def check(metadata: ProjectMetadata, name: str) -> None:
     """Read the table NAME and hold every row to its contract, without training."""
-    from churn_pipeline.contract.quarantine import hold
+    from churn_pipeline.contract.validation import validate_table
 
     with _context(metadata, table=name) as context:
         catalog = context.catalog
         contract = catalog.load("contract")
-        held = hold(catalog.load("raw_customers"), contract)
+        held = validate_table(catalog.load("raw_customers"), contract)
     click.echo(
         f"{len(held.customers) + len(held.quarantine):,} rows: {len(held.customers):,} keep the contract, "
         f"{len(held.quarantine):,} break it."

@@ -16,7 +16,7 @@ from kedro.utils import find_kedro_project
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.errors import ProjectError, TableError
 
 
 class TableConfigLoader(OmegaConfigLoader):
@@ -99,7 +99,9 @@ class TableConfigLoader(OmegaConfigLoader):
         for name in self.runtime_params.keys() - set(known):
             near = difflib.get_close_matches(name, known, n=1)
             meant = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."
-            raise TableError(f"There is no parameter '{name}'", f"{meant} --params takes what the files in conf/ have.")
+            raise ProjectError(
+                f"There is no parameter '{name}'", f"{meant} --params takes what the files in conf/ have."
+            )
 
     def _parameter(self, name: str, default: Any = None) -> Any:
         # Where an environment has parameters of its own, Kedro lets ``--params a.b=1`` take the place of all of ``a``.
@@ -149,7 +151,7 @@ def find_server(address: str | None) -> None:
     except urllib.error.HTTPError:
         pass  # an answer, such as that one must log in
     except OSError:
-        raise TableError(
+        raise ProjectError(
             f"The MLflow tracking server {address}",
             "does not answer: start it, correct MLFLOW_TRACKING_URI, or leave `--env` out to record on this machine",
         ) from None
@@ -173,7 +175,7 @@ def configured_candidates() -> list[str]:
     loader = _in_use[0] if _in_use else _project_loader()
     candidates = loader["parameters"].get("candidates")
     if not candidates:
-        raise TableError("There are no candidates", "name at least one under `candidates:` in the parameters")
+        raise ProjectError("There are no candidates", "name at least one under `candidates:` in the parameters")
     return list(candidates)
 
 

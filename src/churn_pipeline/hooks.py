@@ -94,8 +94,8 @@ class RecordHooks:
         self._name(active.info.run_id)
         if "data" in record.digests:
             log_table(record.table, record.digests["data"])
-        if "note" in pipeline.all_outputs():
-            mlflow.set_tag("mlflow.note.content", catalog.load("note"))
+        if "run_description" in pipeline.all_outputs():
+            mlflow.set_tag("mlflow.note.content", catalog.load("run_description"))
 
     def _name(self, run_id: str) -> None:
         import mlflow

@@ -93,13 +93,13 @@ def _end_recording(status: str) -> None:
 
 def actionable(error: BaseException) -> str | None:
     """The message for a person behind an error; None where it is a defect, whose traceback is wanted."""
-    from churn_pipeline.contract.errors import TableError
+    from churn_pipeline.contract.errors import ProjectError
     from churn_pipeline.datasets.raw_table_dataset import causes
-    from churn_pipeline.modelling.onnx_graph import CompilationError
+    from churn_pipeline.modelling.onnx_graph import OnnxConversionError
 
     chain = list(causes(error))
     for cause in chain:
-        if isinstance(cause, TableError | CompilationError):
+        if isinstance(cause, ProjectError | OnnxConversionError):
             return str(cause)
     return next((message for cause in chain if (message := _explain(cause)) is not None), None)
 

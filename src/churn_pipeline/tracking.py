@@ -13,7 +13,7 @@ from pydantic import BaseModel
 NOISE = ("project_path", "run_id", "runner")
 # Tags of kedro-mlflow's that say that not all of a pipeline was run.
 PARTIAL = ("from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "tags")
-# A candidate as it was declared; what a search made of it is written by the search, under found.<candidate>.
+# A candidate as it was declared; what a search made of it is written by the search, under tuned.<candidate>.
 DECLARED = "candidates."
 
 

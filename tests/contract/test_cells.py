@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.customers import make_contract, raw_customers
 
 from churn_pipeline.contract.cells import churned, final_dtype, model_inputs, read_cells, table_digest
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.table import Column
+from churn_pipeline.contract.validation import validate_table
 
 property_test = settings(max_examples=50, deadline=None)
 MOST, LEAST = 2**63 - 1, -(2**63)
@@ -290,7 +290,7 @@ def test_cells_are_read_alike_under_the_next_pandas() -> None:
 @pytest.mark.usefixtures("newer_pandas")
 def test_model_inputs_are_alike_under_the_next_pandas() -> None:
     contract = make_contract()
-    customers = hold(raw_customers(20), contract).customers
+    customers = validate_table(raw_customers(20), contract).customers
     inputs = model_inputs(customers, contract)
     assert list(inputs.select_dtypes("float64").columns) == list(contract.numeric)
     assert all(isinstance(cell, str) for name in contract.categorical for cell in inputs[name])
@@ -325,7 +325,7 @@ def test_model_inputs_are_floats_then_levels_and_missing_has_its_own_value() -> 
     contract = make_contract()
     raw = raw_customers(4)
     raw.loc[0, ["region", "calls", "total"]] = ""
-    inputs = model_inputs(hold(raw, contract).customers, contract)
+    inputs = model_inputs(validate_table(raw, contract).customers, contract)
     assert list(inputs) == [*contract.numeric, *contract.categorical]
     assert {str(inputs[name].dtype) for name in contract.numeric} == {"float64"}
     assert math.isnan(inputs.loc[0, "calls"])
@@ -338,16 +338,16 @@ def test_model_inputs_are_floats_then_levels_and_missing_has_its_own_value() -> 
 def test_one_row_and_the_same_row_among_others_are_the_same_inputs() -> None:
     contract = make_contract()
     raw = raw_customers(30)
-    among = model_inputs(hold(raw, contract).customers, contract)
+    among = model_inputs(validate_table(raw, contract).customers, contract)
     for row in range(30):
-        alone = model_inputs(hold(raw.iloc[[row]], contract).customers, contract)
+        alone = model_inputs(validate_table(raw.iloc[[row]], contract).customers, contract)
         pd.testing.assert_frame_equal(alone, among.iloc[[row]].reset_index(drop=True))
 
 
 def test_churned_is_one_for_the_positive_value() -> None:
     contract = make_contract()
     raw = raw_customers(40)
-    label = churned(hold(raw, contract).customers, contract)
+    label = churned(validate_table(raw, contract).customers, contract)
     assert label.tolist() == [int(cell == "Yes") for cell in raw["churn"]]
     assert label.dtype == "int64"
     assert label.name == "churned"

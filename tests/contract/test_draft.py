@@ -14,9 +14,9 @@ from tests.customers import raw_customers
 
 from churn_pipeline.contract.draft import draft, read_for_draft
 from churn_pipeline.contract.errors import TableError
-from churn_pipeline.contract.quarantine import Held, hold
 from churn_pipeline.contract.schema import contract_from
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.contract.validation import ValidationResult, validate_table
 
 SOURCE = {"type": "pandas.CSVDataset", "filepath": "customers.csv"}
 
@@ -25,8 +25,8 @@ def drafted(table: pd.DataFrame) -> Contract:
     return contract_from(yaml.safe_load(draft(table, SOURCE)), "drafted")
 
 
-def held_to_its_draft(table: pd.DataFrame) -> Held:
-    return hold(table, drafted(table))
+def held_to_its_draft(table: pd.DataFrame) -> ValidationResult:
+    return validate_table(table, drafted(table))
 
 
 def read_by_its_draft(path: Path) -> tuple[pd.DataFrame, Contract]:
@@ -111,7 +111,7 @@ def test_a_table_keeps_its_own_draft(table: pd.DataFrame) -> None:
         # nothing but the target is left where all else is an id, a date, text without order or protected
         assert "no column is left to be a feature" in str(error)  # noqa: PT017
         return
-    held = hold(table, contract)
+    held = validate_table(table, contract)
     target = contract.roles.target.column
     blank = table[target].isna() | (table[target].astype(str).str.strip() == "")
     assert set(held.quarantine["reasons"]) <= {f"{target}: is missing"}
@@ -137,7 +137,7 @@ def test_typed_tables_keep_their_draft_too(seed: int, with_id: bool) -> None:
     if with_id:
         table.insert(0, "customer_id", np.arange(rows) + 10**17)
     contract = drafted(table)
-    held = hold(table, contract)
+    held = validate_table(table, contract)
     assert held.quarantine.empty
     assert contract.roles.id == ("customer_id" if with_id else None)
     assert contract.roles.target.column == "left"
@@ -288,7 +288,7 @@ def test_separators_are_found(tmp_path: Path, separator: str) -> None:
     raw.to_csv(path, index=False, sep=separator)
     table, contract = read_by_its_draft(path)
     assert list(contract.columns) == list(raw)
-    assert hold(table, contract).quarantine.empty
+    assert validate_table(table, contract).quarantine.empty
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
@@ -298,7 +298,7 @@ def test_encodings_are_found(tmp_path: Path, encoding: str) -> None:
     table, contract = read_by_its_draft(path)
     assert contract.columns["größe"].isin == ("groß", "klein")
     assert next(iter(table)) == "id"
-    assert hold(table, contract).quarantine.empty
+    assert validate_table(table, contract).quarantine.empty
 
 
 @pytest.mark.parametrize("word", ["NA", "null", "?", "-"])
@@ -308,7 +308,7 @@ def test_words_for_missing_are_found_among_numbers_and_are_levels_elsewhere(tmp_
     table, contract = read_by_its_draft(path)
     assert contract.columns["calls"].dtype == "int64"
     assert contract.columns["calls"].nullable
-    assert hold(table, contract).quarantine.empty
+    assert validate_table(table, contract).quarantine.empty
     customers(region=[word, "north"] * 5).to_csv(path, index=False)
     assert word in (read_by_its_draft(path)[1].columns["region"].isin or ())
 
@@ -323,7 +323,7 @@ def test_parquet_keeps_its_types(tmp_path: Path, suffix: str) -> None:
         "charge": "float64",
         "churn": "bool",
     }
-    assert hold(table, contract).quarantine.empty
+    assert validate_table(table, contract).quarantine.empty
 
 
 @pytest.mark.parametrize(

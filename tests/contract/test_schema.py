@@ -9,8 +9,8 @@ from tests.conftest import ROOT
 from tests.customers import make_contract, raw_customers, table_file
 
 from churn_pipeline.contract.errors import TableError
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.schema import Customers, RawTable, broken_checks, read_contract, schema
+from churn_pipeline.contract.validation import validate_table
 
 
 def write(folder: Path, content: object) -> str:
@@ -101,12 +101,12 @@ def test_missing_last_cells_elsewhere_are_no_truncation(filepath: str, tmp_path:
 
 
 def test_customers_that_keep_the_contract_pass_unchanged(filepath: str) -> None:
-    customers = hold(raw_customers(20), make_contract()).customers
+    customers = validate_table(raw_customers(20), make_contract()).customers
     assert Customers(filepath).validate(customers) is customers
 
 
 def test_customers_that_break_it_are_described_without_a_value(filepath: str) -> None:
-    customers = hold(raw_customers(20), make_contract()).customers
+    customers = validate_table(raw_customers(20), make_contract()).customers
     customers.loc[[3, 7], "region"] = "SECRET-LEVEL"
     customers.loc[5, "charge"] = 77777.125
     customers.loc[2, "customer"] = customers.loc[1, "customer"] = "SECRET-ID"
@@ -136,7 +136,7 @@ def test_customers_that_break_it_are_described_without_a_value(filepath: str) ->
     ids=["a column more", "a column less", "another order", "another type", "text among numbers", "missing"],
 )
 def test_customers_are_guarded_strictly(filepath: str, change: object) -> None:
-    customers = hold(raw_customers(20), make_contract()).customers
+    customers = validate_table(raw_customers(20), make_contract()).customers
     with pytest.raises(TableError) as caught:
         Customers(filepath).validate(change(customers))  # type: ignore[operator]
     assert "SECRET" not in str(caught.value)
@@ -146,7 +146,7 @@ def test_rules_with_many_levels_are_shortened() -> None:
     content = table_file()
     content["columns"]["region"]["isin"] = [f"region {number}" for number in range(50)]
     contract = make_contract(columns=content["columns"])
-    customers = hold(raw_customers(3).assign(region="region 1"), contract).customers
+    customers = validate_table(raw_customers(3).assign(region="region 1"), contract).customers
     customers["region"] = "atlantis"
     (broken,) = broken_checks(customers, schema(contract))
     assert len(broken[1]) < 60

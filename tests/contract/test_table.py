@@ -261,7 +261,7 @@ def test_levels_are_categories_also_where_they_are_numbers() -> None:
 
 def test_a_finding_says_where_how_often_and_what_to_do() -> None:
     assert str(Finding("isin", "plan", 1, (3,))) == "column 'plan': isin — 1 row (row 3)"
-    many = Finding("isin", "plan", 1200, (1, 2, 3, 4, 5, 6), mend="Mend it.")
+    many = Finding("isin", "plan", 1200, (1, 2, 3, 4, 5, 6), fix="Mend it.")
     assert str(many) == "column 'plan': isin — 1,200 rows (row 1, 2, 3, 4, 5, …). Mend it."
     assert str(Finding("is empty")) == "is empty"
 

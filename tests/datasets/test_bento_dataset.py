@@ -30,11 +30,11 @@ class ChurnService:
 CONTENT = BentoContent(
     files={
         "requirements.txt": b"bentoml==1.4.39\n",
-        "shipment/model_card.md": b"# Card\n",
-        "shipment/model.onnx": b"1",
+        "bundle/model_card.md": b"# Card\n",
+        "bundle/model.onnx": b"1",
     },
     labels={"table": "customers", "threshold": "0.3", "candidate": "a+b"},
-    description="shipment/model_card.md",
+    description="bundle/model_card.md",
 )
 
 
@@ -94,7 +94,7 @@ def test_a_bento_holds_the_service_and_what_is_shipped_and_nothing_else(built: P
     code = {"__init__.py", "contract/__init__.py", "contract/table.py", "serving/__init__.py", "serving/service.py"}
     code |= {"serving/static/page.html"}
     assert ours == {*CONTENT.files, *(f"churn_pipeline/{name}" for name in code), "Dockerfile.j2", "bentofile.yaml"}
-    assert files["src/shipment/model.onnx"] == b"1"
+    assert files["src/bundle/model.onnx"] == b"1"
     assert not [name for name, content in files.items() if could_unpickle(name, content)]
 
 
@@ -125,7 +125,7 @@ def test_the_same_content_is_the_same_bento_and_is_not_built_again(copied: Path)
 
 def test_other_content_is_another_bento_and_a_load_gives_what_was_saved_last(copied: Path) -> None:
     first = dataset(copied).load().tag
-    dataset(copied).save(replace(CONTENT, files={**CONTENT.files, "shipment/model.onnx": b"2"}))
+    dataset(copied).save(replace(CONTENT, files={**CONTENT.files, "bundle/model.onnx": b"2"}))
     second = dataset(copied).load().tag
     assert second.name == first.name
     assert second != first
@@ -135,11 +135,11 @@ def test_other_content_is_another_bento_and_a_load_gives_what_was_saved_last(cop
 
 def test_a_bento_that_was_changed_in_the_store_is_built_again(copied: Path) -> None:
     before = dataset(copied).load()
-    (Path(before.path) / "src/shipment/model.onnx").write_bytes(b"another")
+    (Path(before.path) / "src/bundle/model.onnx").write_bytes(b"another")
     dataset(copied).save(CONTENT)
     after = dataset(copied).load()
     assert after.tag == before.tag
-    assert (Path(after.path) / "src/shipment/model.onnx").read_bytes() == b"1"
+    assert (Path(after.path) / "src/bundle/model.onnx").read_bytes() == b"1"
 
 
 @pytest.mark.parametrize(

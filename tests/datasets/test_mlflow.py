@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 from tests.customers import make_contract, raw_customers
 
-from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets import (
     MlflowMetricsDataset,
     MlflowTagsDataset,
@@ -47,10 +47,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def fitted(seed: int = 0) -> tuple[Any, pd.DataFrame]:
     """A fitted candidate and rows for it."""
     from churn_pipeline.contract.cells import model_inputs
-    from churn_pipeline.contract.quarantine import hold
+    from churn_pipeline.contract.validation import validate_table
 
     contract = make_contract()
-    features = model_inputs(hold(raw_customers(60, seed), contract).customers, contract)
+    features = model_inputs(validate_table(raw_customers(60, seed), contract).customers, contract)
     candidate = Candidate.model_validate({"class": "sklearn.linear_model.LogisticRegression", "numeric": "scaled"})
     model = build_candidate(candidate, contract.numeric, contract.categorical, seed)
     return model.fit(features, np.arange(60) % 2), features
@@ -108,14 +108,14 @@ def test_with_logging_switched_off_nothing_is_written() -> None:
 
 @pytest.mark.usefixtures("store")
 def test_metrics_are_logged_in_groups_and_the_ends_of_intervals_apart() -> None:
-    given = {"auc": 0.8, "auc_lower": 0.7, "auc_upper": 0.9, "auc_best_reachable": 0.85}
+    given = {"auc": 0.8, "auc_lower": 0.7, "auc_upper": 0.9, "auc_best_possible": 0.85}
     with mlflow.start_run() as run:
         MlflowMetricsDataset(prefix="holdout").save(given)
     assert mlflow.get_run(run.info.run_id).data.metrics == {
         "holdout/auc": 0.8,
         "holdout/intervals/auc_lower": 0.7,
         "holdout/intervals/auc_upper": 0.9,
-        "holdout/best_reachable/auc_best_reachable": 0.85,
+        "holdout/best_possible/auc_best_possible": 0.85,
     }
     with pytest.raises(DatasetError, match="the table of them"):
         MlflowMetricsDataset(prefix="holdout").load()
@@ -182,10 +182,10 @@ def test_a_version_is_read_with_its_documents_and_its_run() -> None:
         mlflow.set_tag("git.commit", "c0ffee")
         # As it is logged now, and as it was before metrics had groups: such a version is packaged like any other.
         mlflow.log_metrics({"holdout/auc": 0.75, "holdout/intervals/auc_lower": 0.7, "holdout.brier": 0.12})
-        registered("whole").save(record(model, {"model_card.md": "# Größe\n", "reference.json": "{}"}))
+        registered("whole").save(record(model, {"model_card.md": "# Größe\n", "training_profile.json": "{}"}))
     read = RegisteredVersionDataset(name="whole").load()
     assert (read.name, read.version, read.run_id) == ("whole", "1", run.info.run_id)
-    assert read.documents == {"model_card.md": "# Größe\n", "reference.json": "{}"}
+    assert read.documents == {"model_card.md": "# Größe\n", "training_profile.json": "{}"}
     assert read.tags["git.commit"] == "c0ffee"
     assert read.metrics == {"holdout.auc": 0.75, "holdout.auc_lower": 0.7, "holdout.brier": 0.12}
     assert read.created.tzinfo is not None
@@ -218,7 +218,7 @@ def test_the_champion_is_read_else_the_challenger_or_what_is_named() -> None:
 def test_a_version_that_is_not_there_is_told(name: str, select: str | None) -> None:
     with pytest.raises(DatasetError) as caught:
         RegisteredVersionDataset(name=name, select=select).load()
-    assert isinstance(caught.value.__cause__, TableError)  # which `kedro run` shows as it is
+    assert isinstance(caught.value.__cause__, ProjectError)  # which `kedro run` shows as it is
     assert f"has no version {select or 'champion or challenger'} in the registry: train one" in str(caught.value)
 
 

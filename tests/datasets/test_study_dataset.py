@@ -20,10 +20,10 @@ import pytest
 from kedro.io import DatasetError
 
 from churn_pipeline.datasets import StudyDataset
-from churn_pipeline.judgement.metrics import log_loss
+from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.cross_validation import Task
-from churn_pipeline.modelling.search import Found, SearchSettings, search_candidate
+from churn_pipeline.modelling.search import SearchResult, SearchSettings, search_candidate
 
 CANDIDATE = Candidate.model_validate(
     {
@@ -46,7 +46,7 @@ def make_task(seed: int = 3) -> Task:
     return Task(features, churned, folds, list(features), [], log_loss, seed)
 
 
-def search(file: Path, trials: int = 8, task: Task | None = None, **changes: Any) -> Found:
+def search(file: Path, trials: int = 8, task: Task | None = None, **changes: Any) -> SearchResult:
     studies = StudyDataset(filepath=str(file), candidate="logistic").load()
     return search_candidate(task or make_task(), CANDIDATE, SearchSettings(trials=trials, **changes), studies)
 
@@ -57,7 +57,7 @@ def trials_of(file: Path, study: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, list[tuple[Any, ...]]]:
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, list[tuple[Any, ...]]]:
     file = tmp_path_factory.mktemp("unbroken") / "studies.db"
     found = search(file)
     return found, trials_of(file, found.report["study"])
@@ -123,7 +123,7 @@ here.search(Path(sys.argv[1]))
 
 @pytest.mark.parametrize("trials_before", [0, 2, 5])
 def test_killed_and_started_again_it_ends_as_if_unbroken(
-    tmp_path: Path, unbroken: tuple[Found, list[tuple[Any, ...]]], trials_before: int
+    tmp_path: Path, unbroken: tuple[SearchResult, list[tuple[Any, ...]]], trials_before: int
 ) -> None:
     expected, stored = unbroken
     file = tmp_path / "studies.db"
@@ -206,9 +206,9 @@ def test_what_was_found_is_a_parameter_of_the_active_run(tmp_path: Path, active:
     params = mlflow.get_run(active.info.run_id).data.params
     best = nested(active)[found.report["best_trial"]]
     assert params == {
-        "found.logistic.trials": "8",
-        "found.logistic.best_trial": best.data.tags["trial"],
-        **{f"found.logistic.{name}": value for name, value in best.data.params.items()},
+        "tuned.logistic.trials": "8",
+        "tuned.logistic.best_trial": best.data.tags["trial"],
+        **{f"tuned.logistic.{name}": value for name, value in best.data.params.items()},
     }
 
 

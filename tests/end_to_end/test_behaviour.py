@@ -15,10 +15,10 @@ import yaml
 from tests.conftest import ROOT
 
 from churn_pipeline.contract.cells import churned, model_inputs
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.schema import read_contract
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.judgement.metrics import auc, log_loss
+from churn_pipeline.contract.validation import validate_table
+from churn_pipeline.evaluation.metrics import auc, log_loss
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.ensemble import Member, assemble
 
@@ -52,7 +52,7 @@ def make_world() -> World:
     contract = read_contract(CONF / "tables" / "simulated.yml")
     raw = pd.read_csv(RAW / "simulated_customers.csv", dtype=str, keep_default_na=False)
     truth = pd.read_csv(RAW / "simulated_truth.csv")["churn_probability"].to_numpy()
-    customers = hold(raw, contract).customers
+    customers = validate_table(raw, contract).customers
     assert len(customers) == len(truth)
     seen = np.arange(len(customers)) < 6_000
     settings = yaml.safe_load((CONF / "parameters_modelling.yml").read_text(encoding="utf-8"))["candidates"]

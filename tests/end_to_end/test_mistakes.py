@@ -41,8 +41,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     "another pipeline": (_nothing, ("run", "--pipelines", "trainng"), ("'trainng'", "training", "kedro registry list")),
     "another node": (
         _nothing,
-        (*TRAIN, "--from-nodes", "judges"),
-        ("nodes named ['judges']", "kedro registry describe"),
+        (*TRAIN, "--from-nodes", "evaluates"),
+        ("nodes named ['evaluates']", "kedro registry describe"),
     ),
     "another tag": (_nothing, (*TRAIN, "--tags", "none"), ("contains no nodes",)),
     "another runner": (_nothing, (*TRAIN, "--runner", "Fast"), ("no attribute 'Fast'",)),
@@ -51,7 +51,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     "another type": (_nothing, (*TRAIN, "--params", "search.trials=many"), ("configuration has mistakes", "trials")),
     "a part before the whole": (
         _nothing,
-        (*TRAIN, "--from-nodes", "judgement.judge"),
+        (*TRAIN, "--from-nodes", "evaluation.evaluate"),
         ("is not there", "pipeline as a whole"),
     ),
     "broken YAML": (_writes("conf/local/parameters.yml", "search: {trials: 2\n"), TRAIN, ("parameters.yml", "line")),

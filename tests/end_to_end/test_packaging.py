@@ -57,7 +57,7 @@ def test_an_invented_table_is_packaged_and_asked(project: Project, tmp_path: Pat
     check_import(Path(last_bento(project).path) / "src")
     key, line = make_key("test")
     with serving(tmp_path, {"CHURN_SERVING_KEYS": line}, service=last_bento(project).path) as running:
-        assert len(list(check_service(running.url, key, Path(last_bento(project).path) / "src/shipment"))) == 5
+        assert len(list(check_service(running.url, key, Path(last_bento(project).path) / "src/bundle"))) == 5
 
     # A contract that has changed since is not this model's.
     file = project.path / "conf/local/tables/invented.yml"
@@ -73,7 +73,7 @@ def test_an_invented_table_is_packaged_and_asked(project: Project, tmp_path: Pat
 
 def check_archive(archive: Path) -> None:
     files = dict(files_in(archive))
-    assert {"src/shipment/model.onnx", "src/shipment/sbom.cdx.json", "bento.yaml"} <= files.keys()
+    assert {"src/bundle/model.onnx", "src/bundle/sbom.cdx.json", "bento.yaml"} <= files.keys()
     assert [name for name, content in files.items() if could_unpickle(name, content)] == []
     for name in ("src/requirements.txt", "env/python/requirements.txt"):
         packages = {line.split("==")[0] for line in files[name].decode().splitlines() if "==" in line}

@@ -36,22 +36,22 @@ def _last_run(project: Project) -> mlflow.entities.Run:
     return next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
 
 
-def test_training_ends_with_leaderboard_metrics_and_the_judged_model_registered(project: Project) -> None:
+def test_training_ends_with_leaderboard_metrics_and_the_evaluated_model_registered(project: Project) -> None:
     _shorten(project)
 
     ended = project.kedro("run", "--pipelines", "training")
 
     assert ended.code == 0, ended.output
-    for words in ("Leaderboard", "Chosen:", "best reachable", "kedro mlflow ui", "kedro viz"):
+    for words in ("Leaderboard", "Chosen:", "best possible", "kedro mlflow ui", "kedro viz"):
         assert words in ended.output
     run = _last_run(project)
     assert run.info.status == "FINISHED"
-    grouped = ("holdout/auc", "holdout/intervals/auc_lower", "holdout/best_reachable/auc_best_reachable", "gate/passed")
+    grouped = ("holdout/auc", "holdout/intervals/auc_lower", "holdout/best_possible/auc_best_possible", "gate/passed")
     assert set(grouped) <= set(run.data.metrics)
     assert {name.split("/")[0] for name in run.data.metrics} == {"holdout", "gate"}
     assert run.data.params["split.holdout_share"] == "0.2"
-    assert run.data.params["found.splines.trials"] == "2"
-    assert "found.splines.arguments.C" in run.data.params
+    assert run.data.params["tuned.splines.trials"] == "2"
+    assert "tuned.splines.arguments.C" in run.data.params
     assert max(map(len, run.data.params.values())) < 120
     assert not {"", "None"} & set(run.data.params.values())
     assert re.fullmatch(r"[\w ]+ · simulated training · \d{4}-\d\d-\d\d \d\d:\d\d", run.info.run_name)
@@ -98,8 +98,8 @@ def test_training_ends_with_leaderboard_metrics_and_the_judged_model_registered(
     mlflow.set_tracking_uri(f"sqlite:///{project.path}/mlruns/mlflow.db")
     model = RegisteredModelDataset(name="churn_simulated", alias="challenger").load()
     features = pd.read_parquet(project.path / "data/05_model_input/simulated/holdout_features.parquet")
-    judged = pd.read_parquet(project.path / "data/07_model_output/simulated/holdout_predictions.parquet")
-    np.testing.assert_allclose(model.predict_proba(features)[:, 1], judged["probability"], rtol=0, atol=1e-15)
+    evaluated = pd.read_parquet(project.path / "data/07_model_output/simulated/holdout_predictions.parquet")
+    np.testing.assert_allclose(model.predict_proba(features)[:, 1], evaluated["probability"], rtol=0, atol=1e-15)
 
 
 def test_two_runs_on_the_same_data_give_the_same_metrics_and_the_same_model(
@@ -132,8 +132,8 @@ def test_another_table_is_held_apart_and_from_nodes_goes_on(project: Project) ->
         "--pipelines",
         "training",
         "--from-nodes",
-        "split.train_features_and_label,split.holdout_features_and_label,split.make_folds,split.find_leaks,"
-        "split.report_data,judgement.find_reachable,decision.cost_block",
+        "split.train_features_and_label,split.holdout_features_and_label,split.make_folds,split.leaks,"
+        "split.report_data,evaluation.find_true_probabilities,decision.costs",
     )
 
     assert ended.code == 0, ended.output

@@ -61,7 +61,7 @@ def test_without_main_it_tells_of_the_run_alone(script, reports, tmp_path) -> No
     assert _cells(summary, "log_loss")[1:] == [
         f"{log_loss['value']:.4f}",
         f"[{log_loss['lower']:.4f}, {log_loss['upper']:.4f}]",
-        f"{log_loss['best_reachable']:.4f}",
+        f"{log_loss['best_possible']:.4f}",
     ]
     choice = json.loads((reports / "simulated/choice.json").read_text(encoding="utf-8"))
     assert f"Chosen: **{choice['candidate']}**. {choice['sentences'][0]}" in summary
@@ -76,7 +76,7 @@ def test_every_candidate_has_a_row_and_every_metric_of_the_holdout(script, repor
 
     for candidate in pd.read_csv(reports / "simulated/leaderboard.csv")["candidate"]:
         assert len(_cells(summary, candidate)) == 9
-    for name in ("metrics", "money"):
+    for name in ("metrics", "profit"):
         for metric in pd.read_csv(reports / f"simulated/{name}.csv")["metric"]:
             assert _cells(summary, metric)
 
@@ -125,7 +125,7 @@ def test_another_choice_and_another_holdout_of_main_are_said(script, reports, ma
     assert "Not the same as main's: data, contract, holdout." in summary
 
 
-@pytest.mark.parametrize("missing", ["choice.json", "gate.json", "data_report.json", "metrics.csv", "money.csv"])
+@pytest.mark.parametrize("missing", ["choice.json", "gate.json", "data_report.json", "metrics.csv", "profit.csv"])
 def test_older_reports_of_main_may_lack_something(script, reports, mains, missing) -> None:
     (mains / "simulated" / missing).unlink()
 

@@ -11,7 +11,7 @@ from tests.modelling.conftest import SHIPPED
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, build_candidate
-from churn_pipeline.modelling.compilation import compile_model, model_digest
+from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
 
@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_model_on_any_number_of_threads(shipped, cu
         candidate = Candidate.model_validate({**settings, "arguments": arguments})
         with threadpool_limits(threads):
             model = build_candidate(candidate, made.numeric, made.categorical, seed=3).fit(made.X, made.y)
-        digests.add(model_digest(compile_model(model, made.numeric, made.categorical)))
+        digests.add(model_digest(convert_model(model, made.numeric, made.categorical)))
     assert len(digests) == 1
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from churn_pipeline.judgement.metrics import log_loss
+from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling import choice as choice_module
 from churn_pipeline.modelling.choice import (
     Choice,

@@ -14,13 +14,21 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from tests.modelling.conftest import SHIPPED, fit_shipped, make_customers
-from tests.modelling.test_compilation import EXACT, PROGRAM, ROWS, difference, fit
+from tests.modelling.test_onnx_conversion import EXACT, PROGRAM, ROWS, difference, fit
 
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, CandidatePipeline, build_candidate
 from churn_pipeline.modelling.choice import blend
-from churn_pipeline.modelling.compilation import CompilationError, compile_model, model_digest, predict_compiled
-from churn_pipeline.modelling.ensemble import DOUBT, BlendedModel, Calibration, Member, assemble, doubted_logs, log_odds
+from churn_pipeline.modelling.ensemble import (
+    SHRINKAGE,
+    BlendedModel,
+    Calibration,
+    Member,
+    assemble,
+    log_odds,
+    shrunken_logs,
+)
 from churn_pipeline.modelling.hard_rows import cut_points, hard_rows
+from churn_pipeline.modelling.onnx_conversion import OnnxConversionError, convert_model, model_digest, predict_onnx
 
 LOGISTIC = Calibration(kind="logistic", a=1.3, b=1.3, c=-0.2)
 BETA = Calibration(kind="beta", a=0.6, b=3.3, c=-1.6)
@@ -54,7 +62,7 @@ def test_a_blend_is_the_weighted_mean_of_calibrated_log_odds(customers, fitted):
     p = np.column_stack([fitted(name, "mixed").predict_proba(made.X)[:, 1] for name in SHIPPED])
     expected = np.zeros(len(made.X))
     for column, name in enumerate(SHIPPED):
-        q = DOUBT + (1 - 2 * DOUBT) * p[:, column]
+        q = SHRINKAGE + (1 - 2 * SHRINKAGE) * p[:, column]
         if name in CALIBRATED:
             a, b, c = CALIBRATED[name].a, CALIBRATED[name].b, CALIBRATED[name].c
             expected += WEIGHTS[name] * (a * np.log(q) - b * np.log(1 - q) + c)
@@ -101,8 +109,8 @@ def test_no_rank_and_no_certainty_is_lost():
     odds = log_odds(p)
     assert (np.diff(odds) > 0).all()
     assert odds[0] == pytest.approx(-odds[-1], abs=1e-9)
-    assert np.abs(odds).max() == pytest.approx(logit(1 - DOUBT), abs=1e-9)
-    assert all(np.isfinite(logs).all() for logs in doubted_logs(p))
+    assert np.abs(odds).max() == pytest.approx(logit(1 - SHRINKAGE), abs=1e-9)
+    assert all(np.isfinite(logs).all() for logs in shrunken_logs(p))
 
 
 def test_it_moves_as_skops_and_answers_the_same(customers, tmp_path):
@@ -118,11 +126,11 @@ def test_it_moves_as_skops_and_answers_the_same(customers, tmp_path):
 
 def test_a_compiled_blend_equals_its_original_on_customers_and_on_hard_rows(kind, customers):
     made, model = customers(kind), blended(kind)
-    compiled = compile_model(model, made.numeric, made.categorical)
+    compiled = convert_model(model, made.numeric, made.categorical)
     assert difference(model, compiled, made.X) <= EXACT
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=8000)
     assert difference(model, compiled, hard) <= EXACT
-    assert predict_compiled(compiled, made.X.iloc[:0]).shape == (0,)
+    assert predict_onnx(compiled, made.X.iloc[:0]).shape == (0,)
 
 
 @settings(max_examples=25, deadline=None)
@@ -130,20 +138,20 @@ def test_a_compiled_blend_equals_its_original_on_customers_and_on_hard_rows(kind
 def test_a_compiled_blend_equals_its_original_on_anything(rows):
     made = make_customers("mixed")
     X = pd.DataFrame([[*numbers, *levels] for numbers, levels in rows], columns=[*made.numeric, *made.categorical])
-    assert difference(blended(), compile_model(blended(), made.numeric, made.categorical), X) <= EXACT
+    assert difference(blended(), convert_model(blended(), made.numeric, made.categorical), X) <= EXACT
 
 
 def test_a_compiled_calibrated_candidate_equals_its_original(shipped, customers):
     made = customers("mixed")
     model = blended(members=[Member(candidate=shipped, weight=1.0, calibration=BETA)])
-    compiled = compile_model(model, made.numeric, made.categorical)
+    compiled = convert_model(model, made.numeric, made.categorical)
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
     assert difference(model, compiled, hard) <= EXACT
 
 
 def test_members_share_inputs_and_the_work_they_have_in_common(customers, fitted):
     made = customers("mixed")
-    compiled = compile_model(blended(), made.numeric, made.categorical)
+    compiled = convert_model(blended(), made.numeric, made.categorical)
     session = onnxruntime.InferenceSession(compiled.SerializeToString())
     assert [node.name for node in session.get_inputs()] == ["numeric", "categorical"]
     operators = [node.op_type for node in compiled.graph.node]
@@ -155,7 +163,7 @@ def test_members_share_inputs_and_the_work_they_have_in_common(customers, fitted
 
 def test_a_fault_in_one_member_does_not_pass_the_proof(customers):
     made, model = customers("mixed"), blended()
-    compiled = compile_model(model, made.numeric, made.categorical)
+    compiled = convert_model(model, made.numeric, made.categorical)
     trees = [node for node in compiled.graph.node if node.op_type == "TreeEnsemble"]
     (modes,) = (attribute for attribute in trees[0].attribute if attribute.name == "nodes_modes")
     modes.t.raw_data = bytes([1]) * len(modes.t.raw_data)  # x < threshold, where it should be x <= threshold
@@ -183,7 +191,7 @@ def test_the_digest_is_the_same_in_another_process(customers, tmp_path):
         "|".join(made.categorical),
     ]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert answer.stdout.split() == [model_digest(compile_model(model, made.numeric, made.categorical))]
+    assert answer.stdout.split() == [model_digest(convert_model(model, made.numeric, made.categorical))]
 
 
 def test_another_weight_is_another_digest(customers):
@@ -191,7 +199,7 @@ def test_another_weight_is_another_digest(customers):
     weights = [[0.5, 0.5], [0.51, 0.49]]
     digests = {
         model_digest(
-            compile_model(
+            convert_model(
                 blended(
                     members=[Member(candidate=n, weight=w) for n, w in zip(["logistic", "splines"], pair, strict=True)]
                 ),
@@ -209,7 +217,7 @@ def test_a_member_of_scikit_learns_converter_compiles_beside_trees(customers, fi
     own = fit(made, "sklearn.neural_network.MLPClassifier", "scaled", hidden_layer_sizes=[8], max_iter=2000)
     models = {"own": own, "trees": fitted("gradient_boosting", "mixed")}
     model = assemble(models, [Member(candidate="own", weight=0.4), Member(candidate="trees", weight=0.6)])
-    compiled = compile_model(model, made.numeric, made.categorical)
+    compiled = convert_model(model, made.numeric, made.categorical)
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
     assert difference(model, compiled, hard) <= 1e-9
 
@@ -221,19 +229,19 @@ def test_trees_in_two_writings_are_refused(customers, fitted):
         "trees": fitted("gradient_boosting", "mixed"),
     }
     model = assemble(models, [Member(candidate=name, weight=0.5) for name in models])
-    with pytest.raises(CompilationError, match="leave one of them out"):
-        compile_model(model, made.numeric, made.categorical)
+    with pytest.raises(OnnxConversionError, match="leave one of them out"):
+        convert_model(model, made.numeric, made.categorical)
 
 
 def test_a_blend_that_is_not_fitted_is_refused():
     candidate = build_candidate(Candidate.model_validate(SHIPPED["logistic"]), ["a"], [], seed=0)
     model = BlendedModel([("logistic", candidate)], [1.0], [(1.0, 1.0, 0.5)])
-    with pytest.raises(CompilationError, match="not fitted"):
-        compile_model(model, ["a"], [])
-    with pytest.raises(CompilationError, match="no members"):
-        compile_model(BlendedModel([], [], []), ["a"], [])
+    with pytest.raises(OnnxConversionError, match="not fitted"):
+        convert_model(model, ["a"], [])
+    with pytest.raises(OnnxConversionError, match="no members"):
+        convert_model(BlendedModel([], [], []), ["a"], [])
 
 
 def test_the_compiled_blend_is_checked_onnx(customers):
     made = customers("mixed")
-    onnx.checker.check_model(compile_model(blended(), made.numeric, made.categorical), full_check=True)
+    onnx.checker.check_model(convert_model(blended(), made.numeric, made.categorical), full_check=True)

@@ -13,11 +13,11 @@ import pytest
 from pydantic import ValidationError
 from tests.modelling.conftest import SHIPPED
 
-from churn_pipeline.judgement.metrics import log_loss
+from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling import cross_validation
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.cross_validation import Task, validate
-from churn_pipeline.modelling.search import Found, SearchSettings, Yardstick, search_candidate, study_digest
+from churn_pipeline.modelling.search import SearchResult, SearchSettings, Yardstick, search_candidate, study_digest
 from churn_pipeline.modelling.studies import ForgetfulStudies, Progress, Trial
 
 LOGISTIC: dict[str, Any] = {
@@ -84,7 +84,9 @@ def candidate(**changes: Any) -> Candidate:
     return Candidate.model_validate({**LOGISTIC, **changes})
 
 
-def searched(task: Task, notebook: Notebook | None = None, given: Candidate | None = None, **settings: Any) -> Found:
+def searched(
+    task: Task, notebook: Notebook | None = None, given: Candidate | None = None, **settings: Any
+) -> SearchResult:
     return search_candidate(task, given or candidate(), SearchSettings(**settings), notebook or Notebook())
 
 
@@ -149,10 +151,10 @@ def test_trials_fit_single_copies_and_what_is_compared_are_all_of_them(
         "arguments": {"max_features": 0.5, "min_samples_leaf": 10},
         "space": {"arguments": {"min_samples_leaf": {"low": 5, "high": 50}}},
     }
-    found = searched(task, given=Candidate.model_validate({**tree, "copies": 5, "trials": 3}), deviations=None)
+    found = searched(task, given=Candidate.model_validate({**tree, "copies": 5, "trials": 3}), pruning_deviations=None)
     assert fitted == [1] * 9 + [5] * 3
     assert found.candidate.copies == 5
-    alone = searched(task, given=Candidate.model_validate({**tree, "trials": 3}), deviations=None)
+    alone = searched(task, given=Candidate.model_validate({**tree, "trials": 3}), pruning_deviations=None)
     loss = [
         log_loss(each.predictions["churned"].to_numpy(), each.predictions["probability"].to_numpy())
         for each in (found, alone)
@@ -283,8 +285,8 @@ def test_whatever_decides_a_result_makes_another_study(task: Task) -> None:
             (replace(task, seed=9), candidate(), settings, "a"),
             (task, candidate(arguments={"C": 2.0}), settings, "a"),
             (task, candidate(space={"arguments": {"C": {"low": 0.1, "high": 2.0}}}), settings, "a"),
-            (task, candidate(), SearchSettings(window=3), "a"),
-            (task, candidate(), SearchSettings(deviations=None), "a"),
+            (task, candidate(), SearchSettings(parallel_trials=3), "a"),
+            (task, candidate(), SearchSettings(pruning_deviations=None), "a"),
             (task, candidate(), settings, "b"),
         ]
     ]
@@ -349,7 +351,7 @@ def test_what_is_as_good_as_the_best_is_never_pruned_and_far_worse_is_at_once() 
 def test_pruning_saves_folds_and_leaves_the_best_trial_whole(task: Task) -> None:
     pruning, whole = Notebook(), Notebook()
     found = searched(task, pruning)
-    searched(task, whole, deviations=None)
+    searched(task, whole, pruning_deviations=None)
     assert {trial.state for trial in whole.trials.values()} == {"complete"}
     folds = [sum(len(trial.scores) for trial in notebook.trials.values()) for notebook in (pruning, whole)]
     assert folds[0] < folds[1]

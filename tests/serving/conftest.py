@@ -1,4 +1,4 @@
-"""A small shipment, made of a model fitted on invented customers."""
+"""A small bundle, made of a model fitted on invented customers."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ import pytest
 from tests.customers import make_contract, raw_customers
 
 from churn_pipeline.contract.cells import churned, model_inputs
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
-from churn_pipeline.modelling.compilation import compile_model, model_digest
-from churn_pipeline.serving.shipment import FOLDER, Shipment, load_shipment
+from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
+from churn_pipeline.serving.bundle import FOLDER, Bundle, load_bundle
 
 LOGISTIC: dict[str, Any] = {
     "class": "sklearn.linear_model.LogisticRegression",
@@ -31,22 +31,22 @@ def customers_of(contract: Contract, rows: int = 300) -> pd.DataFrame:
     raw = raw_customers(rows, dated=contract.roles.date is not None)
     chance = np.where(raw["months"].astype(int) < 200, 0.6, 0.15) + np.where(raw["region"] == "north", 0.2, 0.0)
     raw["churn"] = np.where(np.random.default_rng(1).random(rows) < chance, "Yes", "No")
-    return hold(raw[list(contract.columns)], contract).customers
+    return validate_table(raw[list(contract.columns)], contract).customers
 
 
-def make_shipment(folder: Path, contract: Contract | None = None, customers: pd.DataFrame | None = None) -> Path:
-    """Fit, compile and write a shipment to `folder`; `rewrite_manifest` can change what it says."""
+def make_bundle(folder: Path, contract: Contract | None = None, customers: pd.DataFrame | None = None) -> Path:
+    """Fit, compile and write a bundle to `folder`; `rewrite_manifest` can change what it says."""
     contract = contract or make_contract()
     customers = customers_of(contract) if customers is None else customers
     X = model_inputs(customers, contract)
     model = build_candidate(Candidate.model_validate(LOGISTIC), contract.numeric, contract.categorical, seed=1)
     model.fit(X, churned(customers, contract))
-    compiled = compile_model(model, contract.numeric, contract.categorical)
+    compiled = convert_model(model, contract.numeric, contract.categorical)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(compiled.SerializeToString(deterministic=True))
     (folder / "contract.json").write_text(contract.model_dump_json())
-    reference = reference_of(X, contract, model.predict_proba(X)[:, 1])
-    (folder / "reference.json").write_text(json.dumps(reference))
+    training_profile = training_profile_of(X, contract, model.predict_proba(X)[:, 1])
+    (folder / "training_profile.json").write_text(json.dumps(training_profile))
     (folder / "model_card.md").write_text("# Model card\n")
     (folder / "sbom.cdx.json").write_text("{}\n")
     manifest = {
@@ -75,7 +75,7 @@ def rewrite_manifest(folder: Path, **changes: Any) -> None:
     (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
 
 
-def reference_of(X: pd.DataFrame, contract: Contract, probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
+def training_profile_of(X: pd.DataFrame, contract: Contract, probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
     """The summary of the training customers that is shipped."""
     steps = np.linspace(0, 1, 101)
 
@@ -95,12 +95,12 @@ def reference_of(X: pd.DataFrame, contract: Contract, probabilities: npt.NDArray
 
 
 @pytest.fixture(scope="session")
-def shipment_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a good shipment; not to be changed."""
-    return make_shipment(tmp_path_factory.mktemp("bento") / FOLDER)
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a good bundle; not to be changed."""
+    return make_bundle(tmp_path_factory.mktemp("bento") / FOLDER)
 
 
 @pytest.fixture(scope="session")
-def shipment(shipment_folder: Path) -> Shipment:
-    """A good shipment, read."""
-    return load_shipment(shipment_folder)
+def bundle(bundle_folder: Path) -> Bundle:
+    """A good bundle, read."""
+    return load_bundle(bundle_folder)

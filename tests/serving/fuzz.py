@@ -20,9 +20,9 @@ from typing import Any
 from tests.serving.mutations import DIGITS, WORD, Mutations, Sent
 from tests.serving.running import Running, serving
 
+from churn_pipeline.serving.bundle import FOLDER, load_bundle
 from churn_pipeline.serving.keys import make_key
 from churn_pipeline.serving.openapi import example_customer
-from churn_pipeline.serving.shipment import FOLDER, load_shipment
 
 ANSWER_SECONDS = 20
 ENVIRONMENT = {
@@ -113,21 +113,21 @@ def schemathesis(
 
 def example(folder: Path) -> dict[str, Any]:
     """The customer of the OpenAPI document, without its id: an id is answered, so it cannot be hunted."""
-    shipment = load_shipment(folder)
-    customer = example_customer(shipment.contract, shipment.reference)
-    return {name: value for name, value in customer.items() if name != shipment.contract.roles.id}
+    bundle = load_bundle(folder)
+    customer = example_customer(bundle.contract, bundle.training_profile)
+    return {name: value for name, value in customer.items() if name != bundle.contract.roles.id}
 
 
 def main(bento: Path, requests: int, examples: int, seed: int) -> Iterator[str]:
     """Serve a Bento, and do both at length. What is told; the last line is empty where nothing was found."""
     key, line = make_key("fuzz")
-    shipment = bento / "src" / FOLDER
+    bundle = bento / "src" / FOLDER
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder), {**ENVIRONMENT, "CHURN_SERVING_KEYS": line}, service=str(bento)) as running,
     ):
         workers = running.workers()
-        told = fuzz(running, example(shipment), key, requests, seed)
+        told = fuzz(running, example(bundle), key, requests, seed)
         yield f"{requests:,} mutated requests (seed {seed}): {dict(sorted(told.statuses().items()))}"
         yield f"The slowest took {told.slowest[0]:.1f} s: {told.slowest[1]}"
         tested = schemathesis(running, key, examples, seed, Path(folder))

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from churn_pipeline.serving.shipment import Manifest
+from churn_pipeline.serving.bundle import Manifest
 
 MANIFEST = Manifest(
     table="invented",

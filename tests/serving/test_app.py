@@ -17,11 +17,11 @@ from tests.serving.conftest import THRESHOLD, customers_of
 from tests.serving.test_requests import GOOD
 
 from churn_pipeline.contract.cells import model_inputs
-from churn_pipeline.modelling.compilation import predict_compiled
+from churn_pipeline.modelling.onnx_conversion import predict_onnx
 from churn_pipeline.serving.app import AT_ONCE_BYTES, LARGE_AT_A_TIME, Application
+from churn_pipeline.serving.bundle import Bundle
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.settings import Settings
-from churn_pipeline.serving.shipment import Shipment
 
 JSON = {"content-type": "application/json"}
 
@@ -39,34 +39,34 @@ class _WithId:
 
 
 @pytest.fixture(scope="module")
-def client(shipment: Shipment) -> Iterator[TestClient]:
+def client(bundle: Bundle) -> Iterator[TestClient]:
     settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off", "CHURN_SERVING_MAX_ROWS": "2000"})
-    app = Application(shipment, settings, Metrics()).starlette()
+    app = Application(bundle, settings, Metrics()).starlette()
     with TestClient(_WithId(app)) as asked:
         yield asked
 
 
-def rows_of(shipment: Shipment, rows: int) -> list[dict[str, Any]]:
-    customers = customers_of(shipment.contract, rows)[[*shipment.contract.features, "customer"]]
+def rows_of(bundle: Bundle, rows: int) -> list[dict[str, Any]]:
+    customers = customers_of(bundle.contract, rows)[[*bundle.contract.features, "customer"]]
     found: list[dict[str, Any]] = json.loads(customers.to_json(orient="records", double_precision=15))
     return found
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1_000])
 def test_predictions_are_the_compiled_models_and_decided_at_the_threshold(
-    client: TestClient, shipment: Shipment, shipment_folder: Path, rows: int
+    client: TestClient, bundle: Bundle, bundle_folder: Path, rows: int
 ) -> None:
     import onnx
 
-    body = json.dumps({"customers": rows_of(shipment, rows)})
+    body = json.dumps({"customers": rows_of(bundle, rows)})
     assert (len(body) > AT_ONCE_BYTES) == (rows == 1_000)  # both ways are gone
     answer = client.post("/predict", content=body, headers=JSON)
     assert answer.status_code == 200
     said = answer.json()
     assert (said["request_id"], said["model_version"], said["threshold"]) == ("an-id", "1", THRESHOLD)
-    expected = predict_compiled(
-        onnx.load(str(shipment_folder / "model.onnx")),
-        model_inputs(customers_of(shipment.contract, rows), shipment.contract),
+    expected = predict_onnx(
+        onnx.load(str(bundle_folder / "model.onnx")),
+        model_inputs(customers_of(bundle.contract, rows), bundle.contract),
     )
     told = np.array([each["churn_probability"] for each in said["predictions"]])
     np.testing.assert_allclose(told, expected, atol=1e-15)
@@ -82,19 +82,19 @@ def test_a_customer_without_an_id_is_answered_without_one(client: TestClient) ->
     assert set(told) == {"churn_probability", "decision"}
 
 
-def test_an_explanation_adds_up_and_gives_the_largest_effects_first(client: TestClient, shipment: Shipment) -> None:
-    n_features = len(shipment.contract.features)
-    said = client.post("/explain", json={"customers": rows_of(shipment, 5), "top": n_features}).json()
+def test_an_explanation_adds_up_and_gives_the_largest_effects_first(client: TestClient, bundle: Bundle) -> None:
+    n_features = len(bundle.contract.features)
+    said = client.post("/explain", json={"customers": rows_of(bundle, 5), "top": n_features}).json()
     for each in said["predictions"]:
         effects = [reason["effect"] for reason in each["reasons"]]
-        assert {reason["feature"] for reason in each["reasons"]} == set(shipment.contract.features)
+        assert {reason["feature"] for reason in each["reasons"]} == set(bundle.contract.features)
         assert said["base_probability"] + sum(effects) == pytest.approx(each["churn_probability"], abs=1e-9)
         assert [abs(effect) for effect in effects] == sorted(map(abs, effects), reverse=True)
     for top in (2, 2.0):
-        few = client.post("/explain", json={"customers": rows_of(shipment, 1), "top": top}).json()["predictions"][0]
+        few = client.post("/explain", json={"customers": rows_of(bundle, 1), "top": top}).json()["predictions"][0]
         assert len(few["reasons"]) == 2
     for wrong in (0, 2.5, "2", True, 1e300):
-        refused = client.post("/explain", json={"customers": rows_of(shipment, 1), "top": wrong})
+        refused = client.post("/explain", json={"customers": rows_of(bundle, 1), "top": wrong})
         assert refused.json()["problems"] == [{"row": None, "field": "top", "rule": "of another form"}]
 
 
@@ -126,14 +126,14 @@ def test_what_is_no_request_is_refused(client: TestClient, content: bytes, statu
     assert set(answer.json()) >= {"error", "request_id"}
 
 
-def test_the_model_says_what_it_is(client: TestClient, shipment: Shipment) -> None:
+def test_the_model_says_what_it_is(client: TestClient, bundle: Bundle) -> None:
     said = client.get("/model").json()
-    manifest = shipment.manifest
+    manifest = bundle.manifest
     assert said["model_digest"] == manifest.model_digest
     assert said["run_id"] == manifest.run_id
     assert said["threshold"] == THRESHOLD
     assert said["metrics"] == manifest.metrics
-    assert list(said["contract"]["columns"]) == list(shipment.contract.columns)
+    assert list(said["contract"]["columns"]) == list(bundle.contract.columns)
     assert "costs" not in said["contract"]
 
 
@@ -153,10 +153,10 @@ def test_pages_are_there(client: TestClient, path: str, media_type: str) -> None
     assert answer.headers["content-type"].startswith(media_type)
 
 
-def test_requests_leave_their_rows_for_the_log(shipment: Shipment) -> None:
+def test_requests_leave_their_rows_for_the_log(bundle: Bundle) -> None:
     seen: list[Any] = []
     settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
-    app = Application(shipment, settings, Metrics()).starlette()
+    app = Application(bundle, settings, Metrics()).starlette()
 
     class Listening(_WithId):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,10 +170,10 @@ def test_requests_leave_their_rows_for_the_log(shipment: Shipment) -> None:
 
 
 def test_large_requests_wait_for_each_other_and_small_ones_for_none(
-    shipment: Shipment, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
-    application = Application(shipment, settings, Metrics())
+    application = Application(bundle, settings, Metrics())
     small_begun, let_go, now, most = threading.Event(), threading.Event(), [], []
 
     def predicted(body: bytes, request_id: str) -> tuple[int, bytes]:

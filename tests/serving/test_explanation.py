@@ -12,8 +12,8 @@ from shapiq import ExactComputer
 from tests.serving.conftest import customers_of
 
 from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.serving.bundle import Bundle, TrainingProfile
 from churn_pipeline.serving.explanation import RARE, Explainer, Levels, Numbers
-from churn_pipeline.serving.shipment import Reference, Shipment
 
 Floats = npt.NDArray[np.float64]
 Customers = tuple[Numbers | None, Levels | None]
@@ -22,10 +22,12 @@ NUMERIC, CATEGORICAL = ("months", "charge", "calls"), ("region", "plan", "contra
 LEVELS = {"north": 0.5, "south": 0.3, "": 0.1}
 
 
-def make_reference(numeric: tuple[str, ...] = NUMERIC, categorical: tuple[str, ...] = CATEGORICAL) -> Reference:
+def make_training_profile(
+    numeric: tuple[str, ...] = NUMERIC, categorical: tuple[str, ...] = CATEGORICAL
+) -> TrainingProfile:
     """Numbers evenly from 0 to 1, a fifth of the last one missing; a tenth of the levels too rare to be told."""
     quantiles = [step / 100 for step in range(101)]
-    return Reference.model_validate(
+    return TrainingProfile.model_validate(
         {
             "rows": 1000,
             "numeric": {name: {"quantiles": quantiles, "missing": 0.2 if name == "calls" else 0.0} for name in numeric},
@@ -102,7 +104,7 @@ def some_customers(count: int, seed: int = 3) -> tuple[Numbers, Levels]:
 def test_where_features_act_in_pairs_effects_are_exact() -> None:
     model = Asked(in_pairs)
     numbers, levels = some_customers(10)
-    explainer = Explainer(model, NUMERIC, CATEGORICAL, make_reference(), pairs=8)
+    explainer = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile(), pairs=8)
     _, effects = explainer.explain(numbers, levels)
     assert explainer.features == (*NUMERIC, *CATEGORICAL)
     for row in range(10):
@@ -114,7 +116,7 @@ def test_where_features_act_in_pairs_effects_are_exact() -> None:
 def test_where_all_features_act_together_effects_are_near_the_exact_ones() -> None:
     model = Asked(all_together)
     numbers, levels = some_customers(10)
-    _, effects = Explainer(model, NUMERIC, CATEGORICAL, make_reference()).explain(numbers, levels)
+    _, effects = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile()).explain(numbers, levels)
     wanted = np.array([exact(all_together, model.background, (numbers[row], levels[row])) for row in range(10)])
     assert np.abs(effects - wanted).max() < 0.02
     assert np.sqrt(((effects - wanted) ** 2).mean()) < 0.005
@@ -125,7 +127,9 @@ def test_more_pairs_make_smaller_errors() -> None:
 
     def spread(pairs: int) -> float:
         found = [
-            Explainer(all_together, NUMERIC, CATEGORICAL, make_reference(), pairs, seed).explain(numbers, levels)[1]
+            Explainer(all_together, NUMERIC, CATEGORICAL, make_training_profile(), pairs, seed).explain(
+                numbers, levels
+            )[1]
             for seed in range(20)
         ]
         return float(np.std(found, axis=0).mean())
@@ -136,10 +140,10 @@ def test_more_pairs_make_smaller_errors() -> None:
 def test_the_standard_error_of_an_effect_is_a_hundredth_at_most() -> None:
     numbers, levels = some_customers(10)
     large = Asked(all_together)
-    Explainer(large, NUMERIC, CATEGORICAL, make_reference(), pairs=5_000)
+    Explainer(large, NUMERIC, CATEGORICAL, make_training_profile(), pairs=5_000)
     wanted = np.array([exact(all_together, large.background, (numbers[row], levels[row])) for row in range(10)])
     found = [
-        Explainer(all_together, NUMERIC, CATEGORICAL, make_reference(), seed=seed).explain(numbers, levels)[1]
+        Explainer(all_together, NUMERIC, CATEGORICAL, make_training_profile(), seed=seed).explain(numbers, levels)[1]
         for seed in range(50)
     ]
     errors = np.sqrt(((np.array(found) - wanted) ** 2).mean(axis=0))
@@ -148,17 +152,17 @@ def test_the_standard_error_of_an_effect_is_a_hundredth_at_most() -> None:
     assert np.abs(np.mean(found, axis=0) - wanted).max() < 0.004
 
 
-def test_the_compiled_model_is_explained(shipment: Shipment) -> None:
+def test_the_compiled_model_is_explained(bundle: Bundle) -> None:
     def score(numbers: Numbers | None, levels: Levels | None) -> Floats:
-        answer: Floats = shipment.session.run(None, {"numeric": numbers, "categorical": levels})[0]
+        answer: Floats = bundle.session.run(None, {"numeric": numbers, "categorical": levels})[0]
         return answer
 
     model = Asked(score)
-    columns = shipment.numeric, shipment.categorical
-    X = model_inputs(customers_of(shipment.contract, 300), shipment.contract).iloc[:100]
+    columns = bundle.numeric, bundle.categorical
+    X = model_inputs(customers_of(bundle.contract, 300), bundle.contract).iloc[:100]
     numbers = X[list(columns[0])].to_numpy(np.float32)
     levels = X[list(columns[1])].to_numpy(object)
-    base, effects = Explainer(model, *columns, shipment.reference).explain(numbers, levels)
+    base, effects = Explainer(model, *columns, bundle.training_profile).explain(numbers, levels)
     np.testing.assert_allclose(base + effects.sum(axis=1), score(numbers, levels), atol=1e-9)
     for row in range(3):
         wanted = exact(score, model.background, (numbers[row], levels[row]))
@@ -188,7 +192,7 @@ def test_base_and_effects_sum_to_the_probability(rows: list[Any], seed: int, pai
         a, b, c, d, e, f = (np.clip(term, -5, 5) for term in terms(numbers, levels))
         return np.asarray(1 / (1 + np.exp(a * d - b * c + e * f)))
 
-    explainer = Explainer(score, NUMERIC, CATEGORICAL, make_reference(), pairs=pairs, seed=seed)
+    explainer = Explainer(score, NUMERIC, CATEGORICAL, make_training_profile(), pairs=pairs, seed=seed)
     base, effects = explainer.explain(numbers, levels)
     assert base == explainer.base
     np.testing.assert_allclose(base + effects.sum(axis=1), score(numbers, levels), atol=1e-9)
@@ -199,7 +203,7 @@ def test_a_feature_that_the_model_ignores_has_no_effect_at_all() -> None:
         a, _, c, d, *_ = terms(numbers, levels)
         return np.asarray(1 / (1 + np.exp(a * c - d)))
 
-    _, effects = Explainer(score, NUMERIC, CATEGORICAL, make_reference()).explain(*some_customers(20))
+    _, effects = Explainer(score, NUMERIC, CATEGORICAL, make_training_profile()).explain(*some_customers(20))
     ignored = [1, 4, 5]
     assert (effects[:, ignored] == 0).all()
     assert (np.abs(np.delete(effects, ignored, axis=1)).max(axis=0) > 0.01).all()
@@ -212,14 +216,14 @@ def test_features_that_do_the_same_have_the_same_effect() -> None:
 
     numbers, levels = some_customers(20)
     numbers[:, 1] = numbers[:, 0]
-    _, effects = Explainer(score, NUMERIC, CATEGORICAL, make_reference(), pairs=1_000).explain(numbers, levels)
+    _, effects = Explainer(score, NUMERIC, CATEGORICAL, make_training_profile(), pairs=1_000).explain(numbers, levels)
     assert np.abs(effects[:, 0] - effects[:, 1]).max() < 0.005
     assert np.abs(effects[:, 0]).max() > 0.1
 
 
 def test_the_background_is_as_the_reference_data_are() -> None:
     model = Asked(in_pairs)
-    explainer = Explainer(model, NUMERIC, CATEGORICAL, make_reference(), pairs=1_010)
+    explainer = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile(), pairs=1_010)
     numbers, levels = model.background
     assert numbers is not None
     assert levels is not None
@@ -236,9 +240,9 @@ def test_the_background_is_as_the_reference_data_are() -> None:
 
 def test_numbers_that_nobody_has_are_missing_in_the_background() -> None:
     unknown = {"quantiles": [], "missing": 1.0}
-    reference = make_reference().model_dump() | {"numeric": {"calls": unknown}}
+    training_profile = make_training_profile().model_dump() | {"numeric": {"calls": unknown}}
     model = Asked(lambda numbers, _: np.zeros(0) if numbers is None else np.isnan(numbers[:, 0]) / 2)
-    explainer = Explainer(model, ("calls",), (), Reference.model_validate(reference))
+    explainer = Explainer(model, ("calls",), (), TrainingProfile.model_validate(training_profile))
     base, effects = explainer.explain(np.array([[1.0], [np.nan]], dtype=np.float32), None)
     assert base == 0.5
     assert effects.tolist() == [[-0.5], [0.0]]
@@ -246,9 +250,9 @@ def test_numbers_that_nobody_has_are_missing_in_the_background() -> None:
 
 def test_numbers_beyond_what_a_model_takes_are_limited() -> None:
     huge = {"quantiles": [-1e300] * 50 + [1e300] * 51, "missing": 0.0}
-    reference = make_reference().model_dump() | {"numeric": {"charge": huge}}
+    training_profile = make_training_profile().model_dump() | {"numeric": {"charge": huge}}
     model = Asked(lambda numbers, _: np.zeros(0 if numbers is None else len(numbers)))
-    Explainer(model, ("charge",), (), Reference.model_validate(reference))
+    Explainer(model, ("charge",), (), TrainingProfile.model_validate(training_profile))
     assert model.background[0] is not None
     assert set(model.background[0][:, 0]) == {np.float32(-1e30), np.float32(1e30)}
 
@@ -259,7 +263,7 @@ def test_a_model_of_levels_alone_is_explained() -> None:
         assert levels is not None
         return np.asarray(np.where(levels[:, 0] == "north", 0.8, 0.2))
 
-    explainer = Explainer(score, (), ("region", "plan"), make_reference())
+    explainer = Explainer(score, (), ("region", "plan"), make_training_profile())
     _, effects = explainer.explain(None, np.array([["north", "north"], ["west", "north"]], dtype=object))
     assert effects[:, 0] == pytest.approx([0.3, -0.3], abs=0.02)
     assert (effects[:, 1] == 0).all()
@@ -267,9 +271,9 @@ def test_a_model_of_levels_alone_is_explained() -> None:
 
 def test_a_customer_is_explained_alike_alone_and_among_others_and_again() -> None:
     numbers, levels = some_customers(100)
-    explainer = Explainer(all_together, NUMERIC, CATEGORICAL, make_reference())
-    again = Explainer(all_together, NUMERIC, CATEGORICAL, make_reference())
-    other = Explainer(all_together, NUMERIC, CATEGORICAL, make_reference(), seed=1)
+    explainer = Explainer(all_together, NUMERIC, CATEGORICAL, make_training_profile())
+    again = Explainer(all_together, NUMERIC, CATEGORICAL, make_training_profile())
+    other = Explainer(all_together, NUMERIC, CATEGORICAL, make_training_profile(), seed=1)
     _, effects = explainer.explain(numbers, levels)
     assert (again.explain(numbers, levels)[1] == effects).all()
     assert (other.explain(numbers, levels)[1] != effects).any()
@@ -281,7 +285,7 @@ def test_a_customer_is_explained_alike_alone_and_among_others_and_again() -> Non
 
 def test_the_model_is_asked_a_few_times_and_not_in_vain() -> None:
     model = Asked(all_together)
-    explainer = Explainer(model, NUMERIC, CATEGORICAL, make_reference())
+    explainer = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile())
     assert model.calls == 1
     explainer.explain(*some_customers(1))
     assert model.calls == 3

@@ -17,16 +17,16 @@ REQUESTS, EXAMPLES = 600, 15
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, shipment_folder: Path) -> Iterator[Running]:
-    environment = {**ENVIRONMENT, "CHURN_SERVING_KEYS": LINE, "CHURN_SERVING_SHIPMENT": str(shipment_folder)}
+def running(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) -> Iterator[Running]:
+    environment = {**ENVIRONMENT, "CHURN_SERVING_KEYS": LINE, "CHURN_SERVING_BUNDLE": str(bundle_folder)}
     with serving(tmp_path_factory.mktemp("fuzzed"), environment, service=SERVICE) as one:
         yield one
 
 
-def test_no_mutated_request_is_answered_5xx_or_repeated(running: Running, shipment_folder: Path) -> None:
+def test_no_mutated_request_is_answered_5xx_or_repeated(running: Running, bundle_folder: Path) -> None:
     workers = running.workers()
 
-    told = fuzz(running, example(shipment_folder), KEY, REQUESTS, seed=1)
+    told = fuzz(running, example(bundle_folder), KEY, REQUESTS, seed=1)
 
     assert told.problems == []
     assert told.slowest[0] < 5, told.slowest

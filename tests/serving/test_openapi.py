@@ -10,12 +10,12 @@ import schemathesis
 from pydantic import Field
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 from tests.customers import make_contract, table_file
-from tests.serving.conftest import customers_of, make_shipment
+from tests.serving.conftest import customers_of, make_bundle
 
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.serving.bundle import Bundle, TrainingProfile, load_bundle
 from churn_pipeline.serving.openapi import JSON, REFUSALS, document, example_customer
 from churn_pipeline.serving.requests import Requests
-from churn_pipeline.serving.shipment import Reference, Shipment, load_shipment
 from churn_pipeline.serving.visits import PATHS
 
 Json = dict[str, Any]
@@ -27,14 +27,14 @@ def requests_of(contract: Contract) -> tuple[Requests, Requests]:
     return Requests(contract, *columns, 10_000), Requests(contract, *columns, 100, top=NotRequired[top])
 
 
-def document_of(shipment: Shipment) -> Json:
-    schemas = [requests.schema for requests in requests_of(shipment.contract)]
-    return document(shipment.contract, shipment.manifest, shipment.reference, *schemas)
+def document_of(bundle: Bundle) -> Json:
+    schemas = [requests.schema for requests in requests_of(bundle.contract)]
+    return document(bundle.contract, bundle.manifest, bundle.training_profile, *schemas)
 
 
 @pytest.fixture(scope="module")
-def told(shipment: Shipment) -> Json:
-    return document_of(shipment)
+def told(bundle: Bundle) -> Json:
+    return document_of(bundle)
 
 
 def accepts(told: Json, name: str, value: Any) -> bool:
@@ -114,8 +114,8 @@ def test_refusals_have_the_headers_that_belong_to_them(told: Json, status: str, 
 @pytest.mark.parametrize("dated", [False, True])
 def test_the_example_passes_the_request_model_and_its_own_schema(tmp_path: Path, path: str, dated: bool) -> None:
     contract = make_contract(dated)
-    shipment = load_shipment(make_shipment(tmp_path / "shipment", contract))
-    told = document_of(shipment)
+    bundle = load_bundle(make_bundle(tmp_path / "bundle", contract))
+    told = document_of(bundle)
     body = told["paths"][path]["post"]["requestBody"]["content"][JSON]
     name = body["schema"]["$ref"].rsplit("/", 1)[1]
     assert accepts(told, name, body["example"])
@@ -124,14 +124,14 @@ def test_the_example_passes_the_request_model_and_its_own_schema(tmp_path: Path,
     requests = dict(zip(("/predict", "/explain"), requests_of(contract), strict=True))[path]
     read = requests.read(json.dumps(body["example"]).encode())
     numbers, levels = requests.inputs(read["customers"])
-    answer = shipment.session.run(None, {"numeric": numbers, "categorical": levels})[0]
+    answer = bundle.session.run(None, {"numeric": numbers, "categorical": levels})[0]
     assert 0 < answer[0] < 1
 
 
-def test_the_example_is_a_middling_customer_and_names_an_id(shipment: Shipment) -> None:
-    customer = example_customer(shipment.contract, shipment.reference)
-    assert list(customer) == ["customer", *shipment.contract.features]
-    seen = customers_of(shipment.contract)
+def test_the_example_is_a_middling_customer_and_names_an_id(bundle: Bundle) -> None:
+    customer = example_customer(bundle.contract, bundle.training_profile)
+    assert list(customer) == ["customer", *bundle.contract.features]
+    seen = customers_of(bundle.contract)
     assert customer["months"] == pytest.approx(seen["months"].median(), abs=10)
     assert isinstance(customer["months"], int)
     assert isinstance(customer["charge"], float)
@@ -141,13 +141,13 @@ def test_the_example_is_a_middling_customer_and_names_an_id(shipment: Shipment) 
     assert isinstance(customer["paperless"], bool)
 
 
-def test_an_example_keeps_bounds_that_leave_no_room_for_rounding(shipment: Shipment) -> None:
+def test_an_example_keeps_bounds_that_leave_no_room_for_rounding(bundle: Bundle) -> None:
     columns = table_file()["columns"]
     columns["charge"]["in_range"] = {"min_value": 12.341, "max_value": 12.343}
     columns["charge"] |= {"example": None, "default": None}
-    told = shipment.reference.model_dump()
+    told = bundle.training_profile.model_dump()
     told["numeric"]["charge"]["quantiles"] = [12.342] * 101
-    assert example_customer(make_contract(columns=columns), Reference.model_validate(told))["charge"] == 12.342
+    assert example_customer(make_contract(columns=columns), TrainingProfile.model_validate(told))["charge"] == 12.342
 
 
 def test_an_example_is_made_where_the_reference_data_tell_little() -> None:
@@ -156,7 +156,7 @@ def test_an_example_is_made_where_the_reference_data_tell_little() -> None:
     columns["plan"]["example"] = "AB"
     columns["region"]["nullable"] = False
     contract = make_contract(columns=columns)
-    nothing = Reference.model_validate(
+    nothing = TrainingProfile.model_validate(
         {
             "rows": 10,
             "numeric": {name: {"quantiles": [], "missing": 1.0} for name in contract.numeric},
@@ -199,9 +199,9 @@ def test_refusals_of_the_right_form_are_told_from_others(told: Json) -> None:
     assert not accepts(told, "Refusal", {**refusal, "problems": [{**problems[0], "value": 5}], "problem_count": 1})
 
 
-def test_the_model_is_told_as_its_manifest_says(told: Json, shipment: Shipment) -> None:
-    model = shipment.manifest.model_dump(mode="json", exclude={"files"})
-    contract = shipment.contract.model_dump(mode="json", exclude_defaults=True)
+def test_the_model_is_told_as_its_manifest_says(told: Json, bundle: Bundle) -> None:
+    model = bundle.manifest.model_dump(mode="json", exclude={"files"})
+    contract = bundle.contract.model_dump(mode="json", exclude_defaults=True)
     assert accepts(told, "Model", {**model, "contract": contract})
     assert not accepts(told, "Model", model)
     assert not accepts(told, "Model", {**model, "contract": contract, "model_digest": "short"})
@@ -211,7 +211,7 @@ def test_a_table_without_an_id_has_none_in_its_answers(tmp_path: Path) -> None:
     content = table_file()
     del content["columns"]["customer"], content["roles"]["id"]
     contract = Contract.parse(content, "customers")
-    told = document_of(load_shipment(make_shipment(tmp_path / "shipment", contract)))
+    told = document_of(load_bundle(make_bundle(tmp_path / "bundle", contract)))
     prediction = told["components"]["schemas"]["Predictions"]["properties"]["predictions"]["items"]
     assert "id" not in prediction["properties"]
     assert (

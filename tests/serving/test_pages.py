@@ -18,25 +18,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from tests.customers import make_contract, table_file
-from tests.serving.conftest import THRESHOLD, customers_of, make_shipment
+from tests.serving.conftest import THRESHOLD, customers_of, make_bundle
 from tests.serving.running import Running, serving
 
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.serving.app import Application
+from churn_pipeline.serving.bundle import FOLDER, Bundle
 from churn_pipeline.serving.keys import make_key
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.openapi import document
 from churn_pipeline.serving.pages import HEADERS, STATIC, docs_page, landing_page
 from churn_pipeline.serving.requests import Requests
 from churn_pipeline.serving.settings import Settings
-from churn_pipeline.serving.shipment import FOLDER, Shipment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 KEY, LINE = make_key("crm")
 METRICS = {
     "auc": 0.75,
-    "auc_best_reachable": 0.9,
+    "auc_best_possible": 0.9,
     "auc_lower": 0.7,
     "auc_upper": 0.8,
     "expected_profit": -1.5,
@@ -115,7 +115,7 @@ class Page(HTMLParser):
 def renamed(names: dict[str, str]) -> Contract:
     """The contract of `tests.customers` with other names for some columns."""
     content = table_file()
-    content["columns"]["plan"]["example"] = "AB"  # the shipment's reference has other names
+    content["columns"]["plan"]["example"] = "AB"  # the bundle's training_profile has other names
     roles = {**content["roles"], "value": names.get("charge", "charge")}
     columns = {names.get(name, name): column for name, column in content["columns"].items()}
     return Contract.parse({**content, "columns": columns, "roles": roles}, "customers")
@@ -147,23 +147,23 @@ CONTRACTS = {
 }
 
 
-def document_of(shipment: Shipment, contract: Contract) -> dict[str, Any]:
+def document_of(bundle: Bundle, contract: Contract) -> dict[str, Any]:
     schema = Requests(contract, contract.numeric, contract.categorical, max_rows=100).schema
-    return document(contract, shipment.manifest, shipment.reference, schema, schema)
+    return document(contract, bundle.manifest, bundle.training_profile, schema, schema)
 
 
-def pages_of(shipment: Shipment, contract: Contract) -> tuple[Page, Page]:
+def pages_of(bundle: Bundle, contract: Contract) -> tuple[Page, Page]:
     """The landing page and the documentation of a contract."""
-    shipment = dataclasses.replace(shipment, contract=contract)
-    told = document_of(shipment, contract)
-    return Page(landing_page(shipment, told)), Page(docs_page(shipment, told))
+    bundle = dataclasses.replace(bundle, contract=contract)
+    told = document_of(bundle, contract)
+    return Page(landing_page(bundle, told)), Page(docs_page(bundle, told))
 
 
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS.keys())
 def test_every_feature_and_the_id_have_a_field_with_a_label_a_hint_and_a_place_for_errors(
-    shipment: Shipment, contract: Contract
+    bundle: Bundle, contract: Contract
 ) -> None:
-    page, _ = pages_of(shipment, contract)
+    page, _ = pages_of(bundle, contract)
     asked = [*([contract.roles.id] if contract.roles.id else []), *contract.features]
     assert [field["name"] for field in page.form["fields"]] == asked
     labels = {attributes["for"]: text.strip() for attributes, text in page.all("label")}
@@ -177,17 +177,17 @@ def test_every_feature_and_the_id_have_a_field_with_a_label_a_hint_and_a_place_f
 
 
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS.keys())
-def test_the_form_as_it_is_given_keeps_the_contract(shipment: Shipment, contract: Contract) -> None:
-    page, _ = pages_of(shipment, contract)
-    example = document_of(shipment, contract)["paths"]["/predict"]["post"]["requestBody"]["content"]
+def test_the_form_as_it_is_given_keeps_the_contract(bundle: Bundle, contract: Contract) -> None:
+    page, _ = pages_of(bundle, contract)
+    example = document_of(bundle, contract)["paths"]["/predict"]["post"]["requestBody"]["content"]
     customer = page.customer()
     assert customer == example["application/json"]["example"]["customers"][0]
     requests = Requests(contract, contract.numeric, contract.categorical, max_rows=1)
     assert requests.read(json.dumps({"customers": [customer]}).encode())
 
 
-def test_a_field_is_of_the_columns_kind_and_says_its_rules(shipment: Shipment) -> None:
-    page, _ = pages_of(shipment, make_contract())
+def test_a_field_is_of_the_columns_kind_and_says_its_rules(bundle: Bundle) -> None:
+    page, _ = pages_of(bundle, make_contract())
     places = {field["name"]: index for index, field in enumerate(page.form["fields"])}
 
     def field(name: str) -> tuple[str, dict[str, str | None]]:
@@ -214,12 +214,12 @@ def test_a_field_is_of_the_columns_kind_and_says_its_rules(shipment: Shipment) -
 
 @settings(max_examples=30, deadline=None)
 @given(names=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=3, max_size=3, unique=True))
-def test_any_name_is_shown_and_sent_as_it_is(shipment: Shipment, names: list[str]) -> None:
+def test_any_name_is_shown_and_sent_as_it_is(bundle: Bundle, names: list[str]) -> None:
     taken = set(make_contract().columns)
     given_names = dict(zip(("region", "months", "plan"), names, strict=True))
     if taken & set(names):
         return
-    page, docs = pages_of(shipment, renamed(given_names))
+    page, docs = pages_of(bundle, renamed(given_names))
     asked = {field["name"] for field in page.form["fields"]}
     assert set(names) <= asked
     labels = {text.strip() for attributes, text in page.all("label")}
@@ -240,12 +240,12 @@ def assert_it_runs_its_own_files_alone(page: Page) -> None:
             assert not re.match(r"[a-z]+:|//", attributes.get(name) or "")
 
 
-def test_texts_of_a_contract_become_no_markup(shipment: Shipment) -> None:
+def test_texts_of_a_contract_become_no_markup(bundle: Bundle) -> None:
     content = table_file(description="<img src=x onerror=alert(1)> `<b>`")
     content["label"]["meaning"] = "<i>gone</i>"
     content["columns"]["months"] |= {"title": "<u>Months</u>", "description": "</p><script>x</script>"}
     content["columns"]["region"]["isin"] = ["<s>", '"north"', "south & west"]
-    for page in pages_of(shipment, Contract.parse(content, "customers")):
+    for page in pages_of(bundle, Contract.parse(content, "customers")):
         assert_it_runs_its_own_files_alone(page)
         assert not {"img", "b", "i", "u", "s"} & {tag for tag, _, _ in page.elements}
         shown = "".join(part for _, _, texts in page.elements for part in texts)
@@ -253,19 +253,19 @@ def test_texts_of_a_contract_become_no_markup(shipment: Shipment) -> None:
         assert "</p><script>x</script>" in shown
 
 
-def test_a_title_is_the_label_and_the_name_is_what_is_sent(shipment: Shipment) -> None:
+def test_a_title_is_the_label_and_the_name_is_what_is_sent(bundle: Bundle) -> None:
     content = table_file()
     content["columns"]["months"]["title"] = "Months with us"
-    page, _ = pages_of(shipment, Contract.parse(content, "customers"))
+    page, _ = pages_of(bundle, Contract.parse(content, "customers"))
     field = next(field for field in page.form["fields"] if field["name"] == "months")
     assert field["label"] == "Months with us"
     assert "Months with us" in [text.strip() for _, text in page.all("label")]
 
 
-def test_the_landing_page_says_what_is_served(shipment: Shipment) -> None:
-    manifest = shipment.manifest.model_copy(update={"metrics": METRICS})
-    told = document_of(shipment, shipment.contract)
-    page = Page(landing_page(dataclasses.replace(shipment, manifest=manifest), told))
+def test_the_landing_page_says_what_is_served(bundle: Bundle) -> None:
+    manifest = bundle.manifest.model_copy(update={"metrics": METRICS})
+    told = document_of(bundle, bundle.contract)
+    page = Page(landing_page(dataclasses.replace(bundle, manifest=manifest), told))
     shown = " ".join(text for _, _, texts in page.elements for text in texts)
     for fact in (manifest.model_name, "version 1", "The customer left.", f"{100 * THRESHOLD:.1f}"):
         assert fact in shown
@@ -275,12 +275,12 @@ def test_the_landing_page_says_what_is_served(shipment: Shipment) -> None:
     assert "docs" in [attributes["href"] for attributes, _ in page.all("a")]
 
 
-def test_the_documentation_has_every_operation_and_a_curl_line_that_a_shell_reads(shipment: Shipment) -> None:
+def test_the_documentation_has_every_operation_and_a_curl_line_that_a_shell_reads(bundle: Bundle) -> None:
     content = table_file()
     content["columns"]["region"]["isin"] = ["it's $HOME `here`"]
     contract = Contract.parse(content, "customers")
-    _, docs = pages_of(shipment, contract)
-    told = document_of(shipment, contract)
+    _, docs = pages_of(bundle, contract)
+    told = document_of(bundle, contract)
     curls = [
         shlex.split(text) for attributes, text in docs.all("code") if "curl" in (attributes.get("class") or "").split()
     ]
@@ -296,9 +296,9 @@ def test_the_documentation_has_every_operation_and_a_curl_line_that_a_shell_read
 
 
 @pytest.fixture(scope="module")
-def client(shipment: Shipment) -> TestClient:
+def client(bundle: Bundle) -> TestClient:
     allowed = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
-    return TestClient(Application(shipment, allowed, Metrics()).starlette())
+    return TestClient(Application(bundle, allowed, Metrics()).starlette())
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -327,16 +327,16 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 
 
 @pytest.fixture(scope="module")
-def odd_shipment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shipment of a table whose names are all but code."""
+def odd_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a table whose names are all but code."""
     contract = renamed(ODD)
     customers: pd.DataFrame = customers_of(make_contract()).rename(columns=ODD)
-    return make_shipment(tmp_path_factory.mktemp("odd") / FOLDER, contract, customers)
+    return make_bundle(tmp_path_factory.mktemp("odd") / FOLDER, contract, customers)
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, odd_shipment: Path) -> Iterator[Running]:
-    environment = {"CHURN_SERVING_SHIPMENT": str(odd_shipment), "CHURN_SERVING_KEYS": LINE}
+def running(tmp_path_factory: pytest.TempPathFactory, odd_bundle: Path) -> Iterator[Running]:
+    environment = {"CHURN_SERVING_BUNDLE": str(odd_bundle), "CHURN_SERVING_KEYS": LINE}
     service = "churn_pipeline.serving.service:ChurnService"
     with serving(tmp_path_factory.mktemp("pages"), environment, service=service) as one:
         yield one

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tests.customers import make_contract, raw_customers
 
 from churn_pipeline.contract.cells import model_inputs, read_cells
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.table import Column, Contract
+from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.modelling.preprocessing import NUMBER_LIMIT, round_to_float32
 from churn_pipeline.serving import requests as module
-from churn_pipeline.serving.requests import UNKNOWN, Problem, RequestError, Requests, is_kept, rule_of
+from churn_pipeline.serving.requests import UNKNOWN, Problem, RequestError, Requests, is_valid, rule_of
 
 CONTRACT = make_contract()
 GOOD: dict[str, Any] = {
@@ -216,7 +216,7 @@ def test_service_and_batch_accept_the_same_customers_and_give_the_model_the_same
     dtype = CONTRACT.columns[name].dtype
     # A batch has no types but a column's: '5' in a CSV is a number, and 5 a text. JSON tells them apart.
     customer = {**customer, name: value}
-    held = hold(a_batch_of(customer), CONTRACT).customers
+    held = validate_table(a_batch_of(customer), CONTRACT).customers
     wrong_type = isinstance(value, str) != (dtype == "str") and value is not None and str(value).strip()
     if wrong_type:
         assert refused(customer).problems[0].field == name
@@ -269,7 +269,7 @@ def accepted(contract: Contract, value: Any) -> bool:
 def test_bounds_may_be_any_number_and_are_those_of_the_batch(column: dict[str, Any]) -> None:
     contract, values = contract_of(**column), (-(2**63), -1, 0, 1, 2, 5.0, 10, 11, 2**63 - 1, 2**63)
     for value in values:
-        batch = hold(pd.DataFrame({"x": [value], "y": [0]}, dtype=object), contract)
+        batch = validate_table(pd.DataFrame({"x": [value], "y": [0]}, dtype=object), contract)
         assert accepted(contract, value) == (len(batch.customers) == 1)
     json.dumps(requests(contract).schema, allow_nan=False)
 
@@ -304,7 +304,7 @@ def test_text_of_blanks_is_a_missing_value_whatever_the_levels_say(text: str, co
 )
 def test_a_date_is_a_day_or_a_moment_and_one_that_a_batch_reads(date: str, kept: bool) -> None:
     column = Column(dtype="datetime64[ns]")
-    assert is_kept(column, date) is kept
+    assert is_valid(column, date) is kept
     assert kept is not bool(read_cells(pd.Series([date], dtype=object), column)[1][0])
 
 
@@ -343,7 +343,7 @@ def test_what_pydantic_lets_through_at_once_keeps_every_rule(name: str, value: A
     else:
         accepted = True
     missing = value is None or (isinstance(value, str) and not value.strip())
-    assert accepted == (is_kept(column, value) or (missing and (column.nullable or column.default is not None)))
+    assert accepted == (is_valid(column, value) or (missing and (column.nullable or column.default is not None)))
 
 
 # ---- values stay with the caller -------------------------------------------------------------------------------------

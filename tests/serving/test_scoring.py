@@ -7,44 +7,44 @@ import pytest
 from tests.serving.conftest import THRESHOLD, customers_of, rewrite_manifest
 
 from churn_pipeline.contract.cells import model_inputs
-from churn_pipeline.modelling.compilation import model_inputs as compiled_inputs
+from churn_pipeline.modelling.onnx_conversion import model_inputs as compiled_inputs
+from churn_pipeline.serving.bundle import Bundle, load_bundle
 from churn_pipeline.serving.scoring import WARM_ROWS, Scorer
-from churn_pipeline.serving.shipment import Shipment, load_shipment
 
 
-def inputs_of(shipment: Shipment) -> dict[str, np.ndarray]:
-    """Customers as the compiled model takes them."""
-    contract = shipment.contract
-    return compiled_inputs(model_inputs(customers_of(contract), contract), shipment.numeric, shipment.categorical)
+def inputs_of(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Customers as the ONNX model takes them."""
+    contract = bundle.contract
+    return compiled_inputs(model_inputs(customers_of(contract), contract), bundle.numeric, bundle.categorical)
 
 
-def test_probabilities_are_those_of_the_model_and_in_the_order_of_the_customers(shipment: Shipment) -> None:
-    inputs = inputs_of(shipment)
-    found = Scorer(shipment).probabilities(inputs["numeric"], inputs["categorical"])
-    session = onnxruntime.InferenceSession(shipment.folder / "model.onnx")
+def test_probabilities_are_those_of_the_model_and_in_the_order_of_the_customers(bundle: Bundle) -> None:
+    inputs = inputs_of(bundle)
+    found = Scorer(bundle).probabilities(inputs["numeric"], inputs["categorical"])
+    session = onnxruntime.InferenceSession(bundle.folder / "model.onnx")
     np.testing.assert_array_equal(found, session.run(None, inputs)[0])
     one_by_one = [
-        Scorer(shipment).probabilities(inputs["numeric"][[row]], inputs["categorical"][[row]])[0] for row in range(20)
+        Scorer(bundle).probabilities(inputs["numeric"][[row]], inputs["categorical"][[row]])[0] for row in range(20)
     ]
     np.testing.assert_allclose(found[:20], one_by_one, rtol=0, atol=1e-12)
     assert found.std() > 0.05, "customers differ"
 
 
-def test_who_stands_on_the_threshold_is_contacted(shipment: Shipment) -> None:
+def test_who_stands_on_the_threshold_is_contacted(bundle: Bundle) -> None:
     below = np.nextafter(THRESHOLD, 0)
-    assert Scorer(shipment).contact(np.array([below, THRESHOLD, 1.0])).tolist() == [False, True, True]
+    assert Scorer(bundle).contact(np.array([below, THRESHOLD, 1.0])).tolist() == [False, True, True]
 
 
-def test_the_shipped_threshold_decides(shipment_folder: Path, tmp_path: Path) -> None:
-    for path in shipment_folder.iterdir():
+def test_the_shipped_threshold_decides(bundle_folder: Path, tmp_path: Path) -> None:
+    for path in bundle_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     rewrite_manifest(tmp_path, threshold=0.9)
     assert json.loads((tmp_path / "manifest.json").read_text())["threshold"] == 0.9
-    assert Scorer(load_shipment(tmp_path)).contact(np.array([0.5, 0.95])).tolist() == [False, True]
+    assert Scorer(load_bundle(tmp_path)).contact(np.array([0.5, 0.95])).tolist() == [False, True]
 
 
-def test_warming_up_runs_every_size(shipment: Shipment, monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer, seen = Scorer(shipment), []
+def test_warming_up_runs_every_size(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, seen = Scorer(bundle), []
     scored = scorer.probabilities
     monkeypatch.setattr(scorer, "probabilities", lambda numbers, levels: seen.append(len(scored(numbers, levels))))
     scorer.warm_up()

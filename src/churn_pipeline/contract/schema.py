@@ -87,7 +87,7 @@ def _rule(check: str) -> str:
 
 
 class RawTable:
-    """Catalog validator of the raw table as a whole; single rows are looked at by ``hold_to_contract``.
+    """Catalog validator of the raw table as a whole; single rows are looked at by ``validate_customers``.
 
     Parameters
     ----------
@@ -117,18 +117,18 @@ def _file_findings(raw: pd.DataFrame, contract: Contract) -> Iterator[Finding]:
     missing = [name for name in contract.columns if name not in seen]
     if len(missing) == len(contract.columns):
         yield Finding(
-            "not one of the contract's columns is in it", mend="Is it the right file, and its separator a comma?"
+            "not one of the contract's columns is in it", fix="Is it the right file, and its separator a comma?"
         )
         return
     for name in missing:
-        yield Finding("is missing", name, mend="Add it to the file, or take it out of the contract.")
+        yield Finding("is missing", name, fix="Add it to the file, or take it out of the contract.")
     for name in sorted({name for name in seen if seen.count(name) > 1}):
         yield Finding("stands in the header more than once", name)
     if raw.empty:
         yield Finding("it has a header and no rows")
     elif not missing and _cut_off(raw, contract):
         yield Finding(
-            "the last row ends early: the file looks truncated", rows=(len(raw),), count=1, mend="Copy it again."
+            "the last row ends early: the file looks truncated", rows=(len(raw),), count=1, fix="Copy it again."
         )
 
 

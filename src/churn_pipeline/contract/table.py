@@ -159,7 +159,7 @@ class Roles(_Frozen):
     )
     ignored: tuple[str, ...] = ()
     segments: tuple[str, ...] = Field(
-        default=(), description="Columns by which the model is judged too, beside protected."
+        default=(), description="Columns by which the model is evaluated too, beside protected."
     )
 
 
@@ -187,7 +187,7 @@ class Contract(_Frozen):
     roles: Roles
     label: Label
     costs: dict[str, Any] | None = Field(
-        default=None, description="A cost block of the table's own, in place of the one in the parameters."
+        default=None, description="A cost model of the table's own, in place of the one in the parameters."
     )
 
     @classmethod

@@ -14,7 +14,7 @@ from kedro.io import AbstractDataset, DatasetError
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 
-from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets.skops_dataset import SkopsDataset
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES
 
@@ -68,7 +68,7 @@ class MlflowMetricsDataset(AbstractDataset[dict[str, float], NoReturn]):
     >>> MlflowMetricsDataset(prefix="holdout").save({"auc": 0.85, "auc_lower": 0.83})  # doctest: +SKIP
     """
 
-    GROUPS = {"_lower": "intervals/", "_upper": "intervals/", "_best_reachable": "best_reachable/"}  # noqa: RUF012
+    GROUPS = {"_lower": "intervals/", "_upper": "intervals/", "_best_possible": "best_possible/"}  # noqa: RUF012
 
     def __init__(self, prefix: str, metadata: dict[str, Any] | None = None) -> None:
         self._prefix = prefix
@@ -120,7 +120,7 @@ class ModelRecord:
         Digests and the like, kept with the registered version as tags.
     documents
         Texts by file name, kept beside the model.
-    note
+    run_description
         The version's description, in Markdown.
     """
 
@@ -129,7 +129,7 @@ class ModelRecord:
     signature: ModelSignature
     metadata: dict[str, str]
     documents: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
+    run_description: str = ""
 
 
 class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
@@ -209,7 +209,7 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         for key, value in data.metadata.items():
             client.set_model_version_tag(self._name, str(version), key, value)
         client.update_registered_model(self._name, self._description)
-        client.update_model_version(self._name, str(version), data.note)
+        client.update_model_version(self._name, str(version), data.run_description)
         client.set_registered_model_alias(self._name, self._alias, str(version))
 
     def load(self) -> Any:
@@ -286,7 +286,7 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
 
         Raises
         ------
-        TableError
+        ProjectError
             When there is no such version.
         DatasetError
             When the model's file holds types that are not trusted.
@@ -314,7 +314,7 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
             except mlflow.exceptions.MlflowException as error:
                 if error.error_code not in ABSENT:
                     raise
-        raise TableError(
+        raise ProjectError(
             f"The model '{self._name}'",
             f"has no version {' or '.join(self._wanted)} in the registry: train one (`kedro run --pipelines training`), "
             "or name another by `--params packaging.model=…`",

@@ -8,7 +8,7 @@ from kedro.io import AbstractDataset
 
 
 class OnnxDataset(AbstractDataset[onnx.ModelProto, onnx.ModelProto]):
-    """A compiled model in an ONNX file; the same model gives the same bytes.
+    """An ONNX model in an ONNX file; the same model gives the same bytes.
 
     Examples
     --------

@@ -159,7 +159,7 @@ class StoredStudy:
         for trial in trials:
             self._recorder.record(trial)
         best = next(trial for trial in trials if trial.number == report["best_trial"])
-        self._recorder.record_found({"trials": report["trials"], "best_trial": best.number, **best.values})
+        self._recorder.record_tuned({"trials": report["trials"], "best_trial": best.number, **best.values})
         self._line.close()
         logger.info(
             "%s: log loss %.4f in trial %d; %d trials (%d pruned, %d failed, %d done before) in %.0f s",
@@ -249,10 +249,10 @@ class _Recorder:
             self._recorded.add(trial.number)
             self._queue.put(partial(self._write, trial, time.time()))
 
-    def record_found(self, values: Mapping[str, Any]) -> None:
+    def record_tuned(self, values: Mapping[str, Any]) -> None:
         """Write what the search found as parameters of the active run."""
         if self._active is not None:
-            params = [Param(f"found.{self._candidate}.{name}", str(value)) for name, value in values.items()]
+            params = [Param(f"tuned.{self._candidate}.{name}", str(value)) for name, value in values.items()]
             self._queue.put(partial(self._client.log_batch, self._active.info.run_id, params=params))
 
     def _work(self) -> None:

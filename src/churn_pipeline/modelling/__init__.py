@@ -1,1 +1,1 @@
-"""Estimators: preprocessing, candidates, their compilation to ONNX, and the rows that prove a compiled model equal."""
+"""Estimators: preprocessing, candidates, their compilation to ONNX, and the rows that prove an ONNX model equal."""

@@ -4,7 +4,7 @@ Everything is decided on out-of-fold predictions, by one rule: what is simpler s
 log loss that is lower by more than a standard error of the difference, fold by fold. What makes a fold hard is hard for
 all, so that differences between candidates vary several times less than their losses, and small ones can be told.
 
-Whatever is learned here (a calibration, a blend's weights) is learned on all folds but one and judged on that one, in
+Whatever is learned here (a calibration, a blend's weights) is learned on all folds but one and evaluated on that one, in
 turn; what is used in the end is learned on all of them.
 
 References
@@ -27,9 +27,9 @@ from pydantic import BaseModel, ConfigDict
 from scipy.optimize import LinearConstraint, minimize
 from scipy.special import expit
 
-from churn_pipeline.judgement.bootstrap import paired_difference
-from churn_pipeline.judgement.metrics import log_loss
-from churn_pipeline.modelling.ensemble import Calibration, Member, doubted_logs, log_odds
+from churn_pipeline.evaluation.bootstrap import paired_difference
+from churn_pipeline.evaluation.metrics import log_loss
+from churn_pipeline.modelling.ensemble import Calibration, Member, log_odds, shrunken_logs
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["none", "logistic", "beta"]
@@ -46,7 +46,7 @@ MOST_SLOPE = 20.0
 # A handful of numbers is not learned better from more rows than this.
 MOST_ROWS = 100_000
 # Differences in log loss below this are arithmetic.
-NOTHING = 1e-9
+ROUNDING_ERROR = 1e-9
 
 
 class _Report(BaseModel):
@@ -73,7 +73,7 @@ class Difference(_Report):
 
     def exceeds(self, standard_errors: float) -> bool:
         """Whether the one is better by more than so many standard errors."""
-        return self.advantage > max(NOTHING, standard_errors * self.standard_error)
+        return self.advantage > max(ROUNDING_ERROR, standard_errors * self.standard_error)
 
     def __str__(self) -> str:
         return f"{self.advantage:+.5f} (standard error {self.standard_error:.5f})"
@@ -89,7 +89,7 @@ class CalibrationReport(_Report):
     applied : {"none", "logistic", "beta"}
         What was decided.
     measured : tuple of Difference
-        Each kind of calibration over none, judged on folds it was not learned on.
+        Each kind of calibration over none, evaluated on folds it was not learned on.
     """
 
     candidate: str
@@ -333,7 +333,7 @@ def fit_calibration(p: Floats, y: npt.NDArray[np.int64], kind: Kind) -> Calibrat
     if kind == "none":
         return None
     p, y = _thin(p, y)
-    of_churn, of_stay = doubted_logs(p)
+    of_churn, of_stay = shrunken_logs(p)
     columns = [of_churn - of_stay] if kind == "logistic" else [of_churn, -of_stay]
     Z = np.column_stack([*columns, np.ones_like(of_churn)])
     bounds = [(0.0, MOST_SLOPE)] * len(columns) + [(-MOST_SLOPE, MOST_SLOPE)]

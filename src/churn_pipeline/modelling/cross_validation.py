@@ -1,4 +1,4 @@
-"""Candidates fitted and judged fold by fold: each on a fold's training rows alone."""
+"""Candidates fitted and evaluated fold by fold: each on a fold's training rows alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IDLE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Task:
-    """What candidates are judged on.
+    """What candidates are evaluated on.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ def fold_fitter(task: Task) -> Iterator[FitFold]:
     Parameters
     ----------
     task : Task
-        What to judge on.
+        What to evaluate on.
 
     Yields
     ------
@@ -136,7 +136,7 @@ def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
     Parameters
     ----------
     task : Task
-        What to judge on.
+        What to evaluate on.
     candidate : Candidate
         What to fit.
     fold : str

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 # Log-odds of 0 and 1 are infinite, and near them a probability's last digit is worth whole units: no candidate is
 # believed beyond one in ten thousand. A straight line rather than a cut, so that nobody's rank is lost.
-DOUBT = 1e-4
+SHRINKAGE = 1e-4
 
 
 class Calibration(BaseModel):
@@ -77,7 +77,7 @@ class Member(BaseModel):
     calibration: Calibration | None = None
 
 
-def doubted_logs(p: npt.ArrayLike) -> tuple[Floats, Floats]:
+def shrunken_logs(p: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Logarithms of probabilities that are kept off 0 and 1.
 
     Parameters
@@ -88,10 +88,10 @@ def doubted_logs(p: npt.ArrayLike) -> tuple[Floats, Floats]:
     Returns
     -------
     of_churn, of_stay : ndarray of float64
-        ``log(q)`` and ``log(1 - q)``, where ``q`` runs from `DOUBT` to ``1 - DOUBT`` as ``p`` runs from 0 to 1.
+        ``log(q)`` and ``log(1 - q)``, where ``q`` runs from `SHRINKAGE` to ``1 - SHRINKAGE`` as ``p`` runs from 0 to 1.
     """
-    doubted = DOUBT + (1.0 - 2.0 * DOUBT) * np.asarray(p, dtype=np.float64)
-    return np.log(doubted), np.log(1.0 - doubted)
+    shrunk = SHRINKAGE + (1.0 - 2.0 * SHRINKAGE) * np.asarray(p, dtype=np.float64)
+    return np.log(shrunk), np.log(1.0 - shrunk)
 
 
 def log_odds(p: npt.ArrayLike, calibration: Calibration | None = None) -> Floats:
@@ -118,7 +118,7 @@ def slopes(calibration: Calibration | None) -> tuple[float, float, float]:
 
 
 def _log_odds(p: npt.ArrayLike, a: float, b: float, c: float) -> Floats:
-    of_churn, of_stay = doubted_logs(p)
+    of_churn, of_stay = shrunken_logs(p)
     return a * of_churn - b * of_stay + c
 
 
@@ -213,7 +213,7 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         total = np.zeros(len(X))
-        # One member after the other, as the compiled model adds them up.
+        # One member after the other, as the ONNX model adds them up.
         for (_, model), weight, numbers in zip(self.members, self.weights, self.calibrations, strict=True):
             total = total + weight * _log_odds(model.predict_proba(X)[:, 1], *numbers)
         probability = expit(total)

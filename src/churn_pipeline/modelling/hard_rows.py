@@ -1,6 +1,6 @@
 """Rows that are hard to get right, made for one fitted model.
 
-A compiled model that equals its original on customers proves little: customers seldom stand on a split value of a
+An ONNX model that equals its original on customers proves little: customers seldom stand on a split value of a
 tree, and float32 goes wrong nowhere else. These rows stand there, and on everything else where two implementations
 might part: knots, edges, extremes, missing values, rare and unseen levels.
 """
@@ -17,7 +17,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from churn_pipeline.modelling.ensemble import BlendedModel
-from churn_pipeline.modelling.lowering_classifiers import trees_of
+from churn_pipeline.modelling.onnx_classifiers import trees_of
 from churn_pipeline.modelling.preprocessing import QuantileSplines, round_to_float32
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ def hard_rows(
     rng: np.random.Generator,
     limit: int = 20_000,
 ) -> pd.DataFrame:
-    """Generate rows to prove a compiled model equal on.
+    """Generate rows to prove an ONNX model equal on.
 
     Half of the rows change one column of a customer, so that a fault shows alone; the other half change about every
     second column, so that all paths are taken. Extremes and odd levels are all there, if the limit lets them; of the

@@ -18,7 +18,7 @@ IR_VERSION = 9
 ML_DOMAIN = "ai.onnx.ml"
 
 
-class CompilationError(Exception):
+class OnnxConversionError(Exception):
     """A fitted model cannot be expressed in ONNX. The message names the step, and what to do about it."""
 
 

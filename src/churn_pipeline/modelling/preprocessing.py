@@ -185,7 +185,7 @@ class RandomPairs(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     A tree splits on one column at a time, and needs a staircase of splits for what depends on two (the whole bill rather
     than calls by day and by night; more calls than one would expect of so many minutes). A sum makes a step of it. Every
-    value is a product of two doubles, or the sum of two such: a compiled model can calculate exactly the same.
+    value is a product of two doubles, or the sum of two such: an ONNX model can calculate exactly the same.
 
     Parameters
     ----------

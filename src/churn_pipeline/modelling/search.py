@@ -55,12 +55,12 @@ class SearchSettings(BaseModel):
     seconds : float, optional
         Instead of what candidates say: no trial begins later than this after its search began. How many did is
         reported. With `trials`, what is reached first ends the search.
-    window : int
+    parallel_trials : int
         How many trials may be under way at once, as far as cores go. A trial knows of all trials but the last few, one
         less than this, so that no core waits and yet nothing depends on which trial ends first.
-    startup : int
+    startup_trials : int
         How many trials are drawn at random before the sampler learns from them.
-    deviations : float, optional
+    pruning_deviations : float, optional
         A trial is pruned once it is behind the best one by more than so many standard deviations of what such a gap
         varies by; see `Yardstick`. None prunes nothing.
     """
@@ -69,13 +69,13 @@ class SearchSettings(BaseModel):
 
     trials: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0)
-    window: int = Field(default=4, ge=1)
-    startup: int = Field(default=6, ge=1)
-    deviations: float | None = Field(default=2.0, gt=0)
+    parallel_trials: int = Field(default=4, ge=1)
+    startup_trials: int = Field(default=6, ge=1)
+    pruning_deviations: float | None = Field(default=2.0, gt=0)
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search found.
 
     Attributes
@@ -94,13 +94,13 @@ class Found:
     report: dict[str, Any]
 
 
-def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings, studies: Studies) -> Found:
+def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings, studies: Studies) -> SearchResult:
     """Search a candidate's space, or go on with a search that was cut short.
 
     Parameters
     ----------
     task : Task
-        What to judge on.
+        What to evaluate on.
     candidate : Candidate
         What to search. Without a space there is one trial, its own arguments.
     settings : SearchSettings
@@ -110,7 +110,7 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
 
     Returns
     -------
-    Found
+    SearchResult
         The trial of the lowest mean log loss; of equal ones the earliest.
 
     Raises
@@ -122,10 +122,10 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
     name = f"{studies.candidate}-{study_digest(task, candidate, settings, studies.candidate)[:16]}"
     # BLAS' limit and the filter of warnings belong to the whole process: they are set here, and not by each trial.
     with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
-        # A trial that did not converge is judged by its log loss, as any other.
+        # A trial that did not converge is evaluated by its log loss, as any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
         with studies.open(name, space) as study, fold_fitter(task) as fit_fold:
-            course = _Course(task, candidate, settings, studies.candidate, space, study, fit_fold)
+            course = _SearchRun(task, candidate, settings, studies.candidate, space, study, fit_fold)
             trials = course.run()
             best = min((trial for trial in trials if trial.state == "complete"), key=_rank)
             chosen = candidate.with_values(best.values)
@@ -135,7 +135,7 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
                 predictions = pd.concat(validate(task.folds, chosen, fit_fold, joblib.cpu_count()), ignore_index=True)
             report = {"study": name, **_summary(trials, best)}
             study.conclude(report, trials)
-    return Found(chosen, predictions, report)
+    return SearchResult(chosen, predictions, report)
 
 
 def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, name: str) -> str:
@@ -155,7 +155,7 @@ def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, nam
     """
     digest = hashlib.sha256()
     tried = candidate.model_dump(mode="json", exclude={"trials"})
-    course = settings.model_dump(mode="json", include={"window", "startup", "deviations"})
+    course = settings.model_dump(mode="json", include={"parallel_trials", "startup_trials", "pruning_deviations"})
     package = candidate.class_path.partition(".")[0].replace("sklearn", "scikit-learn")
     about = {
         "candidate": [name, tried],
@@ -214,7 +214,7 @@ class _StoppedError(Exception):
 
 
 @dataclass
-class _Course:
+class _SearchRun:
     """A search under way. All but `_try` runs in the thread that called `run`."""
 
     task: Task
@@ -234,8 +234,10 @@ class _Course:
         self.earlier = dict(self.study.ended())
         self.limit = _limit(self.candidate, self.settings)
         # A search of one trial has no other work for the cores than the folds of that one.
-        self.workers = min(self.settings.window, joblib.cpu_count())
-        self.sampler = _Sampler(self.task.seed, self.name, self.space, self.candidate.searched, self.settings.startup)
+        self.workers = min(self.settings.parallel_trials, joblib.cpu_count())
+        self.sampler = _Sampler(
+            self.task.seed, self.name, self.space, self.candidate.searched, self.settings.startup_trials
+        )
         # Time goes on where it stopped, so that a budget in seconds is one budget however often it is interrupted.
         self._begun = time.perf_counter() - max((t.clock + t.seconds for t in self.earlier.values()), default=0.0)
 
@@ -244,7 +246,7 @@ class _Course:
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 for number in count() if self.limit is None else range(self.limit):
-                    self._learn(number - self.settings.window)
+                    self._learn(number - self.settings.parallel_trials)
                     # By the recorded times of trials that have ended, and not by the clock: a search that is read again
                     # ends where it ended.
                     spent = max((trial.clock + trial.seconds for trial in self._told), default=0.0)
@@ -334,9 +336,9 @@ class _Course:
         return replace(trial, seconds=time.perf_counter() - begin), parts
 
     def _is_hopeless(self, trial: Trial, yardstick: Yardstick | None) -> bool:
-        if yardstick is None or self.settings.deviations is None:
+        if yardstick is None or self.settings.pruning_deviations is None:
             return False
-        return yardstick.is_hopeless(trial.scores, self.settings.deviations)
+        return yardstick.is_hopeless(trial.scores, self.settings.pruning_deviations)
 
     def _parts(self, candidate: Candidate) -> Iterator[pd.DataFrame]:
         if self.limit == 1:

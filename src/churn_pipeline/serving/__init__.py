@@ -1,1 +1,1 @@
-"""The service: a compiled model behind HTTP. It imports no kedro, mlflow, pandas or scikit-learn."""
+"""The service: an ONNX model behind HTTP. It imports no kedro, mlflow, pandas or scikit-learn."""

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from churn_pipeline.serving.bundle import Bundle
 from churn_pipeline.serving.explanation import Explainer
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.openapi import document
@@ -25,7 +26,6 @@ from churn_pipeline.serving.prediction_log import PredictionLog
 from churn_pipeline.serving.requests import Problem, RequestError, Requests
 from churn_pipeline.serving.scoring import Probabilities, Scorer
 from churn_pipeline.serving.settings import Settings
-from churn_pipeline.serving.shipment import Shipment
 
 # A body up to this size, some fifty customers, is answered where it is; the loop is not kept from others for long.
 AT_ONCE_BYTES = 32_768
@@ -45,39 +45,39 @@ DECISIONS = {True: "contact", False: "leave"}
 
 
 class Application:
-    """The answers to all paths for one shipment.
+    """The answers to all paths for one bundle.
 
     Parameters
     ----------
-    shipment, settings, metrics
+    bundle, settings, metrics
         What is served, how, and where it is counted.
     """
 
-    def __init__(self, shipment: Shipment, settings: Settings, metrics: Metrics) -> None:
-        self._shipment, self._metrics = shipment, metrics
-        contract, columns = shipment.contract, (shipment.numeric, shipment.categorical)
+    def __init__(self, bundle: Bundle, settings: Settings, metrics: Metrics) -> None:
+        self._bundle, self._metrics = bundle, metrics
+        contract, columns = bundle.contract, (bundle.numeric, bundle.categorical)
         self._id_column = contract.roles.id
-        self._scorer = Scorer(shipment)
-        self._explainer = Explainer(self._scorer.probabilities, *columns, shipment.reference)
+        self._scorer = Scorer(bundle)
+        self._explainer = Explainer(self._scorer.probabilities, *columns, bundle.training_profile)
         self._predictions = Requests(contract, *columns, settings.max_rows)
         self._explanations = Requests(contract, *columns, settings.max_explained_rows, top=NotRequired[Top])
-        self._log = PredictionLog(settings, shipment.manifest, contract, metrics)
+        self._log = PredictionLog(settings, bundle.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
-        self._document = document(contract, shipment.manifest, shipment.reference, *schemas)
+        self._document = document(contract, bundle.manifest, bundle.training_profile, *schemas)
         self._large = CapacityLimiter(LARGE_AT_A_TIME)
         self._warm_since = time.monotonic()
 
     def warm_up(self) -> None:
         """Do once what the first request would wait for; from then on the service is ready."""
         self._scorer.warm_up()
-        self._metrics.loaded(self._shipment.manifest, fields=self._shipment.contract.columns)
+        self._metrics.loaded(self._bundle.manifest, fields=self._bundle.contract.columns)
         self._warm_since = time.monotonic()
 
     def starlette(self) -> Starlette:
         """The application."""
         pages = {
-            "/": landing_page(self._shipment, self._document),
-            "/docs": docs_page(self._shipment, self._document),
+            "/": landing_page(self._bundle, self._document),
+            "/docs": docs_page(self._bundle, self._document),
         }
         routes: list[BaseRoute] = [
             Route("/predict", self._predict, methods=["POST"]),
@@ -130,7 +130,7 @@ class Application:
         customers = asked["customers"]
         probabilities, predictions = self._scored(customers, request_id, self._explanations)
         base, effects = self._explainer.explain(*self._explanations.inputs(customers))
-        names = [*self._shipment.numeric, *self._shipment.categorical]
+        names = [*self._bundle.numeric, *self._bundle.categorical]
         for prediction, own in zip(predictions, effects, strict=True):
             first = np.argsort(-np.abs(own), kind="stable")[: int(asked.get("top", TOP))]
             prediction["reasons"] = [{"feature": names[place], "effect": float(own[place])} for place in first]
@@ -157,7 +157,7 @@ class Application:
         return probabilities, answers
 
     def _head(self, request_id: str) -> dict[str, Any]:
-        manifest = self._shipment.manifest
+        manifest = self._bundle.manifest
         return {
             "request_id": request_id,
             "model_version": manifest.model_version,
@@ -166,12 +166,12 @@ class Application:
 
     def _model(self) -> dict[str, Any]:
         """What is served, and under which contract."""
-        manifest = self._shipment.manifest.model_dump(mode="json", exclude={"files"})
-        contract = self._shipment.contract.model_dump(mode="json", exclude_defaults=True, exclude={"costs"})
+        manifest = self._bundle.manifest.model_dump(mode="json", exclude={"files"})
+        contract = self._bundle.contract.model_dump(mode="json", exclude_defaults=True, exclude={"costs"})
         return {**manifest, "contract": contract}
 
     async def _health(self, _: Request) -> Response:
-        manifest = self._shipment.manifest
+        manifest = self._bundle.manifest
         facts = {
             "status": "ready",
             "model": manifest.model_name,

@@ -2,7 +2,7 @@
 
 A feature's effect is by how much the probability changes when the feature's value becomes known, averaged over all orders in
 which the features may become known, and over what stands in the place of those that are not known yet. In their place stand
-made-up customers, the background, whose features are drawn from the reference data, each on its own.
+made-up customers, the background, whose features are drawn from the training profile, each on its own.
 
 Orders are sampled in pairs, an order and its reverse: what the one gives too much to a feature that acts together with
 another, the other gives too little. Each pair starts from a customer of the background of its own.
@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from churn_pipeline.serving.bundle import CategoricalProfile, NumericProfile, TrainingProfile
 from churn_pipeline.serving.requests import NUMBER_LIMIT
-from churn_pipeline.serving.shipment import CategoricalReference, NumericReference, Reference
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.float32]
@@ -57,7 +57,7 @@ class Explainer:
         and categorical ones, str objects of shape (n, C) with '' for missing. A kind without features is None.
     numeric, categorical
         The features of either kind, in the order in which `score` takes them.
-    reference
+    training_profile
         Where the background is drawn from.
     pairs
         How many pairs of orders, and customers in the background. Time grows with it, and errors fall. Without it so many
@@ -78,7 +78,7 @@ class Explainer:
         score: Score,
         numeric: Sequence[str],
         categorical: Sequence[str],
-        reference: Reference,
+        training_profile: TrainingProfile,
         pairs: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -90,9 +90,9 @@ class Explainer:
         self._numbers = np.empty((pairs, len(numeric)), dtype=np.float32)
         self._levels = np.empty((pairs, len(categorical)), dtype=object)
         for place, name in enumerate(numeric):
-            self._numbers[:, place] = _numbers(reference.numeric[name], _spread(pairs, rng))
+            self._numbers[:, place] = _numbers(training_profile.numeric[name], _spread(pairs, rng))
         for place, name in enumerate(categorical):
-            self._levels[:, place] = _levels(reference.categorical[name], _spread(pairs, rng))
+            self._levels[:, place] = _levels(training_profile.categorical[name], _spread(pairs, rng))
         orders = rng.permuted(np.tile(np.arange(len(self.features)), (pairs, 1)), axis=1)
         self._orders: Places = np.concatenate([orders, orders[:, ::-1]])
         self._steps: Places = np.argsort(self._orders, axis=1)
@@ -168,16 +168,16 @@ def _spread(count: int, rng: np.random.Generator) -> Floats:
     return np.asarray((rng.permutation(count) + rng.random(count)) / count)
 
 
-def _numbers(reference: NumericReference, at: Floats) -> Floats:
+def _numbers(training_profile: NumericProfile, at: Floats) -> Floats:
     """The values of a numeric feature at shares `at` of the training customers, the missing ones last."""
-    quantiles, known = np.array(reference.quantiles), 1 - reference.missing
+    quantiles, known = np.array(training_profile.quantiles), 1 - training_profile.missing
     if not len(quantiles) or not known:
         return np.full(len(at), np.nan)
     places = np.minimum((at / known * len(quantiles)).astype(np.intp), len(quantiles) - 1)
     return np.where(at < known, np.clip(quantiles[places], -NUMBER_LIMIT, NUMBER_LIMIT), np.nan)
 
 
-def _levels(reference: CategoricalReference, at: Floats) -> Levels:
+def _levels(training_profile: CategoricalProfile, at: Floats) -> Levels:
     """The levels of a categorical feature at shares `at` of the training customers, those too rare to be told last."""
-    shares = np.cumsum([*reference.levels.values()])
-    return np.array([*reference.levels, RARE], dtype=object)[np.searchsorted(shares, at, side="right")]
+    shares = np.cumsum([*training_profile.levels.values()])
+    return np.array([*training_profile.levels, RARE], dtype=object)[np.searchsorted(shares, at, side="right")]

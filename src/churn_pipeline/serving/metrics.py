@@ -2,7 +2,7 @@
 
 BentoML's workers write their figures to files that are put together when they are asked for (prometheus_client's
 multi-process mode), so every figure here is of all workers. Labels take their values from this program, the contract and the
-shipment, never from a caller.
+bundle, never from a caller.
 """
 
 import time
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from churn_pipeline.serving.shipment import Manifest
+from churn_pipeline.serving.bundle import Manifest
 
 SECONDS = (
     0.00025,
@@ -155,7 +155,7 @@ class Metrics:
         Parameters
         ----------
         manifest
-            The shipment's.
+            The bundle's.
         fields
             The contract's columns: refusals of any other field are counted as ``other``.
         """

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from churn_pipeline.contract.table import Column, Contract
-from churn_pipeline.serving.requests import JSON_TYPES, is_kept
-from churn_pipeline.serving.shipment import Manifest, Reference
+from churn_pipeline.serving.bundle import Manifest, TrainingProfile
+from churn_pipeline.serving.requests import JSON_TYPES, is_valid
 from churn_pipeline.serving.visits import SANE_ID
 
 Json = dict[str, Any]
@@ -107,13 +107,17 @@ HEALTH: Json = {
 
 
 def document(
-    contract: Contract, manifest: Manifest, reference: Reference, predict_schema: Json, explain_schema: Json
+    contract: Contract,
+    manifest: Manifest,
+    training_profile: TrainingProfile,
+    predict_schema: Json,
+    explain_schema: Json,
 ) -> Json:
-    """Describe the service of one shipment.
+    """Describe the service of one bundle.
 
     Parameters
     ----------
-    contract, manifest, reference
+    contract, manifest, training_profile
         What was shipped.
     predict_schema, explain_schema
         JSON schemas of the two kinds of request, as `churn_pipeline.serving.requests.Requests` has them.
@@ -135,7 +139,7 @@ def document(
         "Problem": PROBLEM,
         "Refusal": REFUSAL,
     }
-    customers = {"customers": [example_customer(contract, reference)]}
+    customers = {"customers": [example_customer(contract, training_profile)]}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -155,14 +159,14 @@ def document(
     }
 
 
-def example_customer(contract: Contract, reference: Reference) -> Json:
+def example_customer(contract: Contract, training_profile: TrainingProfile) -> Json:
     """Make a customer up who keeps the contract and is nobody: the middle of each number, the most frequent levels.
 
     Parameters
     ----------
     contract
         Whose features, and id, the customer has. The contract's own examples come first.
-    reference
+    training_profile
         Summary of the training customers.
 
     Returns
@@ -174,20 +178,20 @@ def example_customer(contract: Contract, reference: Reference) -> Json:
     for name in (contract.roles.id, *contract.features):
         if name is not None:
             column = contract.columns[name]
-            kept = [value for value in _values(name, column, reference) if is_kept(column, value)]
+            kept = [value for value in _values(name, column, training_profile) if is_valid(column, value)]
             customer |= {name: kept[0]} if kept else {}
     return customer
 
 
-def _values(name: str, column: Column, reference: Reference) -> Iterator[Any]:
+def _values(name: str, column: Column, training_profile: TrainingProfile) -> Iterator[Any]:
     """Values that a customer might have, the best ones first."""
     yield column.example
-    if name in reference.numeric and (quantiles := reference.numeric[name].quantiles):
+    if name in training_profile.numeric and (quantiles := training_profile.numeric[name].quantiles):
         middle = quantiles[len(quantiles) // 2]
         yield {"int64": int, "bool": bool}.get(column.dtype, _readable)(middle)
         yield middle  # where the bounds leave no room for rounding
-    elif name in reference.categorical:
-        shares = reference.categorical[name].levels
+    elif name in training_profile.categorical:
+        shares = training_profile.categorical[name].levels
         for level in sorted(shares, key=lambda level: -shares[level]):
             yield int(level) if column.dtype == "int64" and level else level
     yield from column.isin or ()
@@ -202,7 +206,7 @@ def _readable(number: float) -> float:
 
 
 def _components(name: str, schema: Json) -> tuple[Json, Json]:
-    """A reference to a schema, and that schema and all that it refers to, as the document's components."""
+    """A training_profile to a schema, and that schema and all that it refers to, as the document's components."""
     placed = json.loads(json.dumps(schema).replace('"$ref": "#/$defs/', '"$ref": "#/components/schemas/'))
     definitions: Json = placed.pop("$defs", {})
     return {"$ref": f"#/components/schemas/{name}"}, {**definitions, name: placed}

@@ -19,8 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from churn_pipeline.contract.table import Column, Contract
-from churn_pipeline.serving.requests import is_kept, may_be_missing, rule_of
-from churn_pipeline.serving.shipment import Shipment
+from churn_pipeline.serving.bundle import Bundle
+from churn_pipeline.serving.requests import is_valid, may_be_missing, rule_of
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -78,7 +78,7 @@ class Field:
     def meaning(self) -> str:
         """What is known of the column beside its rule."""
         default = self.column.default
-        missing = f"Missing counts as {default}." if default is not None and is_kept(self.column, default) else ""
+        missing = f"Missing counts as {default}." if default is not None and is_valid(self.column, default) else ""
         return " ".join(part for part in (self.column.description, missing) if part)
 
     @property
@@ -159,12 +159,12 @@ class Operation:
         return " \\\n  ".join(parts)
 
 
-def landing_page(shipment: Shipment, document: Mapping[str, Any]) -> str:
+def landing_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
     """The page at ``/``: a form for one customer, its answer and reasons, and what is served.
 
     Parameters
     ----------
-    shipment
+    bundle
         What is served.
     document
         The OpenAPI document; its example fills the form.
@@ -174,13 +174,13 @@ def landing_page(shipment: Shipment, document: Mapping[str, Any]) -> str:
     str
         A complete HTML document.
     """
-    contract, manifest = shipment.contract, shipment.manifest
+    contract, manifest = bundle.contract, bundle.manifest
     customer = _example(document)["customers"][0]
     fields = list(_fields(contract, customer))
     metrics = list(_metrics(manifest.metrics))
     return _render(
         "landing.html",
-        shipment,
+        bundle,
         page="landing",
         scripts=["service.js", "landing.js"],
         identity=fields[0] if contract.roles.id else None,
@@ -203,12 +203,12 @@ def landing_page(shipment: Shipment, document: Mapping[str, Any]) -> str:
     )
 
 
-def docs_page(shipment: Shipment, document: Mapping[str, Any]) -> str:
+def docs_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
     """The page at ``/docs``: every path with an example, its answers, and a way to try it.
 
     Parameters
     ----------
-    shipment
+    bundle
         What is served.
     document
         The OpenAPI document.
@@ -220,16 +220,16 @@ def docs_page(shipment: Shipment, document: Mapping[str, Any]) -> str:
     """
     return _render(
         "docs.html",
-        shipment,
+        bundle,
         page="docs",
         scripts=["service.js", "docs.js"],
         document=document,
         operations=list(_operations(document)),
-        fields=list(_fields(shipment.contract, {})),
+        fields=list(_fields(bundle.contract, {})),
     )
 
 
-def _render(template: str, shipment: Shipment, **facts: Any) -> str:
+def _render(template: str, bundle: Bundle, **facts: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -238,7 +238,7 @@ def _render(template: str, shipment: Shipment, **facts: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["prose"] = _prose
-    shown = {"manifest": shipment.manifest, "contract": shipment.contract, "static": _static}
+    shown = {"manifest": bundle.manifest, "contract": bundle.contract, "static": _static}
     return environment.get_template(template).render(**shown, **facts)
 
 
@@ -264,7 +264,7 @@ def _fields(contract: Contract, customer: Mapping[str, Any]) -> Iterator[Field]:
 
 def _metrics(metrics: Mapping[str, float]) -> Iterator[Metric]:
     """Metrics with the intervals that belong to them; what the best of all models would reach is no metric of this one."""
-    parts = re.compile("_(lower|upper|best_reachable)$")
+    parts = re.compile("_(lower|upper|best_possible)$")
     for name, value in metrics.items():
         if parts.search(name) and parts.sub("", name) in metrics:
             continue

@@ -28,9 +28,9 @@ import numpy.typing as npt
 
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.serving.background import Background
+from churn_pipeline.serving.bundle import Manifest
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.settings import Settings
-from churn_pipeline.serving.shipment import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class PredictionLog:
     settings
         Folder, share, size, age and the key of ids.
     manifest, contract
-        The shipment's: what every line says of the model, and which columns are features and which is the id.
+        The bundle's: what every line says of the model, and which columns are features and which is the id.
     metrics
         Where lines are counted.
     """

@@ -1,4 +1,4 @@
-"""What a request may hold: a strict model made from the contract, and from its rows what the compiled model takes.
+"""What a request may hold: a strict model made from the contract, and from its rows what the ONNX model takes.
 
 A request is ``{"customers": [{…}, …]}``. In a customer, JSON's types are meant: ``"5"`` is no number and ``true`` is no 1; a
 whole number may be written ``5.0``. ``null``, text that is nothing but blanks, and a column that is left out all mean that the
@@ -102,7 +102,7 @@ class Requests:
 
     Examples
     --------
-    >>> requests = Requests(contract, shipment.numeric, shipment.categorical, max_rows=100)  # doctest: +SKIP
+    >>> requests = Requests(contract, bundle.numeric, bundle.categorical, max_rows=100)  # doctest: +SKIP
     >>> rows = requests.read(b'{"customers": [{"tenure": 3}]}')["customers"]  # doctest: +SKIP
     """
 
@@ -143,7 +143,7 @@ class Requests:
         return request
 
     def inputs(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.object_] | None]:
-        """What the compiled model takes for rows that were read.
+        """What the ONNX model takes for rows that were read.
 
         Returns
         -------
@@ -319,7 +319,7 @@ def _value_type(column: Column, may_be_missing: bool) -> Any:
     def check(value: Any) -> Any:
         if _is_missing(value) and may_be_missing:
             return None
-        if not is_kept(column, value):
+        if not is_valid(column, value):
             raise ValueError
         return value
 
@@ -377,7 +377,7 @@ def _whole_bounds(bounds: Mapping[str, float]) -> dict[str, int]:
     return {"ge": max(least), "le": min(most)}
 
 
-def is_kept(column: Column, value: Any) -> bool:
+def is_valid(column: Column, value: Any) -> bool:
     """Whether a value, as JSON has it, keeps every rule of its column. A missing one keeps none.
 
     Parameters
@@ -409,7 +409,7 @@ def is_kept(column: Column, value: Any) -> bool:
 def may_be_missing(contract: Contract, name: str) -> bool:
     """Whether a customer may lack a column: where missing is allowed or has a default, and wherever it is no feature."""
     column = contract.columns[name]
-    return name not in contract.features or column.nullable or is_kept(column, column.default)
+    return name not in contract.features or column.nullable or is_valid(column, column.default)
 
 
 def _is_number(column: Column, value: Any) -> bool:

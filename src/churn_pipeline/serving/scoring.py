@@ -1,9 +1,9 @@
-"""Churn probabilities by the compiled model, and what is decided by them."""
+"""Churn probabilities by the ONNX model, and what is decided by them."""
 
 import numpy as np
 import numpy.typing as npt
 
-from churn_pipeline.serving.shipment import CATEGORICAL, NUMERIC, OUTPUT, Shipment
+from churn_pipeline.serving.bundle import CATEGORICAL, NUMERIC, OUTPUT, Bundle
 
 # onnxruntime plans its memory anew for every size that it has not seen: the first request must not wait for that.
 WARM_ROWS = (1, 2, 10, 100, 1_000, 1, 1)
@@ -14,18 +14,18 @@ Probabilities = npt.NDArray[np.float64]
 
 
 class Scorer:
-    """The compiled model of a shipment.
+    """The ONNX model of a bundle.
 
     Parameters
     ----------
-    shipment
+    bundle
         What was shipped.
     """
 
-    def __init__(self, shipment: Shipment) -> None:
-        self._session = shipment.session
-        self._threshold = shipment.manifest.threshold
-        self._widths = len(shipment.numeric), len(shipment.categorical)
+    def __init__(self, bundle: Bundle) -> None:
+        self._session = bundle.session
+        self._threshold = bundle.manifest.threshold
+        self._widths = len(bundle.numeric), len(bundle.categorical)
 
     def probabilities(self, numeric: Numeric, categorical: Categorical) -> Probabilities:
         """Score customers, on the calling thread.

@@ -54,7 +54,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
-    shipment: Path | None = Field(None, description="Folder of the shipment; without it, the one inside the Bento.")
+    bundle: Path | None = Field(None, description="Folder of the bundle; without it, the one inside the Bento.")
 
     workers: int = Field(1, ge=1, le=256, description="Processes that answer.")
 

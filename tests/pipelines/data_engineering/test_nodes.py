@@ -17,10 +17,10 @@ from churn_pipeline.pipelines.data_engineering.nodes import (
     accept_customers,
     features_and_label,
     find_leaks,
-    hold_to_contract,
     make_folds,
     report_data,
     split_customers,
+    validate_customers,
 )
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_VALIDATE, HOLDOUT, TRAIN, SplitSettings
 
@@ -30,7 +30,7 @@ LEAKS = LeakSettings(max_auc=0.9, bins=10)
 
 
 def held(raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    return hold_to_contract(raw, CONTRACT)
+    return validate_customers(raw, CONTRACT)
 
 
 def faulty(rows: int, faults: int) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def faulty(rows: int, faults: int) -> pd.DataFrame:
 
 def test_the_report_counts_rows_and_names_no_value() -> None:
     customers, quarantine, report = held(faulty(50, 3).assign(note="n"))
-    assert report["rows"] == {"in": 50, "kept": 47, "quarantined": 3}
+    assert report["rows"] == {"in": 50, "valid": 47, "quarantined": 3}
     assert (len(customers), len(quarantine)) == (47, 3)
     assert report["columns_not_in_contract"] == ["note"]
     assert report["table"] == "customers"
@@ -63,7 +63,7 @@ def test_few_bad_rows_let_the_run_go_on_with_a_warning_each(caplog: pytest.LogCa
     with caplog.at_level(logging.INFO):
         accepted = accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
     pd.testing.assert_frame_equal(accepted, customers)
-    assert "Rows in 200 = kept 198 + quarantined 2" in caplog.text
+    assert "Rows in 200 = valid 198 + quarantined 2" in caplog.text
     assert "Quarantined: column 'region': isin" in caplog.text
     assert "SECRET" not in caplog.text
 
@@ -100,7 +100,7 @@ def test_a_single_class_stops_the_run(level: str, word: str) -> None:
 @pytest.mark.parametrize("dated", [False, True])
 def test_every_customer_is_in_one_part(dated: bool) -> None:
     contract = make_contract(dated)
-    customers = hold_to_contract(raw_customers(400, dated=dated), contract)[0]
+    customers = validate_customers(raw_customers(400, dated=dated), contract)[0]
     before = customers.copy(deep=True)
     parts = split_customers(customers, contract, SPLIT)
     assert sorted(pd.concat(parts)["customer"]) == sorted(customers["customer"])

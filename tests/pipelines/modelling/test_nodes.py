@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from tests.customers import make_contract, raw_customers
 
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
-from churn_pipeline.pipelines.data_engineering.nodes import features_and_label, hold_to_contract
+from churn_pipeline.pipelines.data_engineering.nodes import features_and_label, validate_customers
 from churn_pipeline.pipelines.data_engineering.splitting import (
     FOLD_TRAIN,
     FOLD_VALIDATE,
@@ -18,7 +18,7 @@ from churn_pipeline.pipelines.data_engineering.splitting import (
     SplitSettings,
     folds,
 )
-from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, compile_chosen, fit, search
+from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, convert_chosen, fit, search
 
 CONTRACT = make_contract()
 SETTINGS = ChoiceSettings(metrics=("auc", "log_loss"), blend_standard_errors=float("inf"), calibrate=False)
@@ -43,7 +43,7 @@ def candidate(name: str = "logistic") -> Candidate:
 @pytest.fixture(scope="module")
 def data() -> Data:
     """Features, label and three folds of 240 customers."""
-    customers = hold_to_contract(raw_customers(240), CONTRACT)[0]
+    customers = validate_customers(raw_customers(240), CONTRACT)[0]
     features, label = features_and_label(customers, CONTRACT)
     setting = SplitSettings(holdout_share=0.2, holdout_latest=0.2, folds=3)
     return features, label, folds(customers, label["churned"], CONTRACT, setting, seed=1)
@@ -143,7 +143,7 @@ def test_a_fit_is_the_same_for_the_same_seed(data: Data, name: str) -> None:
     features, label, _ = data
     one, other = (fit(features, label, candidate(name), CONTRACT, 7) for _ in range(2))
     assert (one.predict_proba(features) == other.predict_proba(features)).all()
-    digests = [compile_chosen(model, {"candidate": name}, CONTRACT)[1]["model_digest"] for model in (one, other)]
+    digests = [convert_chosen(model, {"candidate": name}, CONTRACT)[1]["model_digest"] for model in (one, other)]
     assert digests[0] == digests[1]
 
 
@@ -228,9 +228,9 @@ def test_the_chosen_model_is_that_of_the_chosen_candidate(data: Data) -> None:
 def test_the_compiled_model_is_named_by_candidate_and_digest(data: Data) -> None:
     features, label, _ = data
     model = fit(features, label, candidate(), CONTRACT, 1)
-    _, report, tags = compile_chosen(model, {"candidate": "logistic"}, CONTRACT)
+    _, report, tags = convert_chosen(model, {"candidate": "logistic"}, CONTRACT)
     assert report == tags
     assert report["candidate"] == "logistic"
     assert len(report["model_digest"]) == 64
     other = clone(model).fit(features, 1 - label["churned"])
-    assert compile_chosen(other, {"candidate": "logistic"}, CONTRACT)[1]["model_digest"] != report["model_digest"]
+    assert convert_chosen(other, {"candidate": "logistic"}, CONTRACT)[1]["model_digest"] != report["model_digest"]

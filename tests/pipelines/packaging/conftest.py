@@ -10,12 +10,12 @@ import pytest
 from tests.customers import make_contract, raw_customers, table_file
 
 from churn_pipeline.contract.cells import model_inputs
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.datasets.mlflow_datasets import RegisteredVersion
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
-from churn_pipeline.modelling.compilation import compile_model, model_digest
-from churn_pipeline.pipelines.evaluation.reference import summarise_training
+from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
+from churn_pipeline.pipelines.evaluation.training_profile import profile_training
 
 BOOSTING: dict[str, Any] = {
     "class": "sklearn.ensemble.GradientBoostingClassifier",
@@ -36,7 +36,7 @@ def register(candidate: dict[str, Any], ignored: tuple[str, ...] = ()) -> Regist
     costs = {"value": 600, "offer_cost": 31_337, "contact_cost": 5, "acceptance": 0.3}
     roles = {**table_file()["roles"], "ignored": list(ignored)}
     contract = make_contract(costs=costs, roles=roles)
-    customers = hold(raw_customers(600), contract).customers
+    customers = validate_table(raw_customers(600), contract).customers
     months = customers["months"].to_numpy()
     label = (np.random.default_rng(1).random(600) < np.where(months < 200, 0.6, 0.15)).astype(int)
     features = model_inputs(customers, contract)
@@ -49,12 +49,12 @@ def register(candidate: dict[str, Any], ignored: tuple[str, ...] = ()) -> Regist
         model=model,
         documents={
             "model_card.md": "# Model card\n",
-            "reference.json": json.dumps(summarise_training(model, features[:400], contract)),
+            "training_profile.json": json.dumps(profile_training(model, features[:400], contract)),
         },
         run_id="5" * 32,
         tags={
             "digest.contract": contract.digest(),
-            "model_digest": model_digest(compile_model(model, contract.numeric, contract.categorical)),
+            "model_digest": model_digest(convert_model(model, contract.numeric, contract.categorical)),
             "candidate": "boosting",
             "git.commit": "c" * 40,
             "git.dirty": "false",

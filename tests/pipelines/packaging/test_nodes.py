@@ -16,26 +16,32 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tests.pipelines.packaging.conftest import BOOSTING, Registered, register
 
-from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.errors import ProjectError, TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.datasets.bento_dataset import BentoContent
-from churn_pipeline.modelling.compilation import model_digest
+from churn_pipeline.modelling.onnx_conversion import model_digest
 from churn_pipeline.modelling.preprocessing import round_to_float32
-from churn_pipeline.pipelines.packaging.nodes import PackagingSettings, accept, compile_version, gather, prove
-from churn_pipeline.pipelines.packaging.proof import Answers, ProofError
-from churn_pipeline.serving.shipment import load_shipment
+from churn_pipeline.pipelines.packaging.equivalence import Answers, EquivalenceError
+from churn_pipeline.pipelines.packaging.nodes import (
+    PackagingSettings,
+    accept,
+    check_equivalence,
+    convert_version,
+    gather,
+)
+from churn_pipeline.serving.bundle import load_bundle
 
 SETTINGS = PackagingSettings(hard_rows=3_000)
 LOCK = "numpy==2.4.6 \\\n    --hash=sha256:" + "a" * 64 + "\n    # via bentoml\n"
 
 
 def proven(given: Registered, compiled: onnx.ModelProto | None = None) -> dict[str, object]:
-    model = compile_version(given.version, given.contract) if compiled is None else compiled
-    return prove(given.version, model, given.features, given.contract, SETTINGS, seed=0)
+    model = convert_version(given.version, given.contract) if compiled is None else compiled
+    return check_equivalence(given.version, model, given.features, given.contract, SETTINGS, seed=0)
 
 
 def gathered(given: Registered) -> BentoContent:
-    compiled = compile_version(given.version, given.contract)
+    compiled = convert_version(given.version, given.contract)
     return gather(given.version, compiled, given.contract, proven(given), LOCK)
 
 
@@ -55,36 +61,46 @@ def shifted(compiled: onnx.ModelProto, by: float) -> onnx.ModelProto:
 
 def test_a_version_of_this_contract_is_accepted(registered: Registered) -> None:
     version, tags = accept(registered.version, registered.contract)
-    assert version is registered.version
+    assert version == registered.version
     assert tags == {"model": "churn_customers", "version": "3"}
 
 
 def test_a_model_of_another_contract_is_refused(registered: Registered) -> None:
     columns = {**registered.contract.columns, "age": registered.contract.columns["months"]}
     other = registered.contract.model_copy(update={"columns": columns})
-    with pytest.raises(TableError, match=r"Version 3 .*\n.*another contract of table 'customers'.*Train again"):
+    with pytest.raises(ProjectError, match=r"Version 3 .*\n.*another contract of table 'customers'.*Train again"):
         accept(registered.version, other)
 
 
 @pytest.mark.parametrize(
     ("lost", "said"),
-    [({"documents": {}}, r"model_card\.md and reference\.json"), ({"metrics": {"holdout.auc": 0.7}}, "threshold")],
+    [
+        ({"documents": {}}, r"model_card\.md and training_profile\.json"),
+        ({"metrics": {"holdout.auc": 0.7}}, "threshold"),
+    ],
 )
 def test_a_version_without_what_a_package_needs_is_refused(
     lost: dict[str, object], said: str, registered: Registered
 ) -> None:
-    with pytest.raises(TableError, match=f"registered without {said}: train again"):
+    with pytest.raises(ProjectError, match=f"registered without {said}: train again"):
         accept(replace(registered.version, **lost), registered.contract)
 
 
-def test_it_is_told_where_the_code_compiles_to_another_file(
+def test_a_version_registered_under_the_former_name_of_the_profile_is_accepted(registered: Registered) -> None:
+    documents = dict(registered.version.documents)
+    documents["reference.json"] = documents.pop("training_profile.json")
+    version, _ = accept(replace(registered.version, documents=documents), registered.contract)
+    assert version.documents == registered.version.documents
+
+
+def test_a_warning_is_logged_where_the_code_compiles_to_another_file(
     registered: Registered, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        compile_version(registered.version, registered.contract)
+        convert_version(registered.version, registered.contract)
         assert not caplog.records
         tags = {**registered.version.tags, "model_digest": "0" * 64}
-        compile_version(replace(registered.version, tags=tags), registered.contract)
+        convert_version(replace(registered.version, tags=tags), registered.contract)
     assert "another file than at its training" in caplog.text
     assert ", then 000000000000…)" in caplog.text
 
@@ -98,13 +114,13 @@ def test_the_real_model_passes_and_the_report_says_on_what(registered: Registere
     assert isinstance(rows, dict)
     assert [found["rows"] for found in rows.values()] == [200, 200, 3_000, 500]
     assert all(found["largest_difference"] < 1e-12 for found in rows.values())
-    assert report["model_digest"] == model_digest(compile_version(registered.version, registered.contract))
+    assert report["model_digest"] == model_digest(convert_version(registered.version, registered.contract))
 
 
 def test_answers_that_are_all_a_little_higher_fail(registered: Registered) -> None:
-    compiled = compile_version(registered.version, registered.contract)
+    compiled = convert_version(registered.version, registered.contract)
     assert proven(registered, shifted(compiled, 5e-7))
-    with pytest.raises(ProofError) as caught:
+    with pytest.raises(EquivalenceError) as caught:
         proven(registered, shifted(compiled, 2e-6))
     said = str(caught.value)
     assert "Nothing was packaged" in said
@@ -118,7 +134,7 @@ def test_scaled_trees_in_float32_fail_on_hard_rows() -> None:
     given = register({**BOOSTING, "numeric": "scaled"}, ignored=("region", "plan", "lines", "calls"))
     assert not given.contract.categorical
 
-    with pytest.raises(ProofError) as caught:
+    with pytest.raises(EquivalenceError) as caught:
         proven(given, plainly_converted(given))
 
     said = str(caught.value)
@@ -151,12 +167,12 @@ def plainly_converted(given: Registered) -> onnx.ModelProto:
 def test_a_proof_shows_what_was_made_up_and_no_customers_value(
     registered: Registered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("churn_pipeline.pipelines.packaging.proof.SHOWN", 10_000)
+    monkeypatch.setattr("churn_pipeline.pipelines.packaging.equivalence.SHOWN", 10_000)
     features = registered.features.assign(plan="SECRET")
     features.loc[7, "charge"] = 1000.987654  # the largest: it and its neighbours are among the edges
     given = registered._replace(features=features)
-    with pytest.raises(ProofError) as caught:
-        proven(given, shifted(compile_version(given.version, given.contract), 0.1))
+    with pytest.raises(EquivalenceError) as caught:
+        proven(given, shifted(convert_version(given.version, given.contract), 0.1))
     said = str(caught.value)
     assert "1000.98765" not in said
     assert "SECRET" not in said
@@ -192,22 +208,28 @@ def test_what_is_shipped_is_what_a_service_reads(registered: Registered, tmp_pat
     for name, held in content.files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(held)
-    shipment = load_shipment(tmp_path / "shipment")
-    manifest = shipment.manifest
+    bundle = load_bundle(tmp_path / "bundle")
+    manifest = bundle.manifest
     assert (manifest.table, manifest.model_name, manifest.model_version) == ("customers", "churn_customers", "3")
     assert (manifest.run_id, manifest.commit, manifest.candidate) == ("5" * 32, "c" * 40, "boosting")
     assert manifest.threshold == 0.3
     assert manifest.metrics == {"auc": 0.75}
-    assert set(manifest.files) == {"contract.json", "reference.json", "model_card.md", "proof.json", "sbom.cdx.json"}
+    assert set(manifest.files) == {
+        "contract.json",
+        "training_profile.json",
+        "model_card.md",
+        "equivalence_report.json",
+        "sbom.cdx.json",
+    }
     assert content.labels["model_digest"] == manifest.model_digest
     assert content.labels["threshold"] == "0.3"
-    assert set(shipment.reference.numeric) == set(registered.contract.numeric)
+    assert set(bundle.training_profile.numeric) == set(registered.contract.numeric)
     assert content.files["requirements.txt"] == LOCK.encode()
 
 
 def test_the_contract_is_shipped_whole_but_for_its_costs(registered: Registered) -> None:
     content = gathered(registered)
-    shipped = Contract.model_validate_json(content.files["shipment/contract.json"])
+    shipped = Contract.model_validate_json(content.files["bundle/contract.json"])
     assert shipped == registered.contract.model_copy(update={"costs": None})
     assert not [name for name, held in content.files.items() if b"31337" in held.replace(b",", b"")]
 
@@ -219,11 +241,11 @@ def test_the_same_version_gives_the_same_bytes(registered: Registered) -> None:
 def test_uncommitted_changes_are_told(registered: Registered) -> None:
     tags = {**registered.version.tags, "git.dirty": "true"}
     content = gathered(registered._replace(version=replace(registered.version, tags=tags)))
-    assert json.loads(content.files["shipment/manifest.json"])["commit"] == "c" * 40 + "-dirty"
+    assert json.loads(content.files["bundle/manifest.json"])["commit"] == "c" * 40 + "-dirty"
 
 
 def test_the_proof_of_another_model_is_refused(registered: Registered) -> None:
-    compiled = compile_version(registered.version, registered.contract)
-    proof = {**proven(registered), "model_digest": "0" * 64}
-    with pytest.raises(ProofError, match="another model"):
-        gather(registered.version, compiled, registered.contract, proof, LOCK)
+    compiled = convert_version(registered.version, registered.contract)
+    equivalence_report = {**proven(registered), "model_digest": "0" * 64}
+    with pytest.raises(EquivalenceError, match="another model"):
+        gather(registered.version, compiled, registered.contract, equivalence_report, LOCK)

@@ -206,7 +206,7 @@ def test_identifiers_are_a_permutation_of_all_the_pattern_writes() -> None:
 # ---- the truth --------------------------------------------------------------------------------------------------
 
 
-def test_best_reachable_scores(base: Draw) -> None:
+def test_best_possible_scores(base: Draw) -> None:
     customers, truth = base
     label, chance = left(customers), truth[TRUTH]
     assert 0.20 <= label.mean() <= 0.28

@@ -13,8 +13,8 @@ from sklearn.preprocessing import TargetEncoder
 
 from churn_pipeline.contract.cells import churned, model_inputs, table_digest
 from churn_pipeline.contract.errors import Finding, TableError
-from churn_pipeline.contract.quarantine import hold
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.pipelines.data_engineering import splitting
 from churn_pipeline.pipelines.data_engineering.splitting import HOLDOUT, TRAIN, SplitSettings
 
@@ -39,7 +39,7 @@ class LeakSettings(BaseModel):
     allowed: tuple[str, ...] = Field(default=(), description="Features that may reach more: known before the label.")
 
 
-def hold_to_contract(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+def validate_customers(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Read the raw cells as the contract's types, and set aside the rows that break it.
 
     Returns
@@ -51,10 +51,10 @@ def hold_to_contract(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFram
     report : dict
         Counts, findings without any customer's value, and digests of data and contract.
     """
-    held = hold(raw, contract)
+    held = validate_table(raw, contract)
     report = {
         "table": contract.name,
-        "rows": {"in": len(raw), "kept": len(held.customers), "quarantined": len(held.quarantine)},
+        "rows": {"in": len(raw), "valid": len(held.customers), "quarantined": len(held.quarantine)},
         "findings": [vars(finding) for finding in held.findings],
         "columns_not_in_contract": sorted({str(name) for name in raw.columns} - set(contract.columns)),
         "digests": {"data": table_digest(raw), "contract": contract.digest()},
@@ -75,7 +75,9 @@ def accept_customers(
         When more than ``settings.max_share`` of the rows are in quarantine, or one class is absent.
     """
     rows, findings = report["rows"], [Finding(**finding) for finding in report["findings"]]
-    logger.info("Rows in %s = kept %s + quarantined %s", *(f"{rows[part]:,}" for part in ("in", "kept", "quarantined")))
+    logger.info(
+        "Rows in %s = valid %s + quarantined %s", *(f"{rows[part]:,}" for part in ("in", "valid", "quarantined"))
+    )
     if rows["quarantined"] > settings.max_share * rows["in"]:
         share = f"{rows['quarantined']:,} of {rows['in']:,} rows break the contract, more than {settings.max_share:.1%}"
         raise TableError(
@@ -84,7 +86,7 @@ def accept_customers(
                 *findings,
                 Finding(
                     "the rows and their reasons are in the quarantine file",
-                    mend="Mend the data or the contract (or raise `quarantine.max_share`).",
+                    fix="Mend the data or the contract (or raise `quarantine.max_share`).",
                 ),
             ],
         )
@@ -99,7 +101,7 @@ def accept_customers(
                 Finding(
                     f"no customer {word}",
                     contract.roles.target.column,
-                    mend="Check roles.target.positive in the table file.",
+                    fix="Check roles.target.positive in the table file.",
                 )
             ],
         )
@@ -171,10 +173,10 @@ def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettin
     aucs = dict(sorted(aucs.items(), key=lambda item: -item[1]))
     suspects = [name for name, auc in aucs.items() if auc > settings.max_auc]
     if refused := [name for name in suspects if name not in settings.allowed]:
-        mend = "If it is known only after the churn, put it under roles.ignored in the table file; if not, under leaks.allowed"
+        fix = "If it is known only after the churn, put it under roles.ignored in the table file; if not, under leaks.allowed"
         raise TableError(
             "The table gives the label away",
-            [Finding(f"likely leak, it alone reaches AUC {aucs[name]:.3f}", str(name), mend=mend) for name in refused],
+            [Finding(f"likely leak, it alone reaches AUC {aucs[name]:.3f}", str(name), fix=fix) for name in refused],
         )
     for name in suspects:
         logger.warning("LIKELY LEAK, allowed by leaks.allowed: '%s' alone reaches AUC %.3f.", name, aucs[name])
@@ -201,14 +203,14 @@ def report_data(
     Returns
     -------
     report : dict
-        Rows in, kept, quarantined, trained on, held out and set aside; churn shares; findings; leaks.
+        Rows in, valid, quarantined, trained on, held out and set aside; churn shares; findings; leaks.
     digests : dict of str
         Digests of data, contract and of the held-out rows.
     """
     parts: Iterable[tuple[str, pd.DataFrame]] = (("train", train), ("hold-out", holdout))
     split = {name: {"rows": len(part), "churn_share": float(churned(part, contract).mean())} for name, part in parts}
     reasons = set_aside["reason"].value_counts().to_dict()
-    if len(train) + len(holdout) + len(set_aside) != contract_report["rows"]["kept"]:
+    if len(train) + len(holdout) + len(set_aside) != contract_report["rows"]["valid"]:
         raise AssertionError("rows were lost in the split")
     digests = {**contract_report["digests"], "holdout": table_digest(holdout)}
     report = {

@@ -14,16 +14,16 @@ def create_pipeline() -> Pipeline:
 def _validation() -> list[Node]:
     return [
         Node(
-            nodes.hold_to_contract,
+            nodes.validate_customers,
             ["raw_customers", "contract"],
-            ["held_rows", "quarantine", "contract_report"],
-            name="hold_to_contract",
+            ["valid_rows", "quarantine", "contract_report"],
+            name="validate_customers",
         ),
         Node(
             nodes.accept_customers,
-            ["held_rows", "contract_report", "contract", "params:quarantine"],
+            ["valid_rows", "contract_report", "contract", "params:quarantine"],
             "customers",
-            name="accept_customers",
+            name="quarantine",
         ),
     ]
 
@@ -58,7 +58,7 @@ def _split() -> list[Node]:
             nodes.find_leaks,
             ["train_features", "train_label", "params:leaks", "params:seed"],
             "leaks",
-            name="find_leaks",
+            name="leaks",
         ),
         Node(
             nodes.report_data,

@@ -28,7 +28,9 @@ class SplitSettings(BaseModel):
 
     holdout_share: float = Field(gt=0, lt=1, description="Share of customers that are held out.")
     holdout_latest: float = Field(
-        gt=0, lt=1, description="With a date: share of rows, the latest ones, in which held-out customers are judged."
+        gt=0,
+        lt=1,
+        description="With a date: share of rows, the latest ones, in which held-out customers are evaluated.",
     )
     folds: int = Field(ge=2)
 
@@ -80,7 +82,7 @@ def sides(customers: pd.DataFrame, contract: Contract, settings: SplitSettings) 
     """Where each row goes: ``train``, ``hold-out``, or set aside with the reason.
 
     A customer is held out by the stable hash of the id, else of the features. Rows of other customers whose features
-    are identical to a held-out row's are set aside. Where the contract has a date, held-out customers are judged from
+    are identical to a held-out row's are set aside. Where the contract has a date, held-out customers are evaluated from
     a date on, and the others are trained on rows whose label was known by then.
     """
     roles = contract.roles

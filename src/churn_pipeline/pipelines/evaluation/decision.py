@@ -14,14 +14,21 @@ from sklearn.base import ClassifierMixin
 from churn_pipeline.contract.cells import churned, model_inputs
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.judgement import plots_money
-from churn_pipeline.judgement.card import model_card
-from churn_pipeline.judgement.gate import Gate, judge_gate
-from churn_pipeline.judgement.importance import permutation_importance
-from churn_pipeline.judgement.money import Costs, break_even, money_metrics, profit_curve, realised_profit, sensitivity
-from churn_pipeline.judgement.segments import gaps, segment_levels, segment_metrics
-from churn_pipeline.judgement.targets import TargetSettings, target_list
-from churn_pipeline.pipelines.evaluation.nodes import JudgementSettings, as_logged
+from churn_pipeline.evaluation import plots_profit
+from churn_pipeline.evaluation.card import model_card
+from churn_pipeline.evaluation.gate import Gate, evaluate_gate
+from churn_pipeline.evaluation.importance import permutation_importance
+from churn_pipeline.evaluation.profit import (
+    CostModel,
+    break_even,
+    profit_curve,
+    profit_metrics,
+    realised_profit,
+    sensitivity,
+)
+from churn_pipeline.evaluation.segments import gaps, segment_levels, segment_metrics
+from churn_pipeline.evaluation.targets import TargetSettings, target_list
+from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings, as_logged
 
 logger = logging.getLogger(__name__)
 
@@ -32,26 +39,25 @@ IN_SAMPLE = (
 
 
 class DecisionSettings(BaseModel):
-    """What the model's use is judged by."""
+    """What the model's use is evaluated by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     budgets: tuple[float, ...] = Field(min_length=1, description="Shares of customers that may be contacted.")
     segment_metrics: tuple[str, ...] = Field(min_length=1)
     segment_resamples: int = Field(ge=100)
-    importance_repeats: int = Field(ge=1)
 
 
-def cost_block(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
-    """The cost block of the table's own file, else the one of the parameters.
+def cost_model(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
+    """The cost model of the table's own file, else the one of the parameters.
 
     Raises
     ------
     TableError
-        When it is no cost block, or names a column that the contract has not.
+        When it is no cost model, or names a column that the contract has not.
     """
     try:
-        block = Costs.model_validate(contract.costs or costs)
+        block = CostModel.model_validate(contract.costs or costs)
     except ValidationError as error:
         raise TableError(
             f"The costs of table '{contract.name}'",
@@ -67,12 +73,12 @@ def cost_block(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
     return block.model_dump(mode="json")
 
 
-def judge_money(
+def evaluate_profit(
     predictions: pd.DataFrame,
     holdout: pd.DataFrame,
     contract: Contract,
-    cost_block: dict[str, Any],
-    judgement: JudgementSettings,
+    cost_model: dict[str, Any],
+    evaluation: EvaluationSettings,
     settings: DecisionSettings,
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, float], pd.DataFrame, pd.DataFrame]:
@@ -80,33 +86,33 @@ def judge_money(
 
     Returns
     -------
-    money, logged, curve, sensitivity
+    profit, logged, curve, sensitivity
         Metrics with intervals; the same by name, to log, with the ``threshold`` that a service decides by, the
         break-even at the mean value; profit against threshold; and what comes of wrong costs.
     """
-    costs = Costs.model_validate(cost_block)
-    y, p, value = _judged(predictions, holdout, costs)
+    costs = CostModel.model_validate(cost_model)
+    y, p, value = _holdout_arrays(predictions, holdout, costs)
     groups = _groups(holdout, contract)
-    money = money_metrics(
-        y, p, value, costs, settings.budgets, None, judgement.resamples, judgement.level, seed, groups
+    profit = profit_metrics(
+        y, p, value, costs, settings.budgets, None, evaluation.resamples, evaluation.confidence_level, seed, groups
     )
-    curve = profit_curve(y, p, value, costs, level=judgement.level, seed=seed, groups=groups)
-    logged = {**as_logged(money), "threshold": float(break_even(value.mean(), costs))}
-    return money, logged, curve, sensitivity(y, p, value, costs)
+    curve = profit_curve(y, p, value, costs, level=evaluation.confidence_level, seed=seed, groups=groups)
+    logged = {**as_logged(profit), "threshold": float(break_even(value.mean(), costs))}
+    return profit, logged, curve, sensitivity(y, p, value, costs)
 
 
-def judge_segments(
+def evaluate_segments(
     predictions: pd.DataFrame,
     holdout: pd.DataFrame,
     contract: Contract,
-    cost_block: dict[str, Any],
-    judgement: JudgementSettings,
+    cost_model: dict[str, Any],
+    evaluation: EvaluationSettings,
     settings: DecisionSettings,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics by protected attribute and by segment, and the gaps between levels."""
-    costs = Costs.model_validate(cost_block)
-    y, p, value = _judged(predictions, holdout, costs)
+    costs = CostModel.model_validate(cost_model)
+    y, p, value = _holdout_arrays(predictions, holdout, costs)
     names = (*contract.roles.protected, *contract.roles.segments)
     levels = {name: segment_levels(holdout[name]) for name in names}
     table = segment_metrics(
@@ -118,15 +124,15 @@ def judge_segments(
         metrics=settings.segment_metrics,
         budgets=settings.budgets,
         n_resamples=settings.segment_resamples,
-        level=judgement.level,
+        level=evaluation.confidence_level,
         seed=seed,
         groups=_groups(holdout, contract),
     )
-    return table, gaps(table, judgement.level)
+    return table, gaps(table, evaluation.confidence_level)
 
 
 def measure_importance(
-    model: ClassifierMixin, features: pd.DataFrame, label: pd.DataFrame, settings: DecisionSettings, seed: int
+    model: ClassifierMixin, features: pd.DataFrame, label: pd.DataFrame, settings: EvaluationSettings, seed: int
 ) -> pd.DataFrame:
     """Permutation importance of each feature on the hold-out, in log loss."""
 
@@ -138,33 +144,33 @@ def measure_importance(
     )
 
 
-def judge_champion(
+def compare_with_champion(
     predictions: pd.DataFrame,
     champion: ClassifierMixin | None,
     features: pd.DataFrame,
     holdout: pd.DataFrame,
     train_label: pd.DataFrame,
     contract: Contract,
-    cost_block: dict[str, Any],
+    cost_model: dict[str, Any],
     settings: Gate,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, float], dict[str, str]]:
-    """Judge the chosen model alone, and against the registry's champion on the same hold-out.
+    """Evaluate the chosen model alone, and against the registry's champion on the same hold-out.
 
     Returns
     -------
     report, logged, tags : dict
         The verdict with its reasons and numbers, what of them is to log, and the verdict as a tag.
     """
-    costs = Costs.model_validate(cost_block)
-    y, p, value = _judged(predictions, holdout, costs)
+    costs = CostModel.model_validate(cost_model)
+    y, p, value = _holdout_arrays(predictions, holdout, costs)
     theirs, problem = None, ""
     if champion is not None:
         try:
             theirs = champion.predict_proba(features)[:, 1]
         except (KeyError, ValueError) as error:
             problem = f"The champion cannot score these customers: {error}. Was the contract changed? Promote by hand."
-    verdict = judge_gate(
+    verdict = evaluate_gate(
         y, p, theirs, value, costs, settings, seed, _groups(holdout, contract), float(train_label["churned"].mean())
     )
     if problem and verdict.passed:  # what could not be compared is not known to be better
@@ -178,11 +184,11 @@ def list_targets(
     model: ClassifierMixin,
     customers: pd.DataFrame,
     contract: Contract,
-    cost_block: dict[str, Any],
+    cost_model: dict[str, Any],
     settings: TargetSettings,
 ) -> pd.DataFrame:
     """Customers worth contacting: those who stayed so far, at their latest date, by expected profit within the budget."""
-    costs = Costs.model_validate(cost_block)
+    costs = CostModel.model_validate(cost_model)
     current = customers[churned(customers, contract) == 0]
     if contract.roles.date is not None:
         current = current[current[contract.roles.date] == customers[contract.roles.date].max()]
@@ -194,27 +200,27 @@ def list_targets(
 def draw_decision_plots(
     predictions: pd.DataFrame,
     holdout: pd.DataFrame,
-    cost_block: dict[str, Any],
+    cost_model: dict[str, Any],
     curve: pd.DataFrame,
     sensitivities: pd.DataFrame,
     importance: pd.DataFrame,
     segments: pd.DataFrame,
     leaderboard: pd.DataFrame,
     choice: dict[str, Any],
-    judgement: JudgementSettings,
+    evaluation: EvaluationSettings,
 ) -> tuple[Figure, ...]:
     """Profit against threshold, sensitivity, lift, scores, importance, segments and leaderboard."""
-    costs = Costs.model_validate(cost_block)
-    y, p, value = _judged(predictions, holdout, costs)
+    costs = CostModel.model_validate(cost_model)
+    y, p, value = _holdout_arrays(predictions, holdout, costs)
     threshold = float(break_even(value.mean(), costs))
     return (
-        plots_money.profit_plot(curve, threshold, realised_profit(y, p, value, costs), costs.currency),
-        plots_money.sensitivity_plot(sensitivities, costs.currency),
-        plots_money.lift_plot(y, p, level=judgement.level),
-        plots_money.score_plot(y, p, threshold),
-        plots_money.importance_plot(importance),
-        plots_money.segments_plot(segments, "calibration_gap"),
-        plots_money.leaderboard_plot(leaderboard, {each["candidate"]: each["weight"] for each in choice["members"]}),
+        plots_profit.profit_plot(curve, threshold, realised_profit(y, p, value, costs), costs.currency),
+        plots_profit.sensitivity_plot(sensitivities, costs.currency),
+        plots_profit.lift_plot(y, p, level=evaluation.confidence_level),
+        plots_profit.score_plot(y, p, threshold),
+        plots_profit.importance_plot(importance),
+        plots_profit.segments_plot(segments, "calibration_gap"),
+        plots_profit.leaderboard_plot(leaderboard, {each["candidate"]: each["weight"] for each in choice["members"]}),
     )
 
 
@@ -222,17 +228,17 @@ def write_card(
     data_report: dict[str, Any],
     choice: dict[str, Any],
     metrics: pd.DataFrame,
-    money: pd.DataFrame,
+    profit: pd.DataFrame,
     segments: pd.DataFrame,
     segment_gaps: pd.DataFrame,
-    cost_block: dict[str, Any],
+    cost_model: dict[str, Any],
     gate: dict[str, Any],
     model_report: Mapping[str, str],
-    judgement: JudgementSettings,
+    evaluation: EvaluationSettings,
     seed: int,
 ) -> str:
     """The model card, from the run's own records."""
-    costs = Costs.model_validate(cost_block)
+    costs = CostModel.model_validate(cost_model)
     rebuild = {
         "command": "`kedro reproduce RUN_ID`, with the id of the MLflow run that holds this card",
         "seed": seed,
@@ -243,25 +249,25 @@ def write_card(
         data_report,
         choice,
         metrics,
-        money,
+        profit,
         segments,
         segment_gaps,
         costs,
         gate,
         rebuild,
-        judgement.level,
+        evaluation.confidence_level,
         limits=(IN_SAMPLE,),
     )
 
 
-def _judged(
-    predictions: pd.DataFrame, holdout: pd.DataFrame, costs: Costs
+def _holdout_arrays(
+    predictions: pd.DataFrame, holdout: pd.DataFrame, costs: CostModel
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Who churned, the churn probabilities, and what each customer is worth."""
     try:
         value = costs.values(holdout)
     except ValueError as error:
-        raise TableError("The cost block does not fit the customers", str(error)) from None
+        raise TableError("The cost model does not fit the customers", str(error)) from None
     return predictions["churned"].to_numpy(), predictions["probability"].to_numpy(), value
 
 

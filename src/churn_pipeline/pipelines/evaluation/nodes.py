@@ -1,4 +1,4 @@
-"""Nodes of evaluation: judge the chosen model on the hold-out, record it, and say what came of the run."""
+"""Nodes of evaluation: evaluate the chosen model on the hold-out, record it, and say what came of the run."""
 
 import json
 from collections.abc import Hashable
@@ -17,10 +17,10 @@ from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.datasets.mlflow_datasets import ModelRecord
-from churn_pipeline.judgement import plots
-from churn_pipeline.judgement.bootstrap import bootstrap_metrics
-from churn_pipeline.judgement.metrics import resolve_metric
-from churn_pipeline.serving.shipment import CARD_FILE, REFERENCE_FILE
+from churn_pipeline.evaluation import plots
+from churn_pipeline.evaluation.bootstrap import bootstrap_metrics
+from churn_pipeline.evaluation.metrics import resolve_metric
+from churn_pipeline.serving.bundle import CARD_FILE, TRAINING_PROFILE_FILE
 
 MODEL_OUTPUTS = 2
 PLOTS = (
@@ -31,14 +31,15 @@ PLOTS = (
 )
 
 
-class JudgementSettings(BaseModel):
-    """What the chosen model is judged by."""
+class EvaluationSettings(BaseModel):
+    """What the chosen model is evaluated by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metrics: tuple[str, ...] = Field(min_length=1)
     resamples: int = Field(ge=100)
-    level: float = Field(gt=0.5, lt=1)
+    confidence_level: float = Field(gt=0.5, lt=1)
+    importance_repeats: int = Field(ge=1)
 
 
 def predict(model: Pipeline, features: pd.DataFrame, label: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +53,7 @@ def predict(model: Pipeline, features: pd.DataFrame, label: pd.DataFrame) -> pd.
     return label.assign(probability=model.predict_proba(features)[:, 1])
 
 
-def find_reachable(holdout: pd.DataFrame, truth: pd.DataFrame | None, contract: Contract) -> pd.DataFrame:
+def find_true_probabilities(holdout: pd.DataFrame, truth: pd.DataFrame | None, contract: Contract) -> pd.DataFrame:
     """The known churn probability of each held-out row of a simulated table; no rows for a real one.
 
     Parameters
@@ -75,22 +76,22 @@ def find_reachable(holdout: pd.DataFrame, truth: pd.DataFrame | None, contract: 
     return joined[["churn_probability"]].rename(columns={"churn_probability": "probability"})
 
 
-def judge(
+def evaluate(
     predictions: pd.DataFrame,
-    reachable: pd.DataFrame,
+    true_probabilities: pd.DataFrame,
     holdout: pd.DataFrame,
     contract: Contract,
-    settings: JudgementSettings,
+    settings: EvaluationSettings,
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Metrics on the hold-out with bootstrap intervals, and how far they are from the best reachable.
+    """Metrics on the hold-out with bootstrap intervals, and how far they are from the best possible.
 
     Customers are resampled, not rows, where one customer has several.
 
     Returns
     -------
     metrics : pandas.DataFrame
-        ``metric``, ``value``, ``lower``, ``upper``, and ``best_reachable`` (NaN where nobody knows it).
+        ``metric``, ``value``, ``lower``, ``upper``, and ``best_possible`` (NaN where nobody knows it).
     logged : dict of float
         The same by name, to log.
     """
@@ -98,20 +99,20 @@ def judge(
     functions = {name: resolve_metric(name) for name in settings.metrics}
     groups = holdout[contract.roles.id].to_numpy() if contract.roles.id and contract.roles.date else None
     metrics = bootstrap_metrics(
-        y, p, functions, n_resamples=settings.resamples, level=settings.level, seed=seed, groups=groups
+        y, p, functions, n_resamples=settings.resamples, level=settings.confidence_level, seed=seed, groups=groups
     )
     best = (
-        [function(y, reachable["probability"].to_numpy()) for function in functions.values()]
-        if len(reachable)
+        [function(y, true_probabilities["probability"].to_numpy()) for function in functions.values()]
+        if len(true_probabilities)
         else np.nan
     )
-    metrics = metrics.assign(best_reachable=best)
+    metrics = metrics.assign(best_possible=best)
     return metrics, as_logged(metrics)
 
 
 def as_logged(metrics: pd.DataFrame) -> dict[str, float]:
     """Metrics with their intervals by name, to log; what nobody knows is left out."""
-    endings = {"": "value", "_lower": "lower", "_upper": "upper", "_best_reachable": "best_reachable"}
+    endings = {"": "value", "_lower": "lower", "_upper": "upper", "_best_possible": "best_possible"}
     return {
         f"{str(row['metric']).rsplit('.', 1)[-1]}{ending}": float(row[part])
         for row in metrics.to_dict("records")
@@ -120,10 +121,12 @@ def as_logged(metrics: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def draw_plots(predictions: pd.DataFrame, reachable: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Figure, ...]:
-    """ROC, precision-recall, reliability and gain on the hold-out, with the best reachable curve where it is known."""
+def draw_plots(
+    predictions: pd.DataFrame, true_probabilities: pd.DataFrame, metrics: pd.DataFrame
+) -> tuple[Figure, ...]:
+    """ROC, precision-recall, reliability and gain on the hold-out, with the best possible curve where it is known."""
     y, p = predictions["churned"].to_numpy(), predictions["probability"].to_numpy()
-    truth = reachable["probability"].to_numpy() if len(reachable) else None
+    truth = true_probabilities["probability"].to_numpy() if len(true_probabilities) else None
     limits = {row["metric"]: (row["lower"], row["upper"]) for row in metrics.to_dict("records")}
     return tuple(draw(y, p, limits.get(metric), truth) for draw, metric in PLOTS)
 
@@ -135,8 +138,8 @@ def record_model(
     model_report: dict[str, str],
     gate: dict[str, Any],
     model_card: str,
-    reference: dict[str, Any],
-    note: str = "",
+    training_profile: dict[str, Any],
+    run_description: str = "",
 ) -> ModelRecord:
     """The chosen model as the registry keeps it: signature from the contract, and an example that is no customer's.
 
@@ -155,33 +158,35 @@ def record_model(
             **model_report,
             **{f"{name}_digest": value for name, value in data_report["digests"].items()},
         },
-        documents={CARD_FILE: model_card, REFERENCE_FILE: json.dumps(reference, ensure_ascii=False)},
-        note=note,
+        documents={CARD_FILE: model_card, TRAINING_PROFILE_FILE: json.dumps(training_profile, ensure_ascii=False)},
+        run_description=run_description,
     )
 
 
-NOTED = ("auc", "log_loss", "brier", "calibration_error", "lift_top_decile", "profit", "contacted_share")
+DESCRIBED_METRICS = ("auc", "log_loss", "brier", "calibration_error", "lift_top_decile", "profit", "contacted_share")
 
 
-def write_note(
+def write_run_description(
     data_report: dict[str, Any],
     choice: dict[str, Any],
     metrics: pd.DataFrame,
-    money: pd.DataFrame,
+    profit: pd.DataFrame,
     gate: dict[str, Any],
-    settings: JudgementSettings,
+    settings: EvaluationSettings,
 ) -> str:
     """What a run came to, in a few lines of Markdown."""
     split = data_report["split"]
     train, held = split["train"], split["hold-out"]
     members = choice["members"]
     named = ", ".join(f"`{each['candidate']}`" + (f" {each['weight']:.0%}" * (len(members) > 1)) for each in members)
-    rows = [row for row in [*metrics.to_dict("records"), *money.to_dict("records")] if row["metric"] in NOTED]
+    rows = [
+        row for row in [*metrics.to_dict("records"), *profit.to_dict("records")] if row["metric"] in DESCRIBED_METRICS
+    ]
     return "\n".join(
         [
             f"{'Blend of' if len(members) > 1 else 'Chosen:'} {named}. Gate: **{gate['verdict']}**.",
             "",
-            f"| on {held['rows']:,} held-out customers | value | {settings.level:.0%} interval |",
+            f"| on {held['rows']:,} held-out customers | value | {settings.confidence_level:.0%} interval |",
             "|---|---|---|",
             *(f"| {row['metric']} | {row['value']:.4f} | {row['lower']:.4f} to {row['upper']:.4f} |" for row in rows),
             "",
@@ -196,16 +201,16 @@ def summarise(
     leaderboard: pd.DataFrame,
     choice: dict[str, Any],
     metrics: pd.DataFrame,
-    money: pd.DataFrame,
+    profit: pd.DataFrame,
     gate: dict[str, Any],
     contract: Contract,
-    settings: JudgementSettings,
+    settings: EvaluationSettings,
 ) -> str:
     """What a person wants to read when a training has ended, as text."""
     rows, split = data_report["rows"], data_report["split"]
     shown = leaderboard.drop(columns=["log_loss_se"]).round(4).to_string(index=False)
     lines = [
-        f"Table '{contract.name}': {rows['in']:,} rows in = {rows['kept']:,} kept + {rows['quarantined']:,} quarantined; "
+        f"Table '{contract.name}': {rows['in']:,} rows in = {rows['valid']:,} valid + {rows['quarantined']:,} quarantined; "
         f"{split['train']['rows']:,} to train on, {split['hold-out']['rows']:,} held out, {sum(split['set_aside'].values()):,} "
         f"set aside; churn {split['train']['churn_share']:.1%}",
         *_leak_lines(data_report["leaks"]),
@@ -216,9 +221,10 @@ def summarise(
         f"Chosen: {choice['candidate']} (rule: {choice['rule']})",
         *[f"  {sentence}" for sentence in choice.get("sentences", [])],
         "",
-        f"Judged on {split['hold-out']['rows']:,} held-out customers, with {settings.level:.0%} bootstrap intervals",
+        f"Evaluated on {split['hold-out']['rows']:,} held-out customers, with "
+        f"{settings.confidence_level:.0%} bootstrap intervals",
         *[_metric_line(row) for row in metrics.to_dict("records")],
-        *[_metric_line(row) for row in money.to_dict("records") if row["metric"] in ("profit", "contacted_share")],
+        *[_metric_line(row) for row in profit.to_dict("records") if row["metric"] in ("profit", "contacted_share")],
         "",
         f"Gate: {gate['verdict']}. {' '.join(gate['reasons'])}",
         "",
@@ -242,6 +248,6 @@ def _leak_lines(leaks: dict[str, Any]) -> list[str]:
 
 
 def _metric_line(row: dict[Hashable, Any]) -> str:
-    reachable = row.get("best_reachable", np.nan)
-    best = f"   best reachable {reachable:.4f}" if np.isfinite(reachable) else ""
+    true_probabilities = row.get("best_possible", np.nan)
+    best = f"   best possible {true_probabilities:.4f}" if np.isfinite(true_probabilities) else ""
     return f"  {row['metric']:<22}{row['value']:>8.4f}   [{row['lower']:.4f}, {row['upper']:.4f}]{best}"

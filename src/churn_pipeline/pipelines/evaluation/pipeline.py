@@ -1,21 +1,21 @@
-"""Evaluation: the chosen model judged on the hold-out, in money and by segment; gate, model card, target list, registry."""
+"""Evaluation: the chosen model evaluated on the hold-out, in money and by segment; gate, model card, target list, registry."""
 
 from kedro.pipeline import Node, Pipeline
 
 from churn_pipeline.pipelines.boxes import box
-from churn_pipeline.pipelines.evaluation import decision, nodes, reference
+from churn_pipeline.pipelines.evaluation import decision, nodes, training_profile
 
-JUDGED = ["holdout_predictions", "holdout_customers"]
-HOW = ["params:judgement", "params:decision", "params:seed"]
+HOLDOUT_ROWS = ["holdout_predictions", "holdout_customers"]
+HOW = ["params:evaluation", "params:decision", "params:seed"]
 
 
 def create_pipeline() -> Pipeline:
-    """Judge ``chosen_model`` on the hold-out, and register it as the challenger."""
-    boxes = [box("judgement", _judgement()), box("decision", _decision()), box("report", _report())]
+    """Evaluate ``chosen_model`` on the hold-out, and register it as the challenger."""
+    boxes = [box("evaluation", _evaluation()), box("decision", _decision()), box("report", _report())]
     return Pipeline(boxes, tags="evaluation")
 
 
-def _judgement() -> list[Node]:
+def _evaluation() -> list[Node]:
     return [
         Node(
             nodes.predict,
@@ -23,16 +23,28 @@ def _judgement() -> list[Node]:
             "holdout_predictions",
             name="predict_holdout",
         ),
-        Node(nodes.find_reachable, ["holdout_customers", "truth", "contract"], "reachable", name="find_reachable"),
         Node(
-            nodes.judge,
-            ["holdout_predictions", "reachable", "holdout_customers", "contract", "params:judgement", "params:seed"],
+            nodes.find_true_probabilities,
+            ["holdout_customers", "truth", "contract"],
+            "true_probabilities",
+            name="find_true_probabilities",
+        ),
+        Node(
+            nodes.evaluate,
+            [
+                "holdout_predictions",
+                "true_probabilities",
+                "holdout_customers",
+                "contract",
+                "params:evaluation",
+                "params:seed",
+            ],
             ["metrics", "logged_metrics"],
-            name="judge",
+            name="evaluate",
         ),
         Node(
             decision.measure_importance,
-            ["chosen_model", "holdout_features", "holdout_label", "params:decision", "params:seed"],
+            ["chosen_model", "holdout_features", "holdout_label", "params:evaluation", "params:seed"],
             "importance",
             name="measure_importance",
         ),
@@ -41,21 +53,21 @@ def _judgement() -> list[Node]:
 
 def _decision() -> list[Node]:
     return [
-        Node(decision.cost_block, ["contract", "params:costs"], "cost_block", name="cost_block"),
+        Node(decision.cost_model, ["contract", "params:costs"], "cost_model", name="costs"),
         Node(
-            decision.judge_money,
-            [*JUDGED, "contract", "cost_block", *HOW],
-            ["money", "logged_money", "profit_curve", "sensitivity"],
-            name="judge_money",
+            decision.evaluate_profit,
+            [*HOLDOUT_ROWS, "contract", "cost_model", *HOW],
+            ["profit", "logged_profit", "profit_curve", "sensitivity"],
+            name="evaluate_profit",
         ),
         Node(
-            decision.judge_segments,
-            [*JUDGED, "contract", "cost_block", *HOW],
+            decision.evaluate_segments,
+            [*HOLDOUT_ROWS, "contract", "cost_model", *HOW],
             ["segments", "segment_gaps"],
-            name="judge_segments",
+            name="evaluate_segments",
         ),
         Node(
-            decision.judge_champion,
+            decision.compare_with_champion,
             [
                 "holdout_predictions",
                 "champion",
@@ -63,18 +75,18 @@ def _decision() -> list[Node]:
                 "holdout_customers",
                 "train_label",
                 "contract",
-                "cost_block",
+                "cost_model",
                 "params:gate",
                 "params:seed",
             ],
             ["gate", "logged_gate", "gate_tags"],
-            name="judge_champion",
+            name="gate",
         ),
         Node(
             decision.list_targets,
-            ["chosen_model", "customers", "contract", "cost_block", "params:targets"],
+            ["chosen_model", "customers", "contract", "cost_model", "params:targets"],
             "target_list",
-            name="list_targets",
+            name="targets",
         ),
     ]
 
@@ -83,22 +95,22 @@ def _report() -> list[Node]:
     return [
         Node(
             nodes.draw_plots,
-            ["holdout_predictions", "reachable", "metrics"],
+            ["holdout_predictions", "true_probabilities", "metrics"],
             ["roc_plot", "precision_recall_plot", "reliability_plot", "gain_plot"],
             name="draw_plots",
         ),
         Node(
             decision.draw_decision_plots,
             [
-                *JUDGED,
-                "cost_block",
+                *HOLDOUT_ROWS,
+                "cost_model",
                 "profit_curve",
                 "sensitivity",
                 "importance",
                 "segments",
                 "leaderboard",
                 "choice",
-                "params:judgement",
+                "params:evaluation",
             ],
             [
                 "profit_plot",
@@ -117,39 +129,48 @@ def _report() -> list[Node]:
                 "data_report",
                 "choice",
                 "metrics",
-                "money",
+                "profit",
                 "segments",
                 "segment_gaps",
-                "cost_block",
+                "cost_model",
                 "gate",
                 "model_report",
-                "params:judgement",
+                "params:evaluation",
                 "params:seed",
             ],
             "model_card",
             name="write_card",
         ),
         Node(
-            nodes.write_note,
-            ["data_report", "choice", "metrics", "money", "gate", "params:judgement"],
-            "note",
-            name="write_note",
+            nodes.write_run_description,
+            ["data_report", "choice", "metrics", "profit", "gate", "params:evaluation"],
+            "run_description",
+            name="write_run_description",
         ),
         Node(
             nodes.summarise,
-            ["data_report", "leaderboard", "choice", "metrics", "money", "gate", "contract", "params:judgement"],
+            ["data_report", "leaderboard", "choice", "metrics", "profit", "gate", "contract", "params:evaluation"],
             "summary",
             name="summarise",
         ),
         Node(
-            reference.summarise_training,
+            training_profile.profile_training,
             ["chosen_model", "train_features", "contract"],
-            "reference",
-            name="summarise_training",
+            "training_profile",
+            name="profile_training",
         ),
         Node(
             nodes.record_model,
-            ["chosen_model", "contract", "data_report", "model_report", "gate", "model_card", "reference", "note"],
+            [
+                "chosen_model",
+                "contract",
+                "data_report",
+                "model_report",
+                "gate",
+                "model_card",
+                "training_profile",
+                "run_description",
+            ],
             "registered_model@logged",
             name="record_model",
         ),

@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from sklearn.pipeline import Pipeline
 
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.judgement.metrics import log_loss, resolve_metric
+from churn_pipeline.evaluation.metrics import log_loss, resolve_metric
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.choice import Choice, choose_candidate
-from churn_pipeline.modelling.compilation import compile_model, model_digest
 from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.ensemble import BlendedModel, assemble
+from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
 from churn_pipeline.modelling.studies import ForgetfulStudies, Studies
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE
@@ -149,7 +149,7 @@ def choose(choice: dict[str, Any], **models: Pipeline) -> Pipeline | BlendedMode
     return assemble(models, Choice.model_validate(choice).members)
 
 
-def compile_chosen(
+def convert_chosen(
     model: Pipeline | BlendedModel, choice: dict[str, Any], contract: Contract
 ) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
     """Compile the chosen model to ONNX; the digest of its bytes is the model's digest.
@@ -160,6 +160,6 @@ def compile_chosen(
     report, tags : dict of str
         The chosen candidate and the model's digest, once for the nodes that follow and once for the MLflow run.
     """
-    compiled = compile_model(model, contract.numeric, contract.categorical)
+    compiled = convert_model(model, contract.numeric, contract.categorical)
     report = {"candidate": choice["candidate"], "model_digest": model_digest(compiled)}
     return compiled, report, report

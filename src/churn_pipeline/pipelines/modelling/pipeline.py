@@ -25,10 +25,10 @@ def create_pipeline() -> Pipeline:
                     "params:search",
                     "studies",
                 ],
-                ["cv_predictions", "found"],
+                ["cv_predictions", "tuned"],
                 name="search",
             ),
-            Node(nodes.fit, ["train_features", "train_label", "found", "contract", "params:seed"], "model", name="fit"),
+            Node(nodes.fit, ["train_features", "train_label", "tuned", "contract", "params:seed"], "model", name="fit"),
         ]
     )
     candidates = configured_candidates()
@@ -64,9 +64,9 @@ def _choice(candidates: list[str]) -> list[Node]:
             name="choose",
         ),
         Node(
-            nodes.compile_chosen,
+            nodes.convert_chosen,
             ["chosen_model", "choice", "contract"],
-            ["compiled_model", "model_report", "model_tags"],
-            name="compile",
+            ["onnx_model", "model_report", "model_tags"],
+            name="convert_to_onnx",
         ),
     ]

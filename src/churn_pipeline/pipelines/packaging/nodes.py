@@ -1,9 +1,10 @@
-"""Nodes of packaging: compile a registered version, prove the compiled model equal, and gather what is shipped."""
+"""Nodes of packaging: compile a registered version, prove the ONNX model equal, and gather what is shipped."""
 
 import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,15 @@ import onnx
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.errors import ProjectError, TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.datasets.bento_dataset import BentoContent
 from churn_pipeline.datasets.mlflow_datasets import RegisteredVersion
-from churn_pipeline.modelling.compilation import compile_model, model_digest
 from churn_pipeline.modelling.hard_rows import hard_rows
-from churn_pipeline.pipelines.packaging.proof import (
+from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
+from churn_pipeline.pipelines.packaging.equivalence import (
     Answers,
-    ProofError,
+    EquivalenceError,
     ask,
     ask_alone,
     describe_customers,
@@ -27,23 +28,25 @@ from churn_pipeline.pipelines.packaging.proof import (
     some_rows,
 )
 from churn_pipeline.pipelines.packaging.sbom import bill_of_materials
-from churn_pipeline.serving.shipment import (
+from churn_pipeline.serving.bundle import (
     CARD_FILE,
     CONTRACT_FILE,
     FOLDER,
     MANIFEST_FILE,
     MODEL_FILE,
-    REFERENCE_FILE,
     SBOM_FILE,
+    TRAINING_PROFILE_FILE,
     Manifest,
-    Reference,
+    TrainingProfile,
     open_session,
 )
 
 logger = logging.getLogger(__name__)
 
-PROOF_FILE = "proof.json"
+EQUIVALENCE_FILE = "equivalence_report.json"
 LOCK_FILE = "requirements.txt"
+# The training profile's name in versions that were registered before it was renamed.
+FORMER_PROFILE_FILE = "reference.json"
 HOLDOUT = "holdout."
 THRESHOLD = f"{HOLDOUT}threshold"
 
@@ -77,29 +80,32 @@ def accept(version: RegisteredVersion, contract: Contract) -> tuple[RegisteredVe
     subject = f"Version {version.version} of the model '{version.name}' cannot be packaged"
     theirs, ours = version.tags.get("digest.contract", "none"), contract.digest()
     if theirs != ours:
-        raise TableError(
+        raise ProjectError(
             subject,
             f"it was trained under another contract of table '{contract.name}' ({theirs[:12]}…) than the one in conf "
             f"({ours[:12]}…). Train again; then promote the challenger, or name it: --params packaging.model=challenger",
         )
-    lacking = [name for name in (CARD_FILE, REFERENCE_FILE) if name not in version.documents]
+    documents = dict(version.documents)
+    if FORMER_PROFILE_FILE in documents:
+        documents.setdefault(TRAINING_PROFILE_FILE, documents.pop(FORMER_PROFILE_FILE))
+    lacking = [name for name in (CARD_FILE, TRAINING_PROFILE_FILE) if name not in documents]
     lacking += [] if THRESHOLD in version.metrics else ["threshold"]
     if lacking:
-        raise TableError(subject, f"it was registered without {' and '.join(lacking)}: train again")
+        raise ProjectError(subject, f"it was registered without {' and '.join(lacking)}: train again")
     logger.info("Packaging version %s of %s (%s)", version.version, version.name, version.tags.get("candidate"))
-    return version, {"model": version.name, "version": version.version}
+    return replace(version, documents=documents), {"model": version.name, "version": version.version}
 
 
-def compile_version(version: RegisteredVersion, contract: Contract) -> onnx.ModelProto:
+def convert_version(version: RegisteredVersion, contract: Contract) -> onnx.ModelProto:
     """Compile a registered version to ONNX."""
-    compiled = compile_model(version.model, contract.numeric, contract.categorical)
+    compiled = convert_model(version.model, contract.numeric, contract.categorical)
     then, now = version.tags.get("model_digest", "none"), model_digest(compiled)
     if then != now:
         logger.warning("It compiles to another file than at its training (%s…, then %s…)", now[:12], then[:12])
     return compiled
 
 
-def prove(
+def check_equivalence(
     version: RegisteredVersion,
     compiled: onnx.ModelProto,
     features: pd.DataFrame,
@@ -107,7 +113,7 @@ def prove(
     settings: PackagingSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """Prove that the compiled model answers what the trained one answers, on the hold-out and on rows made to be hard.
+    """Prove that the ONNX model answers what the trained one answers, on the hold-out and on rows made to be hard.
 
     Parameters
     ----------
@@ -124,7 +130,7 @@ def prove(
     ------
     TableError
         When the hold-out has not the contract's columns.
-    ProofError
+    EquivalenceError
         When a row differs by more than the tolerance, or is decided otherwise away from the threshold.
     """
     columns, threshold = (contract.numeric, contract.categorical), version.metrics[THRESHOLD]
@@ -144,8 +150,8 @@ def prove(
                 ask_alone(session, rows.iloc[alone], *columns),
             ),
         }
-        for how, (given, by_trained, by_compiled) in asked.items():
-            answers = Answers(by_trained, by_compiled, threshold, settings.tolerance)
+        for how, (given, by_trained, by_onnx) in asked.items():
+            answers = Answers(by_trained, by_onnx, threshold, settings.tolerance)
             report[how] = answers.report()
             if len(answers.broken):
                 problems.append(
@@ -155,8 +161,8 @@ def prove(
                 )
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise ProofError(
-            f"The compiled model is not the trained one: churn probabilities differ by more than {settings.tolerance:g}, "
+        raise EquivalenceError(
+            f"The ONNX model is not the trained one: churn probabilities differ by more than {settings.tolerance:g}, "
             f"or decisions do. Nothing was packaged.\n{listed}"
         )
     largest = max(found["largest_difference"] for found in report.values())
@@ -170,28 +176,34 @@ def prove(
 
 
 def gather(
-    version: RegisteredVersion, compiled: onnx.ModelProto, contract: Contract, proof: dict[str, Any], lock: str
+    version: RegisteredVersion,
+    compiled: onnx.ModelProto,
+    contract: Contract,
+    equivalence_report: dict[str, Any],
+    lock: str,
 ) -> BentoContent:
-    """Gather what is shipped: model, contract, reference data, card, proof, bill of materials, and the manifest of all.
+    """Gather what is shipped: model, contract, training profile, card, proof, bill of materials, and the manifest of all.
 
-    Costs stay at home: what they decide is in the threshold.
+    CostModel stay at home: what they decide is in the threshold.
 
     Parameters
     ----------
     proof
-        Of this very model, as `prove` gives it.
+        Of this very model, as `check_equivalence` gives it.
     lock
         The packages of the image.
     """
     digest, tags = model_digest(compiled), version.tags
-    if proof["model_digest"] != digest:
-        raise ProofError("The proof is of another model: run packaging as a whole.")
+    if equivalence_report["model_digest"] != digest:
+        raise EquivalenceError("The proof is of another model: run packaging as a whole.")
     shipped = contract.model_copy(update={"costs": None})
     files = {
         CONTRACT_FILE: shipped.model_dump_json(exclude_defaults=True, indent=1),
-        REFERENCE_FILE: Reference.model_validate_json(version.documents[REFERENCE_FILE]).model_dump_json(),
+        TRAINING_PROFILE_FILE: TrainingProfile.model_validate_json(
+            version.documents[TRAINING_PROFILE_FILE]
+        ).model_dump_json(),
         CARD_FILE: version.documents[CARD_FILE],
-        PROOF_FILE: json.dumps(proof, indent=1),
+        EQUIVALENCE_FILE: json.dumps(equivalence_report, indent=1),
         SBOM_FILE: bill_of_materials(lock, version.name, version.version, digest, version.created),
     }
     content = {name: text.encode() for name, text in files.items()}

@@ -8,10 +8,10 @@ from churn_pipeline.pipelines.packaging import nodes
 
 def create_pipeline() -> Pipeline:
     """Build a Bento of ``registered_model@version``; after a training in the same run, since it is what that one logs."""
-    return Pipeline([box("compilation", _compilation()), _build()], tags="packaging")
+    return Pipeline([box("onnx_conversion", _onnx_conversion()), _build()], tags="packaging")
 
 
-def _compilation() -> list[Node]:
+def _onnx_conversion() -> list[Node]:
     return [
         Node(
             nodes.accept,
@@ -20,13 +20,13 @@ def _compilation() -> list[Node]:
             name="accept_version",
         ),
         Node(
-            nodes.compile_version,
+            nodes.convert_version,
             ["packaged_version", "contract"],
             "packaged_model",
-            name="compile_version",
+            name="convert_version",
         ),
         Node(
-            nodes.prove,
+            nodes.check_equivalence,
             [
                 "packaged_version",
                 "packaged_model",
@@ -35,8 +35,8 @@ def _compilation() -> list[Node]:
                 "params:packaging",
                 "params:seed",
             ],
-            "proof",
-            name="prove",
+            "equivalence_report",
+            name="check_equivalence",
         ),
     ]
 
@@ -44,7 +44,7 @@ def _compilation() -> list[Node]:
 def _build() -> Node:
     return Node(
         nodes.gather,
-        ["packaged_version", "packaged_model", "contract", "proof", "serving_lock"],
+        ["packaged_version", "packaged_model", "contract", "equivalence_report", "serving_lock"],
         "bento",
         name="build_bento",
     )

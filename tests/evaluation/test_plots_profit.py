@@ -1,0 +1,161 @@
+"""Plots of money, segments and features: they draw what their tables say. How they look is for eyes."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from churn_pipeline.evaluation.plots_profit import (
+    importance_plot,
+    leaderboard_plot,
+    lift_plot,
+    profit_plot,
+    score_plot,
+    segments_plot,
+    sensitivity_plot,
+)
+from churn_pipeline.evaluation.profit import NOBODY, CostModel, profit_curve, realised_profit, sensitivity
+from churn_pipeline.evaluation.segments import segment_metrics
+
+COSTS = CostModel(value=200, offer_cost=10, contact_cost=1, acceptance=0.3, currency="USD")
+RNG = np.random.default_rng(0)
+P = 1 / (1 + np.exp(-RNG.normal(-1.6, 1.4, 1600)))
+Y = (RNG.random(1600) < P).astype(np.int64)
+KIND = pd.Series(
+    np.where(np.arange(1600) < 9, "tiny", RNG.choice(["red", "a level of a very very long name indeed"], 1600))
+)
+CURVE = profit_curve(Y, P, 200, COSTS, n_resamples=100)
+SEGMENTS = segment_metrics(Y, P, 200, COSTS, {"kind": KIND}, n_resamples=100)
+SENSITIVITY = sensitivity(Y, P, 200, COSTS)
+IMPORTANCE = pd.DataFrame(
+    {"feature": ["a", "b"], "importance": [0.1, 0.0], "lower": [0.05, -0.01], "upper": [0.15, 0.01]}
+)
+BOARD = pd.DataFrame({"candidate": ["b", "a"], "log_loss": [0.41, 0.4], "log_loss_se": [0.01, 0.01]})
+PLOTS: dict[str, Callable[[], Figure]] = {
+    "profit": lambda: profit_plot(CURVE, 0.2, currency="USD"),
+    "profit by customer": lambda: profit_plot(CURVE, NOBODY, by_customer=12.0),
+    "lift": lambda: lift_plot(Y, P, (3.0, 3.4)),
+    "scores": lambda: score_plot(Y, P, 0.2),
+    "importance": lambda: importance_plot(IMPORTANCE),
+    "leaderboard": lambda: leaderboard_plot(BOARD, {"a": 1.0}),
+    "auc": lambda: segments_plot(SEGMENTS, "auc"),
+    "false positives": lambda: segments_plot(SEGMENTS, "false_positive_rate"),
+    "profits": lambda: segments_plot(SEGMENTS, "profit_of_contacting_all", "USD"),
+    "sensitivity": lambda: sensitivity_plot(SENSITIVITY, "USD"),
+}
+
+
+def title(figure: Figure) -> str:
+    return figure.axes[0].get_title(loc="left")
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def test_titles_state_the_finding() -> None:
+    drawn = CURVE[CURVE["threshold"] == CURVE["threshold"].iloc[70]].iloc[0]
+    assert title(profit_plot(CURVE, drawn["threshold"])) == (
+        f"Profit: {drawn['profit']:.2f} [{drawn['lower']:.2f}–{drawn['upper']:.2f}] per customer"
+    )
+    assert title(PLOTS["lift"]()).endswith("[3.00–3.40]")
+    assert title(PLOTS["scores"]()).startswith("Scores: median 0.")
+    assert title(PLOTS["importance"]()) == "Importance: 1 of 2 features beyond noise; most: a"
+    assert title(PLOTS["leaderboard"]()) == "Leaderboard: a leads with log loss 0.4000"
+    assert title(PLOTS["auc"]()) == "AUC: 0 of 2 levels off beyond noise"
+    assert title(PLOTS["sensitivity"]()).startswith("Sensitivity: profit hangs most on ")
+
+
+def test_the_chosen_threshold_lies_on_the_curve() -> None:
+    axes = PLOTS["profit"]().axes[0]
+    (chosen,) = [line for line in axes.get_lines() if str(line.get_label()).startswith("chosen threshold: 0.200")]
+    assert float(np.asarray(chosen.get_ydata())[0]) == pytest.approx(realised_profit(Y, P, 200, COSTS, 0.2), abs=0.5)
+    lines = {str(line.get_label()) for line in PLOTS["profit by customer"]().axes[0].get_lines()}
+    assert "each one's own threshold: 12.00" in lines
+
+
+def test_ruin_does_not_flatten_the_curve() -> None:
+    dear = COSTS.model_copy(update={"offer_cost": 60.0})
+    axes = profit_plot(profit_curve(Y, P, 200, dear, n_resamples=100), 0.6).axes[0]
+    assert axes.get_ylim()[0] > -2 * axes.get_ylim()[1]
+
+
+def test_bars_are_the_lifts_of_tenths() -> None:
+    bars = [bar.get_height() for bar in lift_plot(Y, P).axes[0].patches]  # type: ignore[attr-defined]
+    tenths = np.array_split(Y[np.argsort(-P)], 10)
+    assert bars == pytest.approx([tenth.mean() / Y.mean() for tenth in tenths])
+
+
+def test_each_class_adds_up_to_one() -> None:
+    stayed = sum(bar.get_height() for bar in score_plot(Y, P).axes[0].patches[:40])  # type: ignore[attr-defined]
+    assert stayed == pytest.approx(1)
+
+
+def test_levels_that_are_not_scored_are_named_with_the_reason() -> None:
+    axes = PLOTS["auc"]().axes[0]
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert names[0] == "kind"
+    assert any(name.startswith("tiny (9)") for name in names)
+    assert [text.get_text() for text in axes.texts] == ["not scored: fewer than 30 customers"]
+    assert all(len(name) < 50 for name in names)
+
+
+def test_the_best_is_above_and_the_chosen_marked() -> None:
+    axes = leaderboard_plot(BOARD, {"b": 1.0}).axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"]
+    (ring,) = [line for line in axes.get_lines() if line.get_label() == "chosen"]
+    assert np.asarray(ring.get_xdata()).tolist() == [0.41]
+
+
+def test_every_member_of_a_blend_is_marked_with_its_weight() -> None:
+    axes = leaderboard_plot(BOARD, {"b": 0.3, "a": 0.7}).axes[0]
+    (ring,) = [line for line in axes.get_lines() if line.get_label() == "in the chosen blend"]
+    assert len(np.asarray(ring.get_xdata())) == 2
+    assert [text.get_text().split(" ", 1)[1] for text in axes.texts] == ["(70% of the blend)", "(30% of the blend)"]
+
+
+def test_bars_reach_the_limits() -> None:
+    bars = PLOTS["importance"]().axes[0].containers[0].lines[2][0]  # type: ignore[attr-defined]
+    reached = np.array([segment[:, 0] for segment in bars.get_segments()])
+    assert reached == pytest.approx(IMPORTANCE[["lower", "upper"]].to_numpy())
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_same_input_same_bytes(name: str) -> None:
+    assert png(PLOTS[name]()) == png(PLOTS[name]())
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_nothing_is_cut_off_and_axes_are_named(name: str) -> None:
+    figure = PLOTS[name]()
+    figure.draw_without_rendering()
+    needed, given = figure.get_tightbbox(), figure.bbox_inches
+    assert needed.x0 >= 0
+    assert needed.y0 >= 0
+    assert needed.x1 <= given.x1
+    assert needed.y1 <= given.y1
+    assert figure.axes[-1].get_xlabel()
+
+
+@pytest.mark.parametrize("p", [np.full(40, 0.05), np.repeat([0.0, 1.0], [35, 5])], ids=["constant", "certain"])
+def test_odd_predictions_draw(p: np.ndarray) -> None:
+    y = np.repeat([0, 1], [36, 4])
+    for figure in (
+        lift_plot(y, p),
+        score_plot(y, p),
+        score_plot(y * 0, p),
+        profit_plot(profit_curve(y, p, 0, COSTS, n_resamples=100), NOBODY),
+        sensitivity_plot(sensitivity(y, p, 5, COSTS)),
+        segments_plot(segment_metrics(y, p, 5, COSTS, {}, n_resamples=100), "auc"),
+    ):
+        assert png(figure).startswith(b"\x89PNG")
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no metric 'acu'\. Name one of auc, log_loss"):
+        segments_plot(SEGMENTS, "acu")

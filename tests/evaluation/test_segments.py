@@ -1,0 +1,180 @@
+"""Segments: levels that a person can read, numbers equal to hand calculation, and no gap made of noise."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from churn_pipeline.evaluation.metrics import Labels, Probabilities, auc
+from churn_pipeline.evaluation.profit import CostModel, realised_profit
+from churn_pipeline.evaluation.segments import ALL, FAIRNESS, gaps, segment_levels, segment_metrics
+
+COSTS = CostModel(value=200, offer_cost=10, contact_cost=1, acceptance=0.3)
+
+
+def simulate(n: int, seed: int = 0) -> tuple[Labels, Probabilities, pd.Series]:
+    rng = np.random.default_rng(seed)
+    p = 1 / (1 + np.exp(-rng.normal(-1.6, 1.4, n)))
+    kind = pd.Series(rng.choice(["red", "green"], n), name="kind")
+    return (rng.random(n) < p).astype(np.int64), p, kind
+
+
+def evaluated(y: Labels, p: Probabilities, of: pd.Series, **settings: object) -> pd.DataFrame:
+    return segment_metrics(y, p, 200, COSTS, {"kind": of}, n_resamples=100, **settings)  # type: ignore[arg-type]
+
+
+def test_words_stay_words_and_missing_is_a_level() -> None:
+    levels = segment_levels(pd.Series(["b", None, "a", "b"], name="plan", index=[3, 5, 7, 9]))
+    assert levels.tolist() == ["b", "missing", "a", "b"]
+    assert levels.cat.categories.tolist() == ["a", "b", "missing"]
+    assert levels.name == "plan"
+    assert levels.index.tolist() == [3, 5, 7, 9]
+
+
+def test_few_numbers_are_levels_in_their_order() -> None:
+    assert segment_levels(pd.Series([10, 2, 2, 0])).cat.categories.tolist() == ["0", "2", "10"]
+    assert segment_levels(pd.Series([True, False])).cat.categories.tolist() == ["False", "True"]
+    ordered = pd.Series(pd.Categorical(["low", "high"], categories=["low", "high"], ordered=True))
+    assert segment_levels(ordered).cat.categories.tolist() == ["low", "high"]
+
+
+def test_whole_numbers_are_cut_at_whole_numbers() -> None:
+    levels = segment_levels(pd.Series(range(72)))
+    assert levels.cat.categories.tolist() == ["below 18", "18 to 35", "36 to 53", "54 and more"]
+    assert levels.value_counts().tolist() == [18] * 4
+
+
+def test_other_numbers_are_cut_at_three_digits() -> None:
+    levels = segment_levels(pd.Series(np.linspace(0, 1234.5, 400)), bins=2)
+    assert levels.cat.categories.tolist() == ["below 617", "617 and more"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.integers(-5, 60), st.floats(-1e6, 1e6)), min_size=1, max_size=60),
+    st.integers(2, 6),
+)
+def test_everyone_has_a_level(cells: list[float | None], bins: int) -> None:
+    column = pd.Series(cells, dtype="float64")
+    levels = segment_levels(column, bins)
+    assert len(levels) == len(column)
+    assert levels.notna().all()
+    assert ((levels == "missing") == column.isna()).all()
+    # Levels follow each other as the numbers do
+    known = column.notna()
+    order = column[known].groupby(levels[known].cat.codes).agg(["min", "max"])
+    assert (order["max"].iloc[:-1].to_numpy() <= order["min"].iloc[1:].to_numpy()).all()
+
+
+def test_numbers_of_a_level_are_those_of_its_customers() -> None:
+    y, p, kind = simulate(1000)
+    table = evaluated(y, p, kind).set_index(["level", "metric"])
+    red = (kind == "red").to_numpy()
+    contacted = p >= 11 / 67
+    for within, name in ((np.ones(1000, dtype=bool), ALL), (red, "red")):
+        of = table.loc[name]
+        assert of["rows"].eq(within.sum()).all()
+        assert of["churn_share"].to_numpy() == pytest.approx(y[within].mean())
+        assert of.loc["auc", "value"] == pytest.approx(auc(y[within], p[within]))
+        assert of.loc["profit", "value"] == pytest.approx(realised_profit(y[within], p[within], 200, COSTS))
+        assert of.loc["true_positive_rate", "value"] == pytest.approx(contacted[within & (y == 1)].mean())
+        assert of.loc["false_positive_rate", "value"] == pytest.approx(contacted[within & (y == 0)].mean())
+        assert of.loc["precision", "value"] == pytest.approx(y[within & contacted].mean())
+        assert of.loc["calibration_gap", "value"] == pytest.approx((p - y)[within].mean())
+        assert "precision_at_10pct" in of.index
+        assert "empc" in of.index
+        assert not of.index.duplicated().any()
+
+
+def test_shares_have_wilson_intervals() -> None:
+    y, p, kind = simulate(1000)
+    row = evaluated(y, p, kind, threshold=0.5).set_index(["level", "metric"]).loc[(ALL, "true_positive_rate")]
+    k = int(((p >= 0.5) & (y == 1)).sum())
+    limits = binomtest(k, int(y.sum())).proportion_ci(method="wilson")
+    assert (row["lower"], row["upper"]) == pytest.approx((limits.low, limits.high))
+
+
+def test_nobody_contacted_is_no_certainty() -> None:
+    y, p, kind = simulate(400)
+    table = evaluated(y, p, kind, threshold=1.0).set_index(["level", "metric"])
+    assert table.loc[(ALL, "contacted_share"), "value"] == 0
+    assert 0 < table.loc[(ALL, "contacted_share"), "upper"] < 0.05  # type: ignore[operator]
+    assert np.isnan(table.loc[(ALL, "precision"), "value"])  # type: ignore[arg-type]
+    assert "precision" not in set(gaps(table.reset_index())["metric"])
+
+
+def test_tiny_and_one_sided_levels_are_listed_and_not_scored() -> None:
+    y, p, kind = simulate(500)
+    kind = kind.where(np.arange(500) >= 12, "tiny")
+    kind = kind.where((y == 1) | (np.arange(500) < 300), "stayers")
+    table = evaluated(y, p, kind)
+    notes = table[table["note"] != ""].set_index("level")
+    assert notes["note"].to_dict() == {"stayers": "one class only", "tiny": "fewer than 30 customers"}
+    assert notes.loc["tiny", "rows"] == 12
+    assert notes[["value", "lower", "upper", "churn_share"]].isna().all(axis=None)
+    assert not gaps(table)[["highest", "lowest"]].isin(["tiny", "stayers"]).any(axis=None)
+
+
+def test_repeated_customers_count_once() -> None:
+    y, p, kind = (np.repeat(of, 4) for of in simulate(200))
+    keys, kind = np.repeat(np.arange(200), 4), pd.Series(kind)
+    alone, together = (evaluated(y, p, kind, groups=of).set_index(["level", "metric"]) for of in (None, keys))
+    for metric in ("auc", "profit", "contacted_share", "calibration_gap"):
+        width = [float(of.loc[(ALL, metric), "upper"] - of.loc[(ALL, metric), "lower"]) for of in (alone, together)]  # type: ignore[operator]
+        assert width[1] / width[0] == pytest.approx(2, rel=0.3), metric
+    few = evaluated(y[:100], p[:100], kind[:100], groups=keys[:100])
+    assert (few["note"] == "fewer than 30 customers").all()  # 25 of them, in 100 rows
+
+
+def test_gaps_by_hand() -> None:
+    table = pd.DataFrame(
+        {
+            "segment": [ALL, "kind", "kind", "kind"],
+            "level": [ALL, "a", "b", "c"],
+            "rows": 100,
+            "metric": "auc",
+            "value": [0.8, 0.7, 0.9, 0.8],
+            "lower": [0.75, 0.66, 0.87, 0.7],
+            "upper": [0.85, 0.73, 0.92, 0.9],
+            "note": "",
+        }
+    )
+    of_two = gaps(table[table["level"] != "c"]).iloc[0]
+    assert (of_two["highest"], of_two["lowest"], of_two["gap"]) == ("b", "a", pytest.approx(0.2))
+    assert of_two["lower"] == pytest.approx(0.2 - np.hypot(0.03, 0.03))
+    assert of_two["upper"] == pytest.approx(0.2 + np.hypot(0.02, 0.04))
+    assert of_two["beyond_noise"]
+    of_three = gaps(table).iloc[0]
+    assert of_three["gap"] == of_two["gap"]
+    assert of_three["lower"] < of_two["lower"]
+
+
+def test_an_unfair_model_is_seen_and_noise_is_not() -> None:
+    alarms = 0
+    for seed in range(15):
+        y, p, kind = simulate(1200, seed)
+        found = gaps(evaluated(y, p, kind, seed=seed)).set_index("metric")
+        alarms += int(found.loc[list(FAIRNESS), "beyond_noise"].sum())
+        if seed < 3:
+            bent = np.where(kind == "red", p**1.6, p)
+            unfair = gaps(evaluated(y, bent, kind, seed=seed)).set_index("metric")
+            assert unfair.loc[["contacted_share", "true_positive_rate", "calibration_gap"], "beyond_noise"].all()
+            assert (unfair.loc[["contacted_share", "true_positive_rate"], "highest"] == "green").all()
+    assert alarms <= 10  # of 75, five dependent ones a time
+
+
+def test_a_single_level_is_no_segment_and_has_no_gap() -> None:
+    y, p, _ = simulate(200)
+    same = segment_levels(pd.Series([1.0] * 190 + list(range(2, 12))), bins=2)
+    assert same.cat.categories.tolist() == ["any"]
+    table = evaluated(y, p, same)
+    assert set(table["level"]) == {ALL, "any"}
+    assert gaps(table).empty
+
+
+def test_levels_must_fit() -> None:
+    y, p, kind = simulate(100)
+    with pytest.raises(ValueError, match="Segment 'kind' has 99 levels for 100 customers"):
+        evaluated(y, p, kind[:99])
