@@ -12,6 +12,8 @@ from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.schema import Customers, RawTable, broken_checks, read_contract, schema
 from churn_pipeline.contract.validation import validate_table
 
+TABLES = ROOT / "conf" / "base" / "tables"
+
 
 def write(folder: Path, content: object) -> str:
     path = folder / "customers.yml"
@@ -199,8 +201,37 @@ def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path) -> None:
     assert all(f"- {words}" in said for words in ("columns.age.in_rnge", "columns.plan.dtype", "rolls"))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "base" / "tables").glob("*.yml")), ids=lambda path: path.stem)
-def test_the_tables_of_this_project_hold_contracts(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted(TABLES.glob("*.yml")), ids=lambda path: path.stem)
+def test_the_tables_of_this_project_have_valid_contracts(path: Path) -> None:
     contract = read_contract(path)
     assert contract.description
     schema(contract)
+
+
+@pytest.mark.parametrize(
+    ("table", "digest"),
+    [
+        ("simulated", "fda89a850a80"),
+        ("simulated_monthly", "bfa65e41c2ed"),
+        ("telco", "1e4bc3dee411"),
+        ("mlc_churn", "689412ece107"),
+        ("iranian", "6b97eb4bb218"),
+    ],
+)
+def test_versions_registered_earlier_still_match_the_contracts_of_this_project(table: str, digest: str) -> None:
+    assert read_contract(TABLES / f"{table}.yml").digest().startswith(digest)
+
+
+def test_the_simulated_tables_have_the_columns_of_telco() -> None:
+    # Each file is a complete contract; the simulation promises the same columns, and results are compared across them.
+    telco, simulated, monthly = (
+        read_contract(TABLES / f"{name}.yml").columns for name in ("telco", "simulated", "simulated_monthly")
+    )
+    assert list(simulated.items()) == list(telco.items())
+    assert {name: column for name, column in monthly.items() if name != "snapshot_date"} == telco
+
+
+@pytest.mark.parametrize("table", ["simulated", "simulated_monthly", "telco"])
+def test_the_costs_of_these_tables_take_the_value_from_the_value_column(table: str) -> None:
+    contract = read_contract(TABLES / f"{table}.yml")
+    assert contract.complete_costs({})["value"] == {"column": "MonthlyCharges", "months": 12}

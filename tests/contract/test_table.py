@@ -1,7 +1,8 @@
-"""The contract: which columns are features, what names its meaning, and every mistake in a table file said at once."""
+"""The contract: features, key, digest, costs, and an error that lists every mistake in a table file."""
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -121,6 +122,89 @@ def test_the_digest_is_the_same_on_every_machine() -> None:
     assert parse(content).digest() == "3b3e979e10d55d84c95a2ecd16d8d86aea2912a98f03a7d6db9559aff611d6e7"
 
 
+# ---- copies ----------------------------------------------------------------------------------------------------------
+
+free = ["region", "months", "charge", "total", "calls", "plan", "lines", "paperless"]
+
+
+@st.composite
+def updates(draw: st.DrawFn) -> dict[str, Any]:
+    """An update for `model_copy`: other columns, roles, names or costs that a table file could also have."""
+    contract = make_contract()
+    update: dict[str, Any] = {"columns": contract.columns}
+    if draw(st.booleans()):
+        kept = {"customer", "age", "charge", "churn", *draw(st.sets(st.sampled_from(free), min_size=1))}
+        order = draw(st.permutations([name for name in contract.columns if name in kept]))
+        update["columns"] = {name: contract.columns[name] for name in order}
+        update["columns"]["charge"] = Column(dtype="int64", isin=draw(st.sampled_from([None, (1, 2)])))
+    others = st.sampled_from([name for name in update["columns"] if name in free])
+    protected, ignored = draw(st.sets(others)), draw(st.sets(others))
+    roles = {
+        "id": draw(st.sampled_from([None, "customer"])),
+        "value": None,
+        "protected": sorted(protected),
+        "protected_features": sorted(draw(st.sets(st.sampled_from(sorted(protected))))) if protected else [],
+        "ignored": sorted(ignored - protected),
+    }
+    update["roles"] = contract.roles.model_copy(update={name: _tuple(role) for name, role in roles.items()})
+    update |= draw(st.sampled_from([{}, {"name": "other"}, {"costs": {"value": 5}}, {"description": "Another."}]))
+    return {name: update[name] for name in draw(st.permutations(sorted(update)))}
+
+
+def _tuple(role: Any) -> Any:
+    return tuple(role) if isinstance(role, list) else role
+
+
+def properties(contract: Contract) -> dict[str, Any]:
+    names = [name for name, member in vars(Contract).items() if isinstance(member, property | cached_property)]
+    return {name: getattr(contract, name) for name in names} | {
+        "digest": contract.digest(),
+        "costs": contract.complete_costs({"value": {"months": 1}}),
+    }
+
+
+@property_test
+@given(updates(), st.booleans())
+def test_a_copy_has_the_properties_of_a_freshly_parsed_contract(update: dict[str, Any], used: bool) -> None:
+    contract = make_contract()
+    if used:
+        properties(contract)  # an earlier use must not leave anything behind
+    copy = contract.model_copy(update=update)
+    try:
+        parsed = Contract.model_validate_json(copy.model_dump_json())
+    except ValueError as error:
+        assert "no feature is left" in str(error)  # noqa: PT017
+        return
+    found = properties(copy)
+    assert set(found) >= {"features", "numeric", "categorical", "key"}
+    assert found == properties(parsed)
+
+
+# ---- costs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "default", "value"),
+    [
+        (None, {"value": 600}, 600),
+        (None, {}, {"column": "charge"}),
+        ({"value": {"months": 12}}, {"value": 600}, {"column": "charge", "months": 12}),
+        ({"offer_cost": 50}, {"value": 600}, {"column": "charge"}),
+        ({"value": {"column": "total"}}, {}, {"column": "total"}),
+        ({"value": 5}, {}, 5),
+    ],
+)
+def test_the_value_column_is_the_default_of_the_cost_model(own: Any, default: dict[str, Any], value: object) -> None:
+    contract = make_contract(costs=own)
+    assert contract.complete_costs(default)["value"] == value
+    assert contract.costs == own
+
+
+def test_without_a_value_column_the_cost_model_is_left_alone() -> None:
+    contract = changed(lambda content: content["roles"].pop("value"))
+    assert contract.complete_costs({"offer_cost": 50}) == {"offer_cost": 50}
+
+
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
@@ -140,11 +224,11 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "a positive that is no level": (
         lambda content: content["roles"]["target"].update(positive="yes"),
-        "none of its levels",
+        "not one of its levels",
     ),
     "a role of an absent column": (
         lambda content: content["roles"].update(id="nobody"),
-        "the column 'nobody', which is not in",
+        "the column 'nobody', which is missing from columns",
     ),
     "two roles": (
         lambda content: content["roles"].update(protected=["customer"]),
@@ -157,12 +241,12 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a nullable id": (lambda content: content["columns"]["customer"].update(nullable=True), "id may not be nullable"),
     "a target of floats": (
         lambda content: content["roles"].update(target={"column": "charge", "positive": 1}),
-        "the target must be str, int64 or bool, and is float64",
+        "the target must be str, int64 or bool; its type is float64",
     ),
     "a date that is none": (lambda content: content["roles"].update(date="plan"), "type must be datetime64[ns]"),
     "a value that is no number": (
         lambda content: content["roles"].update(value="plan"),
-        "value column must be a number",
+        "value column must be numeric",
     ),
     "a date without a role": (
         lambda content: content["columns"].update(day={"dtype": "datetime64[ns]"}),
@@ -174,18 +258,18 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "bounds on text": (
         lambda content: content["columns"]["plan"].update(greater_than=1),
-        "greater_than does not fit the type str",
+        "greater_than cannot be used with the type str",
     ),
     "a pattern on numbers": (
         lambda content: content["columns"]["age"].update(str_matches="a"),
-        "str_matches does not fit",
+        "str_matches cannot be used",
     ),
     "levels of another type": (
         lambda content: content["columns"]["lines"].update(isin=["1", "2"]),
-        "of the column's own type",
+        "of the column's type",
     ),
     "no levels": (lambda content: content["columns"]["lines"].update(isin=[]), "at least one level"),
-    "a level twice": (lambda content: content["columns"]["lines"].update(isin=[1, 1]), "each once"),
+    "a level twice": (lambda content: content["columns"]["lines"].update(isin=[1, 1]), "no level twice"),
     "an empty level": (
         lambda content: content["columns"]["region"].update(isin=["", "north"]),
         "an empty cell is a missing one",
@@ -241,7 +325,7 @@ def test_a_contract_without_features_is_a_mistake() -> None:
         "roles": {"target": {"column": "y", "positive": True}},
         "label": {"meaning": "m"},
     }
-    assert "no column is left to be a feature" in mistakes(content)
+    assert "no feature is left" in mistakes(content)
 
 
 def test_a_contract_cannot_be_changed() -> None:

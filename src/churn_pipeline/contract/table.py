@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -24,7 +23,7 @@ class _Frozen(BaseModel):
 
 
 class Bounds(_Frozen):
-    """Arguments of pandera's ``in_range``: both ends belong to the range unless said otherwise."""
+    """Arguments of pandera's ``in_range``; both ends are included by default."""
 
     min_value: Number
     max_value: Number
@@ -32,7 +31,7 @@ class Bounds(_Frozen):
     include_max: bool = True
 
     @model_validator(mode="after")
-    def _hold_something(self) -> "Bounds":
+    def _check_order(self) -> "Bounds":
         if not self.min_value <= self.max_value:
             raise ValueError("min_value is above max_value")
         return self
@@ -45,16 +44,16 @@ class Lengths(_Frozen):
     max_value: int | None = None
 
     @model_validator(mode="after")
-    def _hold_something(self) -> "Lengths":
+    def _check_not_empty(self) -> "Lengths":
         if self.min_value is None and self.max_value is None:
-            raise ValueError("needs min_value, max_value or both")
+            raise ValueError("set min_value, max_value or both")
         return self
 
 
 class Column(_Frozen):
-    """One column, in pandera's schema format: its type, what may be missing, and its checks beside them.
+    """One column: its type, whether cells may be missing, and its checks.
 
-    Checks are named and parameterised as in pandera (https://pandera.readthedocs.io/en/stable/checks.html).
+    Checks have the names and arguments of pandera's (https://pandera.readthedocs.io/en/stable/checks.html).
     """
 
     dtype: Dtype
@@ -63,10 +62,10 @@ class Column(_Frozen):
     nullable: bool = False
     unique: bool = False
     default: str | Number | bool | None = Field(
-        default=None, description="What a missing cell means, such as 0 for charges not yet made."
+        default=None, description="Value of a missing cell, such as 0 for charges not yet made."
     )
     example: str | Number | bool | None = Field(
-        default=None, description="A made-up value for examples; needed where str_matches rules out a plain word."
+        default=None, description="A fictitious value for examples; needed if str_matches rejects a plain word."
     )
     isin: tuple[str | int, ...] | None = None
     in_range: Bounds | None = None
@@ -79,29 +78,29 @@ class Column(_Frozen):
 
     @field_validator("isin", mode="before")
     @classmethod
-    def _levels_are_listed(cls, levels: Any) -> Any:
+    def _reject_boolean_levels(cls, levels: Any) -> Any:
         if isinstance(levels, list | tuple) and any(isinstance(level, bool) for level in levels):
             raise ValueError("YAML reads Yes, No, On and Off as true and false: put such levels in quotes")
         return levels
 
     @model_validator(mode="after")
-    def _checks_fit_the_type(self) -> "Column":
+    def _check_types(self) -> "Column":
         numeric = self.dtype in ("int64", "float64")
         bounds = ("in_range", "greater_than", "greater_than_or_equal_to", "less_than", "less_than_or_equal_to")
         for names, fits in ((bounds, numeric), (("str_matches", "str_length"), self.dtype == "str")):
             for name in names:
                 if getattr(self, name) is not None and not fits:
-                    raise ValueError(f"the check {name} does not fit the type {self.dtype}")
+                    raise ValueError(f"the check {name} cannot be used with the type {self.dtype}")
         if self.isin is not None:
             kind = {"str": str, "int64": int}.get(self.dtype)
             if kind is None or not all(isinstance(level, kind) for level in self.isin):
-                raise ValueError(f"isin takes levels of the column's own type, str or int64; the type is {self.dtype}")
+                raise ValueError(f"isin needs levels of the column's type, str or int64; the type is {self.dtype}")
             if not self.isin or len(set(self.isin)) != len(self.isin):
-                raise ValueError("isin needs at least one level, each once")
+                raise ValueError("isin needs at least one level, and no level twice")
             if "" in self.isin:
-                raise ValueError("'' is no level: an empty cell is a missing one (nullable: true)")
+                raise ValueError("'' is not a level: an empty cell is a missing one (nullable: true)")
         if self.str_matches is not None:
-            _require(lambda: re.compile(self.str_matches or ""), "str_matches is no regular expression")
+            _require(lambda: re.compile(self.str_matches or ""), "str_matches is not a regular expression")
         if self.default is not None:
             self._check_default(self.default)
         return self
@@ -109,62 +108,64 @@ class Column(_Frozen):
     def _check_default(self, default: str | Number | bool) -> None:
         kinds = {"int64": int, "float64": int | float, "bool": bool}.get(self.dtype, str)
         if not isinstance(default, kinds) or (isinstance(default, bool) and self.dtype != "bool"):
-            raise ValueError(f"the default must be of the column's own type, {self.dtype}")
+            raise ValueError(f"the default must be of the column's type, {self.dtype}")
         if self.dtype == "datetime64[ns]":
-            _require(lambda: datetime.fromisoformat(str(default)), "the default is no date in ISO format")
+            _require(lambda: datetime.fromisoformat(str(default)), "the default is not a date in ISO format")
         if self.isin is not None and default not in self.isin:
-            raise ValueError("the default is none of the levels")
+            raise ValueError("the default is not one of the levels")
 
     @property
     def checks(self) -> dict[str, Any]:
-        """The checks that are set, by pandera's name, as plain YAML values."""
-        facts = {"dtype", "title", "description", "nullable", "unique", "default", "example"}
-        names = type(self).model_fields.keys() - facts
+        """The configured checks, by pandera's name, as plain YAML values."""
+        not_checks = {"dtype", "title", "description", "nullable", "unique", "default", "example"}
+        names = type(self).model_fields.keys() - not_checks
         return {
             name: value for name, value in self.model_dump(mode="json").items() if name in names and value is not None
         }
 
     @property
     def kind(self) -> Literal["numeric", "categorical", "date"]:
-        """How the model sees the column: levels are categories, also where they are numbers."""
+        """How the model treats the column; a column with levels is categorical, even if they are numbers."""
         if self.dtype == "datetime64[ns]":
             return "date"
         return "categorical" if self.dtype == "str" or self.isin is not None else "numeric"
 
 
-def _require(read: Callable[[], object], problem: str) -> None:
+def _require(parse: Callable[[], object], problem: str) -> None:
     try:
-        read()
+        parse()
     except (ValueError, re.error):
         raise ValueError(problem) from None
 
 
 class Target(_Frozen):
-    """The label's column and the value in it that means churn."""
+    """The label's column and the value that means churn."""
 
     column: str
     positive: str | int | bool
 
 
 class Roles(_Frozen):
-    """What columns are for. A column with no role is a feature, an input of the model."""
+    """The roles of columns. A column without a role is a feature."""
 
     target: Target
     id: str | None = None
     date: str | None = None
-    value: str | None = Field(default=None, description="What a customer is worth; it may be a feature too.")
+    value: str | None = Field(
+        default=None, description="What a customer is worth: default of costs.value.column. It may be a feature too."
+    )
     protected: tuple[str, ...] = ()
     protected_features: tuple[str, ...] = Field(
-        default=(), description="Protected columns that are inputs of the model all the same."
+        default=(), description="Protected columns that are features nevertheless."
     )
     ignored: tuple[str, ...] = ()
     segments: tuple[str, ...] = Field(
-        default=(), description="Columns by which the model is evaluated too, beside protected."
+        default=(), description="Further columns, besides the protected ones, by which the model is evaluated."
     )
 
 
 class Label(_Frozen):
-    """What the target means, in words."""
+    """The meaning of the target, in words."""
 
     meaning: str
     observed: str = ""
@@ -173,13 +174,7 @@ class Label(_Frozen):
 
 
 class Contract(_Frozen):
-    """A customer table's contract.
-
-    Raises
-    ------
-    TableError
-        From `parse`, with every mistake in the file.
-    """
+    """The contract of a customer table."""
 
     name: str
     description: str = ""
@@ -187,12 +182,18 @@ class Contract(_Frozen):
     roles: Roles
     label: Label
     costs: dict[str, Any] | None = Field(
-        default=None, description="A cost model of the table's own, in place of the one in the parameters."
+        default=None, description="The table's cost model; without it, the one in the parameters is used."
     )
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], name: str) -> "Contract":
-        """Build a contract from a table file's content, and say everything that is wrong with it at once."""
+        """Build a contract from the content of a table file.
+
+        Raises
+        ------
+        TableError
+            When the content is invalid; it lists every mistake.
+        """
         try:
             return cls.model_validate({**content, "name": name})
         except ValidationError as error:
@@ -203,12 +204,12 @@ class Contract(_Frozen):
             raise TableError(f"The contract of table '{name}' has mistakes", findings) from None
 
     @model_validator(mode="after")
-    def _roles_name_columns(self) -> "Contract":
+    def _check_roles(self) -> "Contract":
         roles, problems = self.roles, []
         named = [roles.target.column, roles.id, roles.date, roles.value]
         named += [*roles.protected, *roles.protected_features, *roles.ignored, *roles.segments]
         problems += [
-            f"roles name the column '{name}', which is not in columns"
+            f"roles name the column '{name}', which is missing from columns"
             for name in named
             if name and name not in self.columns
         ]
@@ -223,23 +224,23 @@ class Contract(_Frozen):
             for name in set(roles.protected_features) - set(roles.protected)
         ]
         if not problems:
-            problems += self._role_types()
+            problems += self._role_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def _role_types(self) -> Iterator[str]:
+    def _role_problems(self) -> Iterator[str]:
         roles = self.roles
         target = self.columns[roles.target.column]
         if target.nullable:
             yield "the target may not be nullable"
         if target.dtype not in ("str", "int64", "bool"):
-            yield f"the target must be str, int64 or bool, and is {target.dtype}"
+            yield f"the target must be str, int64 or bool; its type is {target.dtype}"
         kind = {"str": str, "int64": int, "bool": bool}.get(target.dtype, object)
         if type(roles.target.positive) is not kind:
             yield f"the target's positive value must be of its type, {target.dtype} (Yes and No need quotes in YAML)"
         elif target.isin is not None and roles.target.positive not in target.isin:
-            yield "the target's positive value is none of its levels"
+            yield "the target's positive value is not one of its levels"
         if roles.id is not None and self.columns[roles.id].nullable:
             yield "the id may not be nullable"
         if roles.date is not None and self.columns[roles.date].nullable:
@@ -247,40 +248,49 @@ class Contract(_Frozen):
         if roles.date is not None and self.columns[roles.date].dtype != "datetime64[ns]":
             yield "the date's type must be datetime64[ns]"
         if roles.value is not None and self.columns[roles.value].kind != "numeric":
-            yield "the value column must be a number"
+            yield "the value column must be numeric"
         if not self.features:
-            yield "no column is left to be a feature"
+            yield "no feature is left: every column has another role"
         for name in self.features:
             if self.columns[name].kind == "date":
-                yield f"'{name}' is a date without a role: name it as roles.date or under roles.ignored"
+                yield f"'{name}' is a date without a role: set it as roles.date or list it under roles.ignored"
 
-    @cached_property
+    @property
     def features(self) -> tuple[str, ...]:
         """The model's inputs, in the table's order: every column without another role."""
+        # The properties are not cached: pydantic's model_copy would carry a cached value over to a changed contract.
         roles = self.roles
-        others = {roles.target.column, roles.id, roles.date, *roles.ignored}
-        others |= set(roles.protected) - set(roles.protected_features)
-        return tuple(name for name in self.columns if name not in others)
+        excluded = {roles.target.column, roles.id, roles.date, *roles.ignored}
+        excluded |= set(roles.protected) - set(roles.protected_features)
+        return tuple(name for name in self.columns if name not in excluded)
 
-    @cached_property
+    @property
     def numeric(self) -> tuple[str, ...]:
-        """The features that the model takes as numbers."""
+        """The numeric features."""
         return tuple(name for name in self.features if self.columns[name].kind == "numeric")
 
-    @cached_property
+    @property
     def categorical(self) -> tuple[str, ...]:
-        """The features that the model takes as levels."""
+        """The categorical features."""
         return tuple(name for name in self.features if self.columns[name].kind == "categorical")
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The columns that together name a row: id, and date where there is one; empty without an id."""
+        """The columns that identify a row: id, and date if there is one; empty without an id."""
         if self.roles.id is None:
             return ()
         return (self.roles.id, self.roles.date) if self.roles.date else (self.roles.id,)
 
+    def complete_costs(self, default: Mapping[str, Any]) -> dict[str, Any]:
+        """The table's cost model, or `default` if the table has none; a missing value column is ``roles.value``."""
+        costs = dict(self.costs or default)
+        value = costs.get("value", {})
+        if self.roles.value is not None and isinstance(value, Mapping):
+            costs["value"] = {"column": self.roles.value, **value}
+        return costs
+
     def digest(self) -> str:
-        """SHA-256 of the contract's content, the same for the same meaning however the file is laid out."""
+        """SHA-256 of the contract, whatever the layout of its file. Name, costs and segments are not part of it."""
         content = self.model_dump(
             mode="json", exclude={"name": True, "costs": True, "roles": {"segments"}}, exclude_defaults=True
         )

@@ -57,7 +57,7 @@ def cost_model(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
         When it is no cost model, or names a column that the contract has not.
     """
     try:
-        block = CostModel.model_validate(contract.costs or costs)
+        block = CostModel.model_validate(contract.complete_costs(costs))
     except ValidationError as error:
         raise TableError(
             f"The costs of table '{contract.name}'",
