@@ -1,9 +1,10 @@
-"""How good the whole training is beside others': `make benchmark-quality`.
+"""Model quality compared with other tools: `make benchmark-quality`.
 
-Three public tables, five outer folds each, once plain and once with identical rows kept together. Every contender sees the
-same columns and the same rows, in an environment of its own; ours is the whole training, search and choice included. What
-was measured is kept in build/quality: a benchmark that was stopped goes on, and `--again ours` measures ours anew. For one
-table and ours alone: `make benchmark-quality TABLES=telco CONTENDERS=ours`.
+Three public tables, five outer folds each, once plain and once with identical rows in the same fold. Every contender gets the
+same rows and the same columns, the features of the table's contract, and runs in its own environment. Protected columns are
+no features, so no contender gets them. `ours` is the complete training, search and choice included. Measurements are stored in
+build/quality: an interrupted benchmark resumes, and `--again ours` repeats ours. One table and ours alone:
+`make benchmark-quality TABLES=telco CONTENDERS=ours`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +36,7 @@ from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, com
 TABLES = ("telco", "mlc_churn", "iranian")
 WORK = ROOT / "build" / "quality"
 LOCKS = Path(__file__).parent / "contenders"
-# Whose environment, and how many seconds a fold: as they were measured before, elsewhere.
+# Environment and time budget in seconds per fold of each peer.
 PEERS = {
     "logistic": ("scikit-learn", 60),
     "untuned_boosting": ("scikit-learn", 60),
@@ -43,14 +45,8 @@ PEERS = {
 }
 
 
-def with_protected(contract: Contract) -> Contract:
-    """The same contract with every protected column as a feature: the others' models see all columns, so ours does."""
-    roles = contract.roles.model_copy(update={"protected_features": contract.roles.protected})
-    return contract.model_copy(update={"roles": roles})
-
-
 def outer_folds(features: pd.DataFrame, label: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """For each kind of folds, a mask of training rows per fold. Without identical rows, grouped folds are the plain ones."""
+    """Masks of the training rows per fold, by kind of folds; a table without identical rows has no grouped folds."""
 
     def masks(splits: Iterator[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
         return [np.isin(np.arange(len(label)), train) for train, _ in splits]
@@ -64,7 +60,7 @@ def outer_folds(features: pd.DataFrame, label: np.ndarray) -> dict[str, list[np.
 
 
 def environment(name: str) -> Path:
-    """The Python of a peer's environment, made from its hashed lock where it is not there yet."""
+    """The Python of a peer's environment, which is created from its hashed lock on first use."""
     folder, lock = WORK / "environments" / name, LOCKS / f"{name}.txt"
     python = folder / "bin" / "python"
     if not python.exists():
@@ -75,26 +71,26 @@ def environment(name: str) -> Path:
 
 
 def peer(name: str, folder: Path, fold: Path, out: Path) -> None:
-    """Run one peer on one fold, as a process of its own."""
+    """Run one peer on one fold, in a separate process."""
     lock, seconds = PEERS[name]
     command = [environment(lock), LOCKS / "contend.py", name, "--folder", folder, "--fold", fold]
     log = out.with_suffix(".log")
-    with log.open("w", encoding="utf-8") as written:
+    with log.open("w", encoding="utf-8") as stream:
         subprocess.run(
             [*command, "--seconds", str(seconds), "--out", out],
             check=True,
-            stdout=written,
+            stdout=stream,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONWARNINGS": "ignore"},
         )
 
 
 class Training:
-    """The whole training of this project on one table, as `kedro run --pipelines training` does it."""
+    """The complete training of this project on one table, as in `kedro run --pipelines training`."""
 
     def __init__(self, table: str) -> None:
         with project(table=table) as context:
-            self.contract = with_protected(context.catalog.load("contract"))
+            self.contract: Contract = context.catalog.load("contract")
             self.customers = validate_table(context.catalog.load("raw_customers"), self.contract).customers
             params = context.params
         self.seed: int = params["seed"]
@@ -105,38 +101,49 @@ class Training:
         self.features = model_inputs(self.customers, self.contract)
         self.label = churned(self.customers, self.contract)
 
-    def churn_probability(self, training: np.ndarray) -> dict[str, np.ndarray]:
-        """Of the rows that are not training rows, by every candidate and by the chosen model."""
+    def run(self, training: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
+        """Train on some rows and predict the others.
+
+        Returns
+        -------
+        probabilities : dict of numpy.ndarray
+            Churn probabilities of the other rows: of each candidate and, as ``ours``, of the chosen model.
+        choice
+            Why that model was chosen.
+        """
         inputs = self.features[training].reset_index(drop=True)
         label = self.label[training].reset_index(drop=True).to_frame()
         customers = self.customers[training].reset_index(drop=True)
         folds = make_folds(customers, label, self.contract, self.split, self.seed)
-        found = {
+        searched = {
             name: search(inputs, label, folds, candidate, self.contract, self.seed, self.search, ForgetfulStudies(name))
             for name, candidate in self.candidates.items()
         }
-        models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best) in found.items()}
-        _, choice = compare(self.choice, **{name: predictions for name, (predictions, _) in found.items()})
-        chosen = choose(choice, **models)
+        models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best) in searched.items()}
+        _, choice = compare(self.choice, **{name: predictions for name, (predictions, _) in searched.items()})
+        models["ours"] = choose(choice, **models)
         test = self.features[~training]
-        return {name: model.predict_proba(test)[:, 1] for name, model in {**models, "ours": chosen}.items()} | {
-            "rule": choice
-        }
+        return {name: model.predict_proba(test)[:, 1] for name, model in models.items()}, choice
 
 
 def ours(training: Training, fold: Path, out: Path) -> None:
+    """Run the complete training on one fold."""
     begin = time.perf_counter()
-    found = training.churn_probability(np.loadtxt(fold, dtype="int64").astype(bool))
-    spent = time.perf_counter() - begin
-    rule = found.pop("rule")
-    candidates = {name: p.tolist() for name, p in found.items()}
-    kept = {"seconds": round(spent, 2), "probability": candidates.pop("ours"), "candidates": candidates, "rule": rule}
+    probabilities, choice = training.run(np.loadtxt(fold, dtype="int64").astype(bool))
+    seconds = time.perf_counter() - begin
+    candidates = {name: p.tolist() for name, p in probabilities.items()}
+    result = {
+        "seconds": round(seconds, 2),
+        "probability": candidates.pop("ours"),
+        "candidates": candidates,
+        "rule": choice,
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(kept), encoding="utf-8")
+    out.write_text(json.dumps(result), encoding="utf-8")
 
 
 def measure(table: str, contenders: Sequence[str], again: Sequence[str]) -> None:
-    """Everything about one table that is not yet in build/quality."""
+    """Measure what is still missing from build/quality for one table, and repeat the contenders in `again`."""
     training, folder = Training(table), WORK / table
     folder.mkdir(parents=True, exist_ok=True)
     training.features.to_csv(folder / "features.csv", index=False)
@@ -157,66 +164,72 @@ def measure(table: str, contenders: Sequence[str], again: Sequence[str]) -> None
 
 
 def scores(table: str) -> pd.DataFrame:
-    """AUC, log loss and seconds of every contender (and candidate of ours) on every fold that was measured."""
+    """AUC, log loss and seconds of every contender and every candidate of ours, per fold."""
     folder, rows = WORK / table, []
     label = np.loadtxt(folder / "churned.csv", dtype="int64")
     for file in sorted(folder.glob("*/*.json")):
         kind, fold = file.stem.split("-")
         y = label[np.loadtxt(folder / f"{file.stem}.csv", dtype="int64") == 0]
         measured = json.loads(file.read_text(encoding="utf-8"))
-        given = {file.parent.name: measured["probability"]}
-        given |= {f"our {name}": p for name, p in measured.get("candidates", {}).items()}
-        for name, p in given.items():
-            found = {metric: METRICS[metric](y, np.array(p)) for metric in ("auc", "log_loss")}
+        probabilities = {file.parent.name: measured["probability"]}
+        probabilities |= {f"our {name}": p for name, p in measured.get("candidates", {}).items()}
+        for name, p in probabilities.items():
+            metrics = {metric: METRICS[metric](y, np.array(p)) for metric in ("auc", "log_loss")}
             seconds = measured["seconds"] if name == file.parent.name else np.nan
-            rows.append({"folds": kind, "contender": name, "fold": fold, **found, "seconds": seconds})
+            rows.append({"folds": kind, "contender": name, "fold": fold, **metrics, "seconds": seconds})
     return pd.DataFrame(rows)
 
 
-def compared(table: str) -> pd.DataFrame:
-    """Means over folds, and how much lower our log loss is, with the standard error of paired fold differences."""
+def compare_contenders(table: str) -> pd.DataFrame:
+    """Means over folds, and by how much our log loss is lower, with the standard error of paired fold differences."""
     rows = []
     for kind, part in scores(table).groupby("folds", sort=False):
         wide = part.pivot_table(index="fold", columns="contender", values="log_loss")
-        for name, own in part.groupby("contender", sort=False):
+        for name, results in part.groupby("contender", sort=False):
             gain = (wide[name] - wide["ours"]).dropna() if "ours" in wide else pd.Series(dtype=float)
             error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
             shown = "" if name == "ours" or not len(gain) else f"{gain.mean():+.4f} ± {error:.4f}"
-            seconds = own["seconds"].mean()
+            seconds = results["seconds"].mean()
             rows.append(
                 {
                     "table": table,
                     "folds": kind,
                     "contender": name,
-                    "AUC": f"{own['auc'].mean():.4f}",
-                    "log loss": f"{own['log_loss'].mean():.4f}",
+                    "AUC": f"{results['auc'].mean():.4f}",
+                    "log loss": f"{results['log_loss'].mean():.4f}",
                     "our log loss is lower by": shown,
                     "seconds a fold": "" if np.isnan(seconds) else f"{seconds:.1f}",
                 }
             )
-    found = pd.DataFrame(rows)
-    return found.sort_values(["folds", "log loss"], ascending=[False, True], kind="stable")
+    return pd.DataFrame(rows).sort_values(["folds", "log loss"], ascending=[False, True], kind="stable")
 
 
 def main(tables: Sequence[str], contenders: Sequence[str], again: Sequence[str]) -> None:
     for table in tables:
         measure(table, contenders, again)
-    measured = [table for table in TABLES if (WORK / table / "churned.csv").exists()]
+    measured_tables = [table for table in TABLES if (WORK / table / "churned.csv").exists()]
     how = (
-        "Five outer folds of each table (`StratifiedKFold(5, shuffle=True, random_state=0)`; grouped: `StratifiedGroupKFold`, "
-        "identical rows on one side; a table without identical rows has no second kind). `ours` is the whole training inside "
-        "each outer fold: search, comparison on inner folds, calibration, choice, fit; `our …` are its candidates, each after "
-        "its own search. `untuned_boosting` is `HistGradientBoostingClassifier()`, `flaml` and `autogluon` (`best_quality`) "
-        "optimise log loss on both cores with all columns that ours gets, protected ones included. Differences are means over "
-        "folds of paired differences, ± their standard error; above zero, ours is better. Made by `make benchmark-quality`."
+        "Five outer folds of each table (`StratifiedKFold(5, shuffle=True, random_state=0)`). In the grouped variant "
+        "(`StratifiedGroupKFold`) identical rows stay in the same fold; a table without identical rows has no grouped variant. "
+        "`ours` runs the complete training in each outer fold: search, comparison on inner folds, calibration, choice, fit. Rows "
+        "named `our …` are single candidates, each tuned separately. `untuned_boosting` is `HistGradientBoostingClassifier()`; "
+        "`flaml` and `autogluon` (`best_quality`) optimise log loss on both cores. All contenders get the same columns: the "
+        "features of the table's contract, without protected columns. Differences are means over folds of paired differences, "
+        "± their standard error; above zero, ours is better. Made by `make benchmark-quality`."
     )
-    write("quality", "Quality beside others, in outer folds", how, pd.concat(map(compared, measured)))
+    write(
+        "quality",
+        "Model quality compared with other tools (nested cross-validation)",
+        how,
+        pd.concat(map(compare_contenders, measured_tables)),
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument("--contenders", default=",".join([*PEERS, "ours"]))
-    parser.add_argument("--again", default="", help="contenders to measure anew, such as 'ours'")
-    given = parser.parse_args()
-    main(given.tables.split(","), given.contenders.split(","), [name for name in given.again.split(",") if name])
+    parser.add_argument("--again", default="", help="contenders to measure again, such as 'ours'")
+    arguments = parser.parse_args()
+    again = [name for name in arguments.again.split(",") if name]
+    main(arguments.tables.split(","), arguments.contenders.split(","), again)

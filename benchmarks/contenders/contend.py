@@ -1,7 +1,7 @@
 """One contender on one outer fold, run by `benchmarks/quality.py` in the contender's own environment.
 
-Reads the table and the rows to train on, writes a churn probability for every other row, and prints the seconds it took.
-Imports nothing of this project: it would be the same for anybody's table.
+Reads the table and the rows to train on, and writes a churn probability for every other row and the seconds it took.
+It imports nothing from this project.
 """
 
 import argparse
@@ -20,7 +20,7 @@ CORES = 2
 
 
 def logistic(train: Frame, churned: np.ndarray, test: Frame, seconds: float) -> Any:  # noqa: ARG001
-    """Logistic regression as anybody would try it first."""
+    """Logistic regression with scaling and one-hot encoding."""
     from sklearn.compose import make_column_selector, make_column_transformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -35,7 +35,7 @@ def logistic(train: Frame, churned: np.ndarray, test: Frame, seconds: float) -> 
 
 
 def untuned_boosting(train: Frame, churned: np.ndarray, test: Frame, seconds: float) -> Any:  # noqa: ARG001
-    """Gradient boosting left at its defaults."""
+    """Gradient boosting with default settings."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(categorical_features="from_dtype", random_state=0)
@@ -43,7 +43,7 @@ def untuned_boosting(train: Frame, churned: np.ndarray, test: Frame, seconds: fl
 
 
 def flaml(train: Frame, churned: np.ndarray, test: Frame, seconds: float) -> Any:
-    """FLAML, left at its defaults but for the metric, the seconds and the cores."""
+    """FLAML with default settings, except metric, time budget and cores."""
     from flaml import AutoML
 
     model = AutoML()
@@ -54,7 +54,7 @@ def flaml(train: Frame, churned: np.ndarray, test: Frame, seconds: float) -> Any
 
 
 def autogluon(train: Frame, churned: np.ndarray, test: Frame, seconds: float) -> Any:
-    """AutoGluon's best_quality, told the metric, the seconds and the cores."""
+    """AutoGluon with the preset best_quality, and metric, time budget and cores as for the others."""
     from autogluon.tabular import TabularPredictor
 
     with tempfile.TemporaryDirectory() as folder:
@@ -78,10 +78,10 @@ def main(contender: str, folder: Path, fold: Path, seconds: float, out: Path) ->
     training = np.loadtxt(fold, dtype="int64").astype(bool)
     begin = time.perf_counter()
     probability = CONTENDERS[contender](table[training], churned[training], table[~training], seconds)
-    spent = time.perf_counter() - begin
+    elapsed = time.perf_counter() - begin
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(
-        json.dumps({"seconds": round(spent, 2), "probability": [float(p) for p in probability]}), encoding="utf-8"
+        json.dumps({"seconds": round(elapsed, 2), "probability": [float(p) for p in probability]}), encoding="utf-8"
     )
 
 
@@ -92,5 +92,5 @@ if __name__ == "__main__":
     parser.add_argument("--fold", type=Path, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    main(given.contender, given.folder, given.fold, given.seconds, given.out)
+    arguments = parser.parse_args()
+    main(arguments.contender, arguments.folder, arguments.fold, arguments.seconds, arguments.out)
