@@ -39,6 +39,7 @@ class TableConfigLoader(OmegaConfigLoader):
     """
 
     _default_table: str | None = None
+    _parameters: dict[str, Any] | None = None
 
     def __getitem__(self, key: str) -> Any:
         # Resolvers are global to the process: they must answer for the loader that is reading right now.
@@ -106,7 +107,8 @@ class TableConfigLoader(OmegaConfigLoader):
     def _parameter(self, name: str, default: Any = None) -> Any:
         # Where an environment has parameters of its own, Kedro lets ``--params a.b=1`` take the place of all of ``a``.
         *blocks, last = name.split(".")
-        block: Any = self["parameters"]
+        # Read once: several catalog entries use this resolver, and reading all parameters takes 0.1 s.
+        self._parameters = block = self._parameters or self["parameters"]
         for part in blocks:
             block = block.get(part, {})
         return block.get(last, default)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from sklearn.metrics import log_loss, roc_auc_score
 
+from churn_pipeline.configuration import TableConfigLoader
 from churn_pipeline.datasets.chunked_csv import ChunkedCSVDataset
 from churn_pipeline.pipelines.simulation import create_pipeline
-from churn_pipeline.pipelines.simulation.language import Identifier, Simulation, overlay
+from churn_pipeline.pipelines.simulation.language import Identifier
 from churn_pipeline.pipelines.simulation.nodes import simulate
 from churn_pipeline.pipelines.simulation.population import BLOCK, identifiers
+from churn_pipeline.pipelines.simulation.settings import Simulation, overlay
 
 PROJECT = Path(__file__).parents[3]
 SAMPLE = PROJECT / "data" / "01_raw"
@@ -39,16 +42,16 @@ PARAMETERS = load_parameters()
 SCENARIOS = list(PARAMETERS["scenarios"])
 
 
-def settled(**settings: Any) -> Simulation:
+def simulation_of(**settings: Any) -> Simulation:
     return Simulation.model_validate({**PARAMETERS, **settings})
 
 
 def draw(**settings: Any) -> Draw:
-    customers, truth = zip(*simulate(settled(**settings)), strict=True)
+    customers, truth = zip(*simulate(simulation_of(**settings)), strict=True)
     return pd.concat(customers, ignore_index=True), pd.concat(truth, ignore_index=True)
 
 
-MODEL = settled().model
+MODEL = simulation_of().model
 ID, LABEL, TRUTH = MODEL.identifier.column, MODEL.label.column, MODEL.truth_column
 AGE, CHARGE, TOTAL, DATE = MODEL.age.column, MODEL.charge.column, MODEL.total.column, MODEL.date_column
 
@@ -80,9 +83,24 @@ def run_pipeline(folder: Path, parameters: dict[str, Any] | Simulation) -> None:
 
 @pytest.mark.parametrize("chunk_rows", [PARAMETERS["chunk_rows"], 777])
 def test_committed_sample_is_redrawn_to_the_byte(tmp_path: Path, chunk_rows: int) -> None:
-    run_pipeline(tmp_path, settled(chunk_rows=chunk_rows))
+    run_pipeline(tmp_path, simulation_of(chunk_rows=chunk_rows))
     for name in ("simulated_customers.csv", "simulated_truth.csv"):
         assert (tmp_path / name).read_bytes() == (SAMPLE / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("chosen", ["default", "conf", "--params"])
+def test_simulation_name_names_the_files_of_the_draw_and_of_its_table(tmp_path: Path, chosen: str) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(PROJECT / "conf" / "base", conf / "base")
+    (conf / "local").mkdir()
+    if chosen == "conf":
+        (conf / "local" / "parameters_simulation.yml").write_text("simulation_name: large\n")
+    runtime = {"simulation_name": "large"} if chosen == "--params" else {}
+    loader = TableConfigLoader(str(conf), base_env="base", default_run_env="local", runtime_params=runtime)
+    catalog, name = loader["catalog"], "simulated" if chosen == "default" else "large"
+    drawn = [catalog[f"simulated_{part}"]["filepath"] for part in ("customers", "truth")]
+    read = [catalog[entry]["dataset"]["filepath"] for entry in ("raw_customers", "truth")]
+    assert drawn == read == [f"data/01_raw/{name}_{part}.csv" for part in ("customers", "truth")]
 
 
 def test_smaller_draw_is_the_head_of_a_larger_one(base: Draw) -> None:
@@ -97,15 +115,15 @@ def test_seed_changes_rows_and_identifiers() -> None:
 
 
 @pytest.mark.parametrize("layout", ["snapshot", "monthly"])
-def test_chunks_are_bounded_and_drawn_when_asked_for(layout: str) -> None:
-    chunks: Iterator[Draw] = simulate(settled(rows=10_000_000, chunk_rows=2_500, layout=layout))
+def test_chunks_are_bounded_and_drawn_lazily(layout: str) -> None:
+    chunks: Iterator[Draw] = simulate(simulation_of(rows=10_000_000, chunk_rows=2_500, layout=layout))
     sizes = [(len(customers), len(truth)) for (customers, truth), _ in zip(chunks, range(6), strict=False)]
     assert len(sizes) == 6
     assert all(customers == truth <= 2_500 for customers, truth in sizes)
 
 
-def test_interrupted_run_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_pipeline(tmp_path, settled(rows=100))
+def test_an_interrupted_run_leaves_the_previous_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_pipeline(tmp_path, simulation_of(rows=100))
     before = (tmp_path / "simulated_customers.csv").read_bytes()
     save, saved = ChunkedCSVDataset.save, []
 
@@ -117,7 +135,7 @@ def test_interrupted_run_leaves_the_former_file(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(ChunkedCSVDataset, "save", fail_at_the_third)
     with pytest.raises(OSError, match="disk full"):
-        run_pipeline(tmp_path, settled(rows=100, chunk_rows=10, seed=2))
+        run_pipeline(tmp_path, simulation_of(rows=100, chunk_rows=10, seed=2))
     assert (tmp_path / "simulated_customers.csv").read_bytes() == before
     assert (tmp_path / "simulated_customers.csv.part").exists()
 
@@ -162,13 +180,13 @@ def test_charges_are_cents_and_add_up(base: Draw) -> None:
     assert (total[first] == billed[CHARGE][first]).all()
     assert np.corrcoef(months, billed[AGE])[0, 1] > 0.99
     assert (months - billed[AGE]).abs().max() < 10
-    assert (months - billed[AGE]).std() > 0.5  # and yet no product of the two
+    assert (months - billed[AGE]).std() > 0.5  # the total is not simply their product
 
 
 def test_shares_and_ages_are_plausible(base: Draw) -> None:
     customers, _ = base
     shares = {column: customers[column].value_counts(normalize=True) for column in MODEL.choices}
-    # IBM's sample, to a percent; the draw is to be near it, not equal.
+    # IBM's sample, to a percent; the draw must be close to it, not equal.
     real: dict[str, dict[Any, float]] = {
         "SeniorCitizen": {1: 0.16}, "Partner": {"Yes": 0.48}, "Dependents": {"Yes": 0.30},
         "PhoneService": {"Yes": 0.90}, "InternetService": {"DSL": 0.34, "Fiber optic": 0.44, "No": 0.22},
@@ -188,7 +206,7 @@ def test_shares_and_ages_are_plausible(base: Draw) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**63), start=st.integers(0, 10_000_000 - 2_000))
-def test_identifiers_are_unique_and_look_right(seed: int, start: int) -> None:
+def test_identifiers_are_unique_and_match_the_pattern(seed: int, start: int) -> None:
     near, far = np.arange(start, start + 1_000), np.arange(0, 10_000_000, 9_973)
     numbers = np.union1d(near, far)
     written = identifiers(MODEL.identifier, numbers, seed)
@@ -196,10 +214,10 @@ def test_identifiers_are_unique_and_look_right(seed: int, start: int) -> None:
     assert all(re.fullmatch(r"\d{4}-[A-Z]{5}", text) for text in written[:50])
 
 
-def test_identifiers_are_a_permutation_of_all_the_pattern_writes() -> None:
+def test_identifiers_are_a_permutation_of_all_identifiers_of_the_pattern() -> None:
     every = identifiers(Identifier(column="id", pattern="0A-0"), np.arange(2600), seed=3)
     assert len(set(every)) == 2600
-    with pytest.raises(ValueError, match="unfit for customer 2600"):
+    with pytest.raises(ValueError, match="too few for customer 2600"):
         identifiers(Identifier(column="id", pattern="0A-0"), np.arange(2601), seed=3)
 
 
@@ -231,7 +249,7 @@ def test_truth_is_a_function_of_the_row(base: Draw) -> None:
     customers, truth = base
     known = customers.drop(columns=[ID, TOTAL, LABEL])
     alike = truth[TRUTH].groupby([known[column] for column in known], observed=True).nunique()
-    assert len(alike) < len(known), "no two rows alike: the test tests nothing"
+    assert len(alike) < len(known), "no two rows are identical: the test checks nothing"
     assert alike.max() == 1
 
 
@@ -263,7 +281,7 @@ def test_monthly_snapshots(monthly: Draw) -> None:
     assert str(dates.max().date()) == PARAMETERS["observation_date"]
     month = dates.dt.year * 12 + dates.dt.month
     same = customers[ID] == customers[ID].shift()
-    assert (month.diff()[same] == 1).all(), "a customer is missing in a month between two"
+    assert (month.diff()[same] == 1).all(), "a customer is missing in a month between two others"
     grown = np.minimum(customers[AGE].shift() + 1, MODEL.age.cap)
     assert (customers[AGE] == grown)[same].all()
     leaves = left(customers)
@@ -279,7 +297,7 @@ def test_monthly_snapshots(monthly: Draw) -> None:
 
 
 def test_dates_are_month_ends_in_leap_years_too() -> None:
-    dates = settled(layout="monthly", months=4, observation_date="2024-03-31").dates
+    dates = simulation_of(layout="monthly", months=4, observation_date="2024-03-31").dates
     assert dates == ("2023-12-31", "2024-01-31", "2024-02-29", "2024-03-31")
 
 
@@ -287,10 +305,12 @@ def test_dates_are_month_ends_in_leap_years_too() -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_every_scenario_is_a_valid_world(scenario: str) -> None:
-    world = settled(scenario=scenario)
-    assert Simulation.model_validate(world.model_dump()) == world, "laying a scenario twice is laying it once"
-    assert (world.model == MODEL) == (scenario == "none")
+def test_every_scenario_is_valid(scenario: str) -> None:
+    simulation = simulation_of(scenario=scenario)
+    assert Simulation.model_validate(simulation.model_dump()) == simulation, (
+        "merging a scenario twice changed the model"
+    )
+    assert (simulation.model == MODEL) == (scenario == "none")
 
 
 def test_price_rise(base: Draw) -> None:
@@ -338,30 +358,30 @@ CURVE = {"column": AGE, "points": {1: 1.0}}
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("scenario", "flood", "no scenario 'flood'; choose one of"),
+        ("scenario", "flood", "unknown scenario 'flood': choose one of"),
         ("rows", 0, "greater than or equal to 1"),
         ("observation_date", "2025-12-30", "not the last day of a month"),
         ("model/truth", "x", "Extra inputs are not permitted"),
-        ("model/columns", ["gender"], "'columns' and the columns described differ"),
-        ("model/choices/gender/shares/Female", 0.6, "sum to 1.11, not to 1"),
+        ("model/columns", ["gender"], "'columns' differs from the columns described"),
+        ("model/choices/gender/shares/Female", 0.6, "sum to 1.11 instead of 1"),
         ("model/choices/gender/shares", {True: 0.5}, "put Yes and No in quotes"),
         (
             "model/choices/gender/cases/x",
             {"when": {"Contract": "One year"}, "shares": {"Male": 1}},
-            "choices.gender.cases.x: no choice 'Contract' is drawn before this",
+            "choices.gender.cases.x: 'Contract' is not one of the choices drawn before",
         ),
         ("model/hazard/effects/Contract", {"Ten year": 1}, r"'Contract' has no level \['Ten year'\]"),
-        ("model/hazard/terms/x", {"add": 1, "curve": CURVE}, "either 'add' or 'curve'"),
-        ("model/hazard/terms/x/curve", {**CURVE, "column": "gender"}, "a curve is over one of"),
+        ("model/hazard/terms/x", {"add": 1, "curve": CURVE}, "needs either 'add' or 'curve'"),
+        ("model/hazard/terms/x/curve", {**CURVE, "column": "gender"}, "a curve needs one of the columns"),
         ("model/hazard/terms/x/curve", {**CURVE, "points": {2: 1, 1: 1}}, "increasing order"),
         ("model/hazard/terms", {f"x{n}": {"curve": CURVE} for n in range(9)}, "at most 8 curves"),
-        ("model/age/acquisition", {1: -1}, "no negative number"),
-        ("model/faults/gender", {"multiply": 2}, "can be written in other units"),
-        ("model/faults/hair", {"text": ""}, "no column 'hair'"),
-        ("model/faults/gender", {}, "either 'text' or 'multiply'"),
+        ("model/age/acquisition", {1: -1}, "have no negative number"),
+        ("model/faults/gender", {"multiply": 2}, "'multiply' works for"),
+        ("model/faults/hair", {"text": ""}, "unknown column 'hair'"),
+        ("model/faults/gender", {}, "needs either 'text' or 'multiply'"),
     ],
 )
-def test_errors_say_what_to_mend(place: str, value: Any, message: str) -> None:
+def test_errors_say_what_to_fix(place: str, value: Any, message: str) -> None:
     for key in reversed(place.split("/")):
         value = {key: value}
     with pytest.raises(ValueError, match=message):
@@ -373,14 +393,14 @@ def test_missing_keys_are_reported() -> None:
         Simulation.model_validate({key: value for key, value in PARAMETERS.items() if key != "model"})
 
 
-def test_a_base_that_nobody_stays_in_is_refused() -> None:
+def test_a_customer_base_that_everybody_leaves_is_refused() -> None:
     deadly = overlay(PARAMETERS["model"], {"hazard": {"intercept": 9.0}, "age": {"acquisition": {1: 0, 12: 1}}})
     with pytest.raises(ValueError, match="lower the hazard"):
         draw(model=deadly, rows=BLOCK)
 
 
-def test_code_names_nothing_of_the_table() -> None:
-    """House rule 1: the table's names are in the configuration alone."""
+def test_the_code_contains_no_column_or_level_of_the_table() -> None:
+    """Only the configuration contains names of the table's columns and levels."""
     columns = {*MODEL.columns, DATE, TRUTH}
     levels = {str(level) for levels in MODEL.levels.values() for level in levels if isinstance(level, str)}
     source = PROJECT / "src" / "churn_pipeline"

@@ -1,4 +1,4 @@
-"""Wiring of the simulation."""
+"""The simulation pipeline."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -6,9 +6,9 @@ from churn_pipeline.pipelines.simulation.nodes import simulate
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Draw a customer base into a raw table, and its truth into another.
+    """Draw a customer base into a raw table, and its true probabilities into another.
 
-    Both outputs arrive in chunks, and each file is confirmed, that is put in place, once the last one is written.
+    Both are written in chunks; ``confirms`` replaces the previous files once the last chunk is written.
     """
     outputs = ["simulated_customers", "simulated_truth"]
     return Pipeline([Node(simulate, name="simulate", inputs="params:simulation", outputs=outputs, confirms=outputs)])

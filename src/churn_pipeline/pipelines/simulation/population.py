@@ -1,7 +1,7 @@
-"""The interpreter of the language: draws customers block by block, as arrays.
+"""Draws customers from a model, block by block, as arrays.
 
-A block is `BLOCK` customers with a random stream of their own, taken from the seed and the block's number. Hence a
-draw does not depend on how its rows are chunked, and a smaller draw is the head of a larger one.
+A block is `BLOCK` customers with one random stream, seeded by the seed and the block's number. Hence a draw does not
+depend on the size of its chunks, and a smaller draw is the head of a larger one.
 
 Within a block a table is a dictionary of arrays by column name: codes of levels, ages in months, charges in cents.
 """
@@ -16,21 +16,22 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from churn_pipeline.pipelines.simulation.language import Choice, Condition, Identifier, Model, Simulation
+from churn_pipeline.pipelines.simulation.language import Choice, Condition, Identifier, Model
+from churn_pipeline.pipelines.simulation.settings import Simulation
 
 BLOCK = 10_000
-"""Customers that share a random stream. Part of what a seed means: changing it changes every draw."""
+"""Customers per random stream. Another number changes every draw, even with the same seed."""
 
 MAX_BATCHES = 500
-"""Batches of `BLOCK` candidates tried before a block is given up: fewer than one in 500 survives."""
+"""Maximum number of batches of `BLOCK` candidates per block; a block that needs more raises an error."""
 
 Table = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def holds(when: Condition, table: Table, model: Model, size: int) -> NDArray[np.bool_]:
-    """Tell where every column that a condition names has one of its levels, bool of shape (size,)."""
+def matches(when: Condition, table: Table, model: Model, size: int) -> NDArray[np.bool_]:
+    """Rows in which every column of a condition has one of its levels, bool of shape (size,)."""
     mask = np.ones(size, dtype=bool)
     for column, levels in when.items():
         wanted = np.array([level in levels for level in model.levels[column]])
@@ -39,13 +40,13 @@ def holds(when: Condition, table: Table, model: Model, size: int) -> NDArray[np.
 
 
 def draw_choice(choice: Choice, table: Table, model: Model, rng: Generator) -> NDArray[np.int8]:
-    """Draw the codes of one column of levels, int8 of shape (BLOCK,)."""
+    """Draw the codes of one categorical column, int8 of shape (BLOCK,)."""
     cases = list(choice.cases.values())
-    which = np.full(BLOCK, len(cases))  # the choice's own shares, unless a case holds
+    which = np.full(BLOCK, len(cases))  # the choice's own shares, unless a case matches
     for number, case in reversed(list(enumerate(cases))):
-        which[holds(case.when, table, model, BLOCK)] = number
+        which[matches(case.when, table, model, BLOCK)] = number
     shares = [*(case.shares for case in cases), choice.shares]
-    bounds = np.cumsum([[block.get(level, 0.0) for level in choice.levels] for block in shares], axis=1)
+    bounds = np.cumsum([[case.get(level, 0.0) for level in choice.levels] for case in shares], axis=1)
     bounds = (bounds / bounds[:, -1:])[:, :-1]
     uniform = rng.random(BLOCK)
     codes = np.zeros(BLOCK, dtype=np.int8)
@@ -59,7 +60,7 @@ def draw_charge(table: Table, model: Model, rng: Generator) -> Integers:
     charge = model.charge
     price = np.full(BLOCK, charge.base)
     for item in charge.items.values():
-        price += item.add * holds(item.when, table, model, BLOCK)
+        price += item.add * matches(item.when, table, model, BLOCK)
     price = price * charge.multiplier + charge.spread * rng.standard_normal(BLOCK)
     return to_cents(price, charge.round_to_cents)
 
@@ -72,16 +73,16 @@ def to_cents(amount: Floats, step: int) -> Integers:
 class Risk:
     """Cumulative risk of leaving, tabulated over the age.
 
-    Terms that follow the age are few, so the rows of the table are the subsets of them that can hold for a customer;
-    all that does not change with time is one factor per customer. The probability to stay from one age to another is
-    ``exp(-factor * (table[subset, to] - table[subset, from]))``. There is no risk at age 0.
+    Few hazard terms have a curve over the age, so the table has a row for each subset of them that a customer can match.
+    Everything that is constant over time is one factor per customer. The probability of staying from one age to another
+    is ``exp(-factor * (cumulative[subset, to] - cumulative[subset, from]))``. There is no risk at age 0.
 
     Parameters
     ----------
     model
         The customer base.
     oldest : int
-        Highest age, in months, that will be asked for.
+        Highest age that is looked up, in months.
     """
 
     def __init__(self, model: Model, oldest: int) -> None:
@@ -96,28 +97,28 @@ class Risk:
         self.cumulative = np.pad(np.cumsum(monthly, axis=1), ((0, 0), (1, 0)))
 
     def factor(self, table: Table) -> Floats:
-        """Compute the part of the monthly risk that does not change with time, float64 of shape (BLOCK,)."""
+        """The part of the monthly risk that is constant over time, float64 of shape (BLOCK,)."""
         model, hazard = self.model, self.model.hazard
         log_risk = np.full(BLOCK, hazard.intercept)
         for column, effects in hazard.effects.items():
             log_risk += np.array([effects.get(level, 0.0) for level in model.levels[column]])[table[column]]
         for term in hazard.terms.values():
             if term.curve is None:
-                log_risk += (term.add or 0.0) * holds(term.when, table, model, BLOCK)
+                log_risk += (term.add or 0.0) * matches(term.when, table, model, BLOCK)
             elif term.curve.column == model.charge.column:
                 curve = np.interp(table[model.charge.column] / 100, *_points(term.curve.points))
-                log_risk += curve * holds(term.when, table, model, BLOCK)
+                log_risk += curve * matches(term.when, table, model, BLOCK)
         return np.asarray(np.exp(log_risk))
 
     def subset(self, table: Table) -> Integers:
-        """Tell which terms that follow the age hold, as the bits of a number, int64 of shape (BLOCK,)."""
+        """The age terms that each row matches, as the bits of a number, int64 of shape (BLOCK,)."""
         bits = np.zeros(BLOCK, dtype=np.int64)
         for number, term in enumerate(self.model.age_terms):
-            bits += holds(term.when, table, self.model, BLOCK).astype(np.int64) << number
+            bits += matches(term.when, table, self.model, BLOCK).astype(np.int64) << number
         return bits
 
     def leaving(self, factor: Floats, subset: Integers, age: Integers, horizon: int) -> Floats:
-        """Compute the probability to leave within ``horizon`` months of an age, to 6 decimals; 0 at age 0."""
+        """The probability of leaving within ``horizon`` months of an age, rounded to 6 decimals; 0 at age 0."""
         risk = self.cumulative[subset, age + horizon] - self.cumulative[subset, age]
         return np.where(age == 0, 0.0, np.round(-np.expm1(-factor * risk), 6))
 
@@ -132,14 +133,14 @@ def draw_blocks(simulation: Simulation) -> Iterator[Table]:
     Yields
     ------
     dict of str to ndarray
-        One row per customer and date, ordered by customer: codes of the choices and of the label, age in months,
-        charges in cents, and under the names of identifier, date and truth the customer's number (from 0), the date's
-        number in the window, and the probability to leave within the horizon, rounded to 6 decimals.
+        One row per customer and date, ordered by customer: codes of the choices and of the label, age in months and
+        charges in cents. The identifier column holds the customer's number (from 0), the date column the date's number
+        in the window, and the truth column the probability of leaving within the horizon, rounded to 6 decimals.
 
     Raises
     ------
     ValueError
-        If so few customers survive until the first date that a block does not fill.
+        If too few customers stay until the first date to fill a block.
     """
     model = simulation.model
     oldest = int(max(model.age.acquisition)) + 1
@@ -153,11 +154,11 @@ def draw_blocks(simulation: Simulation) -> Iterator[Table]:
 
 
 def draw_survivors(simulation: Simulation, risk: Risk, rng: Generator) -> Table:
-    """Draw `BLOCK` customers who are still there at their first date in the window.
+    """Draw `BLOCK` customers who have not left before their first date in the window.
 
-    Candidates are drawn as they were acquired, and kept with the probability to have stayed until then. Besides the
-    model's columns the table has ``" first"`` (the number of that date), ``" factor"`` and ``" subset"`` (see `Risk`);
-    the age is the one at that date, not yet capped. The leading space keeps them apart from columns of the model.
+    Candidates are drawn as acquired, and kept with their probability of staying until that date. Besides the model's
+    columns the table has ``" first"`` (the number of that date), ``" factor"`` and ``" subset"`` (see `Risk`); the leading
+    space avoids clashes with columns of the model. The age is that at the first date, before it is capped.
     """
     model, last = simulation.model, simulation.window - 1
     months = np.arange(1, max(model.age.acquisition) + 1)
@@ -174,7 +175,7 @@ def draw_survivors(simulation: Simulation, risk: Risk, rng: Generator) -> Table:
         batch[model.age.column] = month - unbilled - (last - batch[" first"])
         batch[" factor"], batch[" subset"] = risk.factor(batch), risk.subset(batch)
         past = risk.cumulative[batch[" subset"], batch[model.age.column]]
-        # Who joins inside the window has nothing to survive before: their first date is their first month.
+        # Customers who join within the window have no earlier risk: their first date ends their first month.
         past[batch[" first"] > 0] = 0.0
         stays = rng.random(BLOCK) < np.round(np.exp(-model.age.past_risk * batch[" factor"] * past), 6)
         kept.append({name: column[stays] for name, column in batch.items()})
@@ -184,9 +185,9 @@ def draw_survivors(simulation: Simulation, risk: Risk, rng: Generator) -> Table:
 
 
 def follow(simulation: Simulation, risk: Risk, customers: Table, rng: Generator) -> Table:
-    """Follow a block through the window: a row per date at which a customer is there, until the customer leaves.
+    """Follow a block through the window: one row per customer and date, from the first date until the customer leaves.
 
-    The label is drawn by comparing a uniform number with the rounded probability, so the truth is exact.
+    The label compares a uniform number with the rounded probability, so the probabilities in the truth file are exact.
     """
     model, age = simulation.model, simulation.model.age
     drift = model.total.spread * np.clip(rng.standard_normal(BLOCK), -4, 4)
@@ -200,7 +201,7 @@ def follow(simulation: Simulation, risk: Risk, customers: Table, rng: Generator)
         leaves = rng.random(BLOCK)[present] < chance
         there[present[leaves]] = False
         months = np.minimum(months, age.cap)
-        # A root, so that the difference grows like a sum of independent ones and the total never falls.
+        # The square root lets the difference grow like a sum of independent ones, and the total never falls.
         billed = months + drift[present] * np.sqrt(np.maximum(months - 1, 0))
         rows[model.identifier.column] = present
         rows[model.date_column] = np.full(len(present), date)
@@ -216,15 +217,15 @@ def follow(simulation: Simulation, risk: Risk, customers: Table, rng: Generator)
 
 
 def identifiers(identifier: Identifier, numbers: Integers, seed: int) -> NDArray[np.str_]:
-    """Write customer numbers as identifiers, one to one.
+    """Identifiers of customer numbers, unique without storing any.
 
-    The numbers are permuted by ``(a * number + b) mod m``, where m is how many identifiers the pattern can write, a is
-    near the golden section of m and prime to it, and b comes from the seed: unique without remembering any.
+    The numbers are permuted by ``(a * number + b) mod m``: m is the number of identifiers that match the pattern, a is
+    coprime to m and near m / golden ratio, and b comes from the seed.
 
     Parameters
     ----------
     identifier
-        The pattern: ``0`` is a digit, ``A`` a capital letter, anything else itself.
+        Its pattern: ``0`` is any digit, ``A`` any capital letter, any other character is literal.
     numbers : ndarray of shape (n,), int64
         Customer numbers from 0.
     seed : int
@@ -233,14 +234,15 @@ def identifiers(identifier: Identifier, numbers: Integers, seed: int) -> NDArray
     Raises
     ------
     ValueError
-        If the pattern cannot write that many identifiers, or has too many for 64 bits.
+        If too few identifiers match the pattern, or too many for 64 bits.
     """
     symbols = {"0": b"0123456789", "A": bytes(range(65, 91))}
     places = [symbols.get(symbol, symbol.encode("ascii")) for symbol in identifier.pattern]
     size = math.prod(map(len, places))
     highest = int(numbers.max(initial=0))
     if not highest < size < 2**63 // (highest + 2):
-        raise ValueError(f"pattern {identifier.pattern!r} writes {size} identifiers: unfit for customer {highest}")
+        problem = "too few" if highest >= size else "too many to compute them in 64 bits"
+        raise ValueError(f"pattern {identifier.pattern!r} has {size} identifiers, {problem} for customer {highest}")
     factor = int(size * 0.6180339887)
     while math.gcd(factor, size) != 1:
         factor += 1
