@@ -1,4 +1,4 @@
-"""A small customer table and its contract, made up for tests: one column of every type, with every kind of check."""
+"""A small fictitious customer table and its contract for tests: columns of every type, with every kind of check."""
 
 import random
 import string
@@ -47,7 +47,7 @@ def make_contract(dated: bool = False, **changes: Any) -> Contract:
 
 
 def raw_customers(rows: int, seed: int = 0, dated: bool = False) -> pd.DataFrame:
-    """Raw rows as a CSV file gives them, text in every cell, all of which keep the contract."""
+    """Valid raw rows as read from a CSV file, with text in every cell."""
     rng = np.random.default_rng(seed)
     table = {
         "customer": [f"C-{number:05d}" for number in range(rows)],
@@ -69,7 +69,7 @@ def raw_customers(rows: int, seed: int = 0, dated: bool = False) -> pd.DataFrame
 
 
 def invented_table(rng: random.Random, folder: Path, rows: int = 1_500) -> Path:
-    """A table of random names, types and levels, with no id, in which some columns know of the churn."""
+    """A table with random names, types and levels and without an id; some of its columns are related to churn."""
 
     def name() -> str:
         return "".join(rng.choices(string.ascii_letters + " äß/%", k=rng.randint(3, 12))).strip() or "column"

@@ -1,4 +1,4 @@
-"""Cells: every value that a file can hold is read exactly, or said to be unreadable; nothing is guessed."""
+"""Cells: every value in a file is read exactly or reported as unreadable; nothing is guessed."""
 
 import datetime
 import math
@@ -26,7 +26,7 @@ def text(*cells: str | None) -> pd.Series:
 
 
 def read(raw: pd.Series, dtype: str, **column: object) -> tuple[list[object], list[bool]]:
-    """Cells, with None for missing ones, and which were unreadable."""
+    """The cells, with None for missing ones, and whether each was unreadable."""
     cells, unreadable = read_cells(raw, Column(dtype=dtype, **column))
     return [None if pd.isna(cell) else cell for cell in cells], unreadable.tolist()
 
@@ -37,7 +37,7 @@ def same_bits(one: float, other: float) -> bool:
 
 @pytest.fixture(params=["future.infer_string", "mode.copy_on_write"])
 def newer_pandas(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What pandas 3 does by default."""
+    """Options that pandas 3 enables by default."""
     with pd.option_context(request.param, True):
         yield
 
@@ -56,7 +56,7 @@ def test_floats_are_read_to_the_last_bit(numbers: list[float]) -> None:
 
 @property_test
 @given(st.from_regex(r"[+-]?\d{1,25}(\.\d{0,25})?([eE][+-]?\d{1,2})?", fullmatch=True))
-def test_decimals_of_any_length_are_read_as_python_reads_them(decimal: str) -> None:
+def test_decimals_of_any_length_equal_pythons_floats(decimal: str) -> None:
     if decimal.isascii():
         assert same_bits(read_cells(text(decimal), Column(dtype="float64"))[0][0], float(decimal))
 
@@ -64,7 +64,7 @@ def test_decimals_of_any_length_are_read_as_python_reads_them(decimal: str) -> N
 @property_test
 @given(st.text(alphabet="0123456789+-.eEdDxXinfaINF_, \t\x00%", max_size=8) | st.text(max_size=8))
 @example("0.\x00")
-def test_no_text_breaks_a_reader(cell: str) -> None:
+def test_no_text_raises_an_error(cell: str) -> None:
     for dtype in ("str", "int64", "float64", "bool", "datetime64[ns]"):
         cells, unreadable = read_cells(text(cell), Column(dtype=dtype))
         assert len(cells) == 1
@@ -76,7 +76,7 @@ def test_no_text_breaks_a_reader(cell: str) -> None:
     "word", ["abc", "nan", "NaN", "inf", "-inf", "Infinity", "1e400", "1,5", "1_000", "5 6", "0x10", "--1"]
 )
 @pytest.mark.parametrize("dtype", ["float64", "int64"])
-def test_what_is_no_finite_number_is_unreadable(word: str, dtype: str) -> None:
+def test_non_finite_numbers_are_unreadable(word: str, dtype: str) -> None:
     assert read(text("1", word), dtype) == ([1, None], [False, True])
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_finite_number_is_unreadable(word: str, dtype: str) -> None:
 
 @property_test
 @given(st.lists(st.integers(LEAST, MOST), min_size=1, max_size=20))
-def test_whole_numbers_are_read_exactly_from_text_and_from_numbers(numbers: list[int]) -> None:
+def test_integers_are_read_exactly_from_text_and_from_numbers(numbers: list[int]) -> None:
     for raw in (text(*map(str, numbers)), pd.Series(numbers, dtype="int64"), pd.Series(numbers, dtype=object)):
         assert read(raw, "int64") == (numbers, [False] * len(numbers))
 
@@ -93,11 +93,11 @@ def test_whole_numbers_are_read_exactly_from_text_and_from_numbers(numbers: list
 @pytest.mark.parametrize(
     ("cell", "number"), [("1.0", 1), (" 5 ", 5), ("1e3", 1000), ("-7", -7), ("+7", 7), ("-0.0", 0)]
 )
-def test_a_whole_number_may_be_written_as_a_decimal(cell: str, number: int) -> None:
+def test_an_integer_may_be_written_as_a_decimal(cell: str, number: int) -> None:
     assert read(text(cell), "int64") == ([number], [False])
 
 
-def test_a_long_number_is_exact_also_beside_one_that_is_too_large() -> None:
+def test_a_long_integer_is_exact_even_next_to_one_that_is_too_large() -> None:
     cells = ["9007199254740993", "1e19", str(MOST), str(MOST + 1), "7", None]
     assert read(text(*cells), "int64", nullable=True) == (
         [9007199254740993, None, MOST, None, 7, None],
@@ -106,11 +106,11 @@ def test_a_long_number_is_exact_also_beside_one_that_is_too_large() -> None:
 
 
 @pytest.mark.parametrize("cell", ["1.5", str(2**63), str(-(2**63) - 1), "9007199254740993.5", "1e19"])
-def test_what_is_not_whole_or_too_large_is_unreadable_and_never_rounded(cell: str) -> None:
+def test_fractions_and_too_large_integers_are_unreadable_and_never_rounded(cell: str) -> None:
     assert read(text(cell), "int64") == ([None], [True])
 
 
-def test_numbers_too_large_for_int64_are_unreadable_whatever_held_them() -> None:
+def test_numbers_too_large_for_int64_are_unreadable_from_any_raw_type() -> None:
     for raw in (pd.Series([2**64 - 1, 5], dtype="uint64"), pd.Series([2**70, 5], dtype=object), pd.Series([1e30, 5.0])):
         assert read(raw, "int64") == ([None, 5], [True, False])
 
@@ -144,23 +144,23 @@ def test_dates_are_iso_and_in_utc(cell: str, date: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["31/01/2026", "2026-02-30", "1600-01-01", "soon", "now", "today", "NaT"])
-def test_what_is_no_date_is_unreadable(cell: str) -> None:
+def test_invalid_dates_are_unreadable(cell: str) -> None:
     assert read(text(cell, "2026-01-31"), "datetime64[ns]") == ([None, pd.Timestamp("2026-01-31")], [True, False])
 
 
-def test_dates_of_mixed_zones_and_lengths_are_read_side_by_side() -> None:
+def test_dates_of_mixed_time_zones_and_lengths_are_read() -> None:
     cells = read(text("2026-01-31", "2026-01-31T01:00:00+02:00", "2026-01-31 01:00"), "datetime64[ns]")[0]
     assert cells == [pd.Timestamp(date) for date in ("2026-01-31", "2026-01-30 23:00", "2026-01-31 01:00")]
 
 
-def test_a_date_that_nanoseconds_cannot_reach_is_unreadable_whatever_held_it() -> None:
+def test_a_date_outside_the_range_of_nanoseconds_is_unreadable_from_any_raw_type() -> None:
     for raw in (text("9999-12-31", None), pd.Series(["9999-12-31", None], dtype="datetime64[s]")):
         assert read(raw, "datetime64[ns]") == ([None, None], [True, False])
 
 
 @property_test
 @given(st.lists(st.text(max_size=6), min_size=1, max_size=10))
-def test_text_is_kept_as_it_is_unless_blank(cells: list[str]) -> None:
+def test_text_is_unchanged_unless_blank(cells: list[str]) -> None:
     assert read(text(*cells), "str") == ([cell if cell.strip() else None for cell in cells], [False] * len(cells))
 
 
@@ -183,7 +183,7 @@ def test_blanks_are_missing_and_not_unreadable(dtype: str, missing: object) -> N
         ("datetime64[ns]", "2026-01-31", pd.Timestamp("2026-01-31")),
     ],
 )
-def test_a_default_stands_in_for_missing_cells_only(dtype: str, default: object, cell: object) -> None:
+def test_a_default_replaces_missing_cells_only(dtype: str, default: object, cell: object) -> None:
     column = Column(dtype=dtype, default=default, nullable=True)
     cells, unreadable = read_cells(text("", "?", None), column)
     readable = dtype == "str"
@@ -214,7 +214,7 @@ def test_a_default_stands_in_for_missing_cells_only(dtype: str, default: object,
     ],
     ids=lambda raw: str(raw.dtype),
 )
-def test_numbers_come_out_alike_whatever_held_them(raw: pd.Series) -> None:
+def test_numbers_are_read_equally_from_any_raw_type(raw: pd.Series) -> None:
     for dtype in ("int64", "float64"):
         assert read(raw, dtype) == ([1, None, 3], [False, False, False])
 
@@ -232,7 +232,7 @@ def test_numbers_come_out_alike_whatever_held_them(raw: pd.Series) -> None:
     ],
     ids=lambda raw: str(raw.dtype),
 )
-def test_booleans_come_out_alike_whatever_held_them(raw: pd.Series) -> None:
+def test_booleans_are_read_equally_from_any_raw_type(raw: pd.Series) -> None:
     assert read(raw, "bool") == ([True, False], [False, False])
 
 
@@ -248,23 +248,23 @@ def test_booleans_come_out_alike_whatever_held_them(raw: pd.Series) -> None:
     ],
     ids=lambda raw: str(raw.dtype),
 )
-def test_dates_come_out_alike_whatever_held_them(raw: pd.Series) -> None:
+def test_dates_are_read_equally_from_any_raw_type(raw: pd.Series) -> None:
     assert read(raw, "datetime64[ns]") == ([pd.Timestamp("2026-01-31"), None], [False, False])
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float64", "bool"])
-def test_a_date_is_no_number_and_no_boolean(dtype: str) -> None:
+def test_a_date_is_neither_a_number_nor_a_boolean(dtype: str) -> None:
     assert read(pd.to_datetime(pd.Series(["2026-01-31", None])), dtype) == ([None, None], [True, False])
 
 
 @pytest.mark.parametrize("raw", [pd.Series([1, 0]), pd.Series([1.5, 0.0]), pd.Series([True, False])])
-def test_a_number_is_no_date(raw: pd.Series) -> None:
+def test_a_number_is_not_a_date(raw: pd.Series) -> None:
     assert read(raw, "datetime64[ns]") == ([None, None], [True, True])
 
 
 @property_test
 @given(st.lists(st.none() | st.integers(LEAST, MOST), min_size=1, max_size=10))
-def test_ids_keep_all_their_digits_beside_missing_ones(ids: list[int | None]) -> None:
+def test_ids_keep_all_digits_next_to_missing_ids(ids: list[int | None]) -> None:
     wanted = [None if cell is None else str(cell) for cell in ids]
     for dtype in ("Int64", "int64[pyarrow]", object):
         assert read(pd.Series(ids, dtype=dtype), "str")[0] == wanted
@@ -278,7 +278,7 @@ def test_whole_floats_as_levels_have_no_decimals() -> None:
 
 
 @pytest.mark.usefixtures("newer_pandas")
-def test_cells_are_read_alike_under_the_next_pandas() -> None:
+def test_cells_are_read_equally_under_the_next_pandas() -> None:
     raw = pd.Series(["1", "", None, "x", "1.5"])
     assert read(raw, "int64") == ([1, None, None, None, None], [False, False, False, True, True])
     assert read(raw, "str") == (["1", None, None, "x", "1.5"], [False] * 5)
@@ -288,7 +288,7 @@ def test_cells_are_read_alike_under_the_next_pandas() -> None:
 
 
 @pytest.mark.usefixtures("newer_pandas")
-def test_model_inputs_are_alike_under_the_next_pandas() -> None:
+def test_model_inputs_are_equal_under_the_next_pandas() -> None:
     contract = make_contract()
     customers = validate_table(raw_customers(20), contract).customers
     inputs = model_inputs(customers, contract)
@@ -309,7 +309,7 @@ def test_model_inputs_are_alike_under_the_next_pandas() -> None:
     ],
     ids=lambda raw: str(raw.dtype),
 )
-def test_raw_cells_are_left_as_they_were(raw: pd.Series, dtype: str) -> None:
+def test_raw_cells_are_not_modified(raw: pd.Series, dtype: str) -> None:
     before = raw.copy(deep=True)
     cells, _ = read_cells(
         raw, Column(dtype=dtype, default={"str": "d", "datetime64[ns]": "2026-01-31", "bool": False}.get(dtype, 0))
@@ -321,7 +321,7 @@ def test_raw_cells_are_left_as_they_were(raw: pd.Series, dtype: str) -> None:
 # ---- what a model takes ----------------------------------------------------------------------------------------------
 
 
-def test_model_inputs_are_floats_then_levels_and_missing_has_its_own_value() -> None:
+def test_model_inputs_are_floats_then_levels_with_markers_for_missing_cells() -> None:
     contract = make_contract()
     raw = raw_customers(4)
     raw.loc[0, ["region", "calls", "total"]] = ""
@@ -335,7 +335,7 @@ def test_model_inputs_are_floats_then_levels_and_missing_has_its_own_value() -> 
     assert set(inputs["paperless"]) <= {0.0, 1.0}
 
 
-def test_one_row_and_the_same_row_among_others_are_the_same_inputs() -> None:
+def test_the_inputs_of_a_row_do_not_depend_on_other_rows() -> None:
     contract = make_contract()
     raw = raw_customers(30)
     among = model_inputs(validate_table(raw, contract).customers, contract)
@@ -356,7 +356,7 @@ def test_churned_is_one_for_the_positive_value() -> None:
 # ---- digest ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_digest_names_content_and_not_its_index() -> None:
+def test_a_table_digest_depends_on_content_and_not_on_the_index() -> None:
     table = raw_customers(10)
     assert table_digest(table) == table_digest(table.copy()) == table_digest(table.set_index(pd.Index(range(10, 20))))
 

@@ -1,4 +1,4 @@
-"""Drafts: whatever the table, its draft is a table file that parses and that the table itself keeps."""
+"""Drafts: for any table, the draft is a valid table file, and the table is valid by it."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def drafted(table: pd.DataFrame) -> Contract:
     return contract_from(yaml.safe_load(draft(table, SOURCE)), "drafted")
 
 
-def held_to_its_draft(table: pd.DataFrame) -> ValidationResult:
+def validated_by_its_draft(table: pd.DataFrame) -> ValidationResult:
     return validate_table(table, drafted(table))
 
 
@@ -37,7 +37,7 @@ def read_by_its_draft(path: Path) -> tuple[pd.DataFrame, Contract]:
 
 
 def customers(**columns: Any) -> pd.DataFrame:
-    """Ten rows: an id, a number and who churned, with these columns beside or instead of them."""
+    """Ten rows with an id, a number and the target, plus these columns, which may replace them."""
     table = {
         "id": [f"C{number}" for number in range(10)],
         "months": [str(number) for number in range(10)],
@@ -47,7 +47,7 @@ def customers(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame(table, dtype=object)
 
 
-# ---- any table keeps its own draft -----------------------------------------------------------------------------------
+# ---- any table is valid by its draft ---------------------------------------------------------------------------------
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 CELLS: dict[str, st.SearchStrategy[str]] = {
@@ -89,7 +89,7 @@ names = st.text(
 
 @st.composite
 def tables(draw: st.DrawFn) -> pd.DataFrame:
-    """A table as a CSV file gives it, with one column of two values that could be a target."""
+    """A table as read from a CSV file, with one column of two values that could be the target."""
     rows = draw(st.integers(4, 25))
     header = draw(st.lists(names, min_size=2, max_size=6, unique_by=str.strip))
     columns: dict[str, list[str | None]] = {}
@@ -104,23 +104,23 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
 
 @settings(max_examples=60, deadline=None)
 @given(tables())
-def test_a_table_keeps_its_own_draft(table: pd.DataFrame) -> None:
+def test_a_table_is_valid_by_its_draft(table: pd.DataFrame) -> None:
     try:
         contract = drafted(table)
     except TableError as error:
-        # nothing but the target is left where all else is an id, a date, text without order or protected
+        # every other column is an id, a date, free text or protected
         assert "no feature is left" in str(error)  # noqa: PT017
         return
-    held = validate_table(table, contract)
+    result = validate_table(table, contract)
     target = contract.roles.target.column
     blank = table[target].isna() | (table[target].astype(str).str.strip() == "")
-    assert set(held.quarantine["reasons"]) <= {f"{target}: is missing"}
-    assert len(held.quarantine) == blank.sum()
+    assert set(result.quarantine["reasons"]) <= {f"{target}: is missing"}
+    assert len(result.quarantine) == blank.sum()
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 100), st.booleans())
-def test_typed_tables_keep_their_draft_too(seed: int, with_id: bool) -> None:
+def test_a_typed_table_is_valid_by_its_draft(seed: int, with_id: bool) -> None:
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(5, 60))
     table = pd.DataFrame(
@@ -137,15 +137,15 @@ def test_typed_tables_keep_their_draft_too(seed: int, with_id: bool) -> None:
     if with_id:
         table.insert(0, "customer_id", np.arange(rows) + 10**17)
     contract = drafted(table)
-    held = validate_table(table, contract)
-    assert held.quarantine.empty
+    result = validate_table(table, contract)
+    assert result.quarantine.empty
     assert contract.roles.id == ("customer_id" if with_id else None)
     assert contract.roles.target.column == "left"
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(finite, min_size=4, max_size=20))
-def test_bounds_hold_all_that_was_seen_with_room(numbers: list[float]) -> None:
+def test_bounds_include_all_values_with_headroom(numbers: list[float]) -> None:
     table = pd.DataFrame({"n": [*numbers, 0.5], "churn": ["no", "yes", *["no"] * (len(numbers) - 1)]})
     contract = drafted(table)
     column = contract.columns["n"]
@@ -170,7 +170,7 @@ def test_bounds_hold_all_that_was_seen_with_room(numbers: list[float]) -> None:
         (["stayed", "churned"], "churned"),
     ],
 )
-def test_the_target_and_what_means_churn_are_guessed(levels: list[str], positive: object) -> None:
+def test_the_target_and_its_positive_value_are_guessed(levels: list[str], positive: object) -> None:
     contract = drafted(customers(churn=levels * 5))
     assert contract.roles.target.column == "churn"
     assert contract.roles.target.positive == positive
@@ -181,13 +181,13 @@ def test_without_a_word_for_churn_the_rarer_level_is_positive() -> None:
 
 
 @pytest.mark.parametrize("name", ["Churn", "Attrition_Flag", "Exited", "cancelled", "has_left"])
-def test_the_target_is_found_by_its_name_wherever_it_stands(name: str) -> None:
+def test_the_target_is_found_by_its_name_in_any_position(name: str) -> None:
     table = customers(**{name: ["0", "1"] * 5, "other": ["a", "b"] * 5}).drop(columns="churn")
     assert drafted(table).roles.target.column == name
     assert "please check" not in draft(table, SOURCE)
 
 
-def test_a_guess_without_a_name_asks_for_a_check() -> None:
+def test_a_target_without_a_typical_name_is_marked_for_a_check() -> None:
     table = customers(flag=["a", "b"] * 5).drop(columns="churn")
     assert drafted(table).roles.target.column == "flag"
     assert "guessed: please check" in draft(table, SOURCE)
@@ -200,18 +200,18 @@ def test_the_id_is_found_by_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["paid", "idle", "width", "Video"])
-def test_a_name_with_id_inside_a_word_is_no_id(name: str) -> None:
+def test_a_name_that_contains_id_within_a_word_is_not_an_id(name: str) -> None:
     table = customers(**{name: [str(number * 3 % 7) for number in range(10)]}).drop(columns="id")
     assert drafted(table).roles.id is None
 
 
-def test_without_an_id_rows_are_known_by_their_features() -> None:
+def test_a_table_without_an_id() -> None:
     table = customers().drop(columns="id")
     assert drafted(table).roles.id is None
-    assert "# id: none was found" in draft(table, SOURCE)
+    assert "# id: none found" in draft(table, SOURCE)
 
 
-def test_protected_columns_are_guessed_and_kept_from_the_model() -> None:
+def test_protected_columns_are_guessed_and_are_not_features() -> None:
     contract = drafted(
         customers(gender=["f", "m"] * 5, Age=["20", "30"] * 5, SeniorCitizen=["0", "1"] * 5, Usage=["1", "2"] * 5)
     )
@@ -220,23 +220,23 @@ def test_protected_columns_are_guessed_and_kept_from_the_model() -> None:
     assert "Usage" in contract.features
 
 
-def test_a_date_beside_a_returning_id_is_the_date_of_a_row() -> None:
+def test_a_date_next_to_a_repeated_id_is_the_date_of_the_row() -> None:
     days = ["2026-01-01", "2026-02-01"] * 5
-    returning = customers(id=[f"C{number // 2}" for number in range(10)], month=days)
-    assert drafted(returning).roles.date == "month"
-    assert held_to_its_draft(returning).quarantine.empty
+    repeated = customers(id=[f"C{number // 2}" for number in range(10)], month=days)
+    assert drafted(repeated).roles.date == "month"
+    assert validated_by_its_draft(repeated).quarantine.empty
     assert drafted(customers(month=days)).roles.ignored == ("month",)
 
 
-def test_an_id_that_returns_without_a_date_names_no_row_and_is_no_input() -> None:
-    returning = customers(id=[f"C{number // 2}" for number in range(10)])
-    contract = drafted(returning)
+def test_a_repeated_id_without_a_date_is_ignored() -> None:
+    repeated = customers(id=[f"C{number // 2}" for number in range(10)])
+    contract = drafted(repeated)
     assert contract.roles.id is None
     assert contract.roles.ignored == ("id",)
-    assert held_to_its_draft(returning).quarantine.empty
+    assert validated_by_its_draft(repeated).quarantine.empty
 
 
-def test_a_few_repeated_ids_are_the_tables_fault_and_not_the_drafts() -> None:
+def test_a_few_repeated_ids_are_left_to_quarantine() -> None:
     table = raw_customers(100)
     table.loc[99, "customer"] = table.loc[0, "customer"]
     assert drafted(table.rename(columns={"customer": "customer_id"})).roles.id == "customer_id"
@@ -249,14 +249,14 @@ def test_free_text_is_ignored() -> None:
 # ---- odd columns -----------------------------------------------------------------------------------------------------
 
 
-def test_a_column_without_any_cell_and_a_constant_one() -> None:
+def test_an_empty_column_and_a_constant_column() -> None:
     table = customers(empty=[""] * 10, none=[None] * 10, constant=["5"] * 10, word=["a"] * 10)
     contract = drafted(table)
     assert contract.columns["empty"].nullable
     assert contract.columns["none"].nullable
     assert contract.columns["constant"].isin == (5,)
     assert contract.columns["word"].isin == ("a",)
-    assert held_to_its_draft(table).quarantine.empty
+    assert validated_by_its_draft(table).quarantine.empty
 
 
 def test_whole_numbers_with_leading_zeros_stay_text() -> None:
@@ -265,7 +265,7 @@ def test_whole_numbers_with_leading_zeros_stay_text() -> None:
     assert contract.columns["zip"].isin == ("01234", "12345")
 
 
-def test_columns_are_described_in_their_order_with_what_was_seen() -> None:
+def test_columns_keep_their_order_and_show_the_range_seen() -> None:
     table = customers(calls=["1", "2", "3", "4", "", "6", "7", "8", "9", "10"])
     text = draft(table, SOURCE)
     assert list(drafted(table).columns) == list(table)
@@ -274,7 +274,7 @@ def test_columns_are_described_in_their_order_with_what_was_seen() -> None:
 
 
 def test_no_column_of_two_values_is_a_clear_error() -> None:
-    with pytest.raises(TableError, match="a column of two values that says who churned"):
+    with pytest.raises(TableError, match="a column with two values that marks the customers who churned"):
         draft(customers().drop(columns="churn"), SOURCE)
 
 
@@ -329,21 +329,21 @@ def test_parquet_keeps_its_types(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is not one table"),
+        (b"", "cannot be read as one table"),
         (b"id,churn\n", "has no rows"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "is no text"),
-        (b"a,b\n1,2\n1,2,3,4\n", "is not one table"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "is not a text file"),
+        (b"a,b\n1,2\n1,2,3,4\n", "cannot be read as one table"),
     ],
     ids=["empty", "a header alone", "binary", "ragged"],
 )
-def test_what_is_no_table_is_a_clear_error(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_file_without_a_table_is_a_clear_error(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "customers.csv"
     path.write_bytes(content)
     with pytest.raises(TableError, match=words):
         read_for_draft(path)
 
 
-def test_a_parquet_file_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
+def test_an_invalid_parquet_file_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "customers.parquet"
     path.write_bytes(b"PAR1 but no more")
     with pytest.raises(TableError, match=r"customers\.parquet"):
@@ -351,6 +351,6 @@ def test_a_parquet_file_that_is_none_is_a_clear_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["customers.csv", "customers.parquet"])
-def test_no_file_is_a_clear_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(TableError, match=f"{name}:\n  - is not there"):
+def test_a_missing_file_is_a_clear_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TableError, match=f"{name}:\n  - does not exist"):
         read_for_draft(tmp_path / name)

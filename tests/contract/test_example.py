@@ -1,4 +1,4 @@
-"""Example customers: nobody's values, and still customers by the contract."""
+"""Example customers: fictitious, and valid."""
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +14,7 @@ from churn_pipeline.contract.table import Column, Contract
 numbers = st.integers(-1000, 1000)
 
 
-def test_examples_keep_the_contract() -> None:
+def test_examples_are_valid() -> None:
     for dated in (False, True):
         content = table_file(dated)
         content["columns"]["plan"] = {"dtype": "str"}
@@ -27,12 +27,12 @@ def test_examples_keep_the_contract() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "base" / "tables").glob("*.yml")), ids=lambda path: path.stem)
-def test_examples_keep_the_contracts_of_this_project(path: object) -> None:
+def test_examples_of_the_tables_of_this_project_are_valid(path: object) -> None:
     contract = read_contract(path)  # type: ignore[arg-type]
     schema(contract).validate(example_customers(contract))
 
 
-def test_as_many_examples_as_asked_for() -> None:
+def test_the_number_of_examples() -> None:
     assert len(example_customers(make_contract(), rows=3)) == 3
 
 
@@ -43,7 +43,7 @@ def test_as_many_examples_as_asked_for() -> None:
     st.sampled_from(["in_range", "between", "above", "below", "from", "to"]),
     st.booleans(),
 )
-def test_an_example_keeps_its_bounds(low: int, width: int, kind: str, whole: bool) -> None:
+def test_an_example_is_within_its_bounds(low: int, width: int, kind: str, whole: bool) -> None:
     high = low + width
     checks: dict[str, object] = {
         "in_range": {"in_range": {"min_value": low, "max_value": high, "include_min": False, "include_max": False}},
@@ -66,17 +66,17 @@ def test_an_example_keeps_its_bounds(low: int, width: int, kind: str, whole: boo
 
 
 @pytest.mark.parametrize("bounds", [(0.001, 0.002), (0.0, 0.004), (5.0, 5.0)])
-def test_an_example_keeps_narrow_bounds(bounds: tuple[float, float]) -> None:
+def test_an_example_is_within_narrow_bounds(bounds: tuple[float, float]) -> None:
     value = example_value(Column(dtype="float64", in_range={"min_value": bounds[0], "max_value": bounds[1]}))
     assert bounds[0] <= value <= bounds[1]
 
 
 @pytest.mark.parametrize("length", [{"max_value": 3}, {"min_value": 10}, {"min_value": 2, "max_value": 2}])
-def test_an_example_text_keeps_its_length(length: dict[str, int]) -> None:
+def test_an_example_text_has_a_valid_length(length: dict[str, int]) -> None:
     value = str(example_value(Column(dtype="str", str_length=length)))
     assert length.get("min_value", 0) <= len(value) <= length.get("max_value", 99)
 
 
-def test_an_example_is_a_level_where_there_are_levels() -> None:
+def test_an_example_is_one_of_the_levels() -> None:
     assert example_value(Column(dtype="str", isin=("b", "a"))) == "b"
     assert example_value(Column(dtype="int64", isin=(3, 1))) == 3

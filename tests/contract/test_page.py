@@ -1,4 +1,4 @@
-"""A table's page: everything a person asks of a table, in Markdown that holds together."""
+"""The documentation page of a table: complete, and valid Markdown."""
 
 from tests.customers import make_contract, table_file
 
@@ -27,7 +27,7 @@ def test_every_column_has_a_row_with_its_role_type_and_rules() -> None:
     assert table["total"][2] == "means 0"
 
 
-def test_the_label_the_key_and_the_digest_are_said() -> None:
+def test_the_page_shows_label_key_and_digest() -> None:
     content = table_file(dated=True, description="Ours.")
     content["label"] |= {"observed": "each month", "horizon": "30 days"}
     contract = Contract.parse(content, "ours")
@@ -36,19 +36,19 @@ def test_the_label_the_key_and_the_digest_are_said() -> None:
     assert "**Label:** The customer left. `churn` = `Yes` is churn." in page
     assert "**Observed:** each month." in page
     assert "**Horizon:** 30 days." in page
-    assert "**Rows are named by:** `customer`, `seen`." in page
+    assert "**Row key:** `customer`, `seen`." in page
     assert contract.digest() in page
 
 
-def test_a_table_without_an_id_says_so() -> None:
+def test_the_page_of_a_table_without_an_id() -> None:
     content = table_file()
     content["roles"] = {"target": content["roles"]["target"], "ignored": ["customer"]}
     page = contract_page(Contract.parse(content, "customers"))
-    assert "their features; there is no id" in page
+    assert "**Row key:** the features, because there is no id." in page
     assert rows(page)["customer"][0] == "ignored"
 
 
-def test_many_levels_are_counted_and_not_all_shown() -> None:
+def test_only_the_first_of_many_levels_are_shown_with_their_number() -> None:
     content = table_file()
     content["columns"]["plan"] = {"dtype": "str", "isin": [f"L{number}" for number in range(30)]}
     shown = rows(contract_page(Contract.parse(content, "customers")))["plan"][3]

@@ -1,4 +1,4 @@
-"""The guards of the catalog, and table files as they are written: what is wrong is said, and no value with it."""
+"""The validators of the catalog and table files: errors say what is wrong and contain no values."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 from tests.customers import make_contract, raw_customers, table_file
 
 from churn_pipeline.contract.errors import TableError
-from churn_pipeline.contract.schema import Customers, RawTable, broken_checks, read_contract, schema
+from churn_pipeline.contract.schema import Customers, RawTable, failed_checks, read_contract, schema
 from churn_pipeline.contract.validation import validate_table
 
 TABLES = ROOT / "conf" / "base" / "tables"
@@ -32,7 +32,7 @@ def raw_findings(filepath: str, raw: pd.DataFrame) -> str:
     return str(caught.value)
 
 
-def said_of(path: str | Path) -> str:
+def error_of(path: str | Path) -> str:
     with pytest.raises(TableError) as caught:
         read_contract(path)
     return str(caught.value)
@@ -46,13 +46,13 @@ def test_a_whole_raw_table_passes_unchanged(filepath: str) -> None:
     assert RawTable(filepath).validate(raw) is raw
 
 
-def test_faults_of_single_rows_are_left_to_quarantine(filepath: str) -> None:
+def test_invalid_rows_are_no_findings_of_the_raw_table(filepath: str) -> None:
     raw = raw_customers(5)
     raw.loc[2, ["age", "churn"]] = "SECRET"
     RawTable(filepath).validate(raw)
 
 
-def test_more_columns_than_the_contract_are_no_fault(filepath: str) -> None:
+def test_additional_columns_are_allowed(filepath: str) -> None:
     RawTable(filepath).validate(raw_customers(5).assign(note="n"))
 
 
@@ -64,18 +64,18 @@ def test_every_missing_column_is_named(filepath: str) -> None:
 
 def test_a_table_of_another_kind_is_one_finding(filepath: str) -> None:
     said = raw_findings(filepath, pd.DataFrame({"customer;age;region": ["a;b;c"]}))
-    assert "not one of the contract's columns is in it" in said
+    assert "it has none of the contract's columns" in said
     assert said.count("\n") == 1
 
 
-def test_a_name_that_stands_twice_in_the_header_is_named(filepath: str) -> None:
+def test_a_duplicate_name_in_the_header_is_named(filepath: str) -> None:
     raw = raw_customers(5)
     said = raw_findings(filepath, pd.concat([raw, raw[["age"]]], axis="columns"))
-    assert "column 'age': stands in the header more than once" in said
+    assert "column 'age': is in the header more than once" in said
 
 
 def test_a_header_without_rows(filepath: str) -> None:
-    assert "it has a header and no rows" in raw_findings(filepath, raw_customers(5).head(0))
+    assert "it has a header but no rows" in raw_findings(filepath, raw_customers(5).head(0))
 
 
 def test_a_last_row_that_ends_early_is_a_truncated_file(filepath: str) -> None:
@@ -86,7 +86,7 @@ def test_a_last_row_that_ends_early_is_a_truncated_file(filepath: str) -> None:
     assert "row 5" in said
 
 
-def test_missing_last_cells_elsewhere_are_no_truncation(filepath: str, tmp_path: Path) -> None:
+def test_missing_last_cells_of_other_rows_are_no_truncation(filepath: str, tmp_path: Path) -> None:
     raw = raw_customers(5)
     raw.iloc[2, -4:] = None
     RawTable(filepath).validate(raw)
@@ -102,12 +102,12 @@ def test_missing_last_cells_elsewhere_are_no_truncation(filepath: str, tmp_path:
 # ---- customers -------------------------------------------------------------------------------------------------------
 
 
-def test_customers_that_keep_the_contract_pass_unchanged(filepath: str) -> None:
+def test_valid_customers_pass_unchanged(filepath: str) -> None:
     customers = validate_table(raw_customers(20), make_contract()).customers
     assert Customers(filepath).validate(customers) is customers
 
 
-def test_customers_that_break_it_are_described_without_a_value(filepath: str) -> None:
+def test_findings_about_invalid_customers_contain_no_value(filepath: str) -> None:
     customers = validate_table(raw_customers(20), make_contract()).customers
     customers.loc[[3, 7], "region"] = "SECRET-LEVEL"
     customers.loc[5, "charge"] = 77777.125
@@ -137,7 +137,7 @@ def test_customers_that_break_it_are_described_without_a_value(filepath: str) ->
     ],
     ids=["a column more", "a column less", "another order", "another type", "text among numbers", "missing"],
 )
-def test_customers_are_guarded_strictly(filepath: str, change: object) -> None:
+def test_customers_are_validated_strictly(filepath: str, change: object) -> None:
     customers = validate_table(raw_customers(20), make_contract()).customers
     with pytest.raises(TableError) as caught:
         Customers(filepath).validate(change(customers))  # type: ignore[operator]
@@ -150,54 +150,54 @@ def test_rules_with_many_levels_are_shortened() -> None:
     contract = make_contract(columns=content["columns"])
     customers = validate_table(raw_customers(3).assign(region="region 1"), contract).customers
     customers["region"] = "atlantis"
-    (broken,) = broken_checks(customers, schema(contract))
-    assert len(broken[1]) < 60
-    assert broken[2] == [0, 1, 2]
+    (failed,) = failed_checks(customers, schema(contract))
+    assert len(failed[1]) < 60
+    assert failed[2] == [0, 1, 2]
 
 
 # ---- table files -----------------------------------------------------------------------------------------------------
 
 
-def test_a_table_file_gives_its_contract_named_by_the_file(filepath: str) -> None:
+def test_the_contract_has_the_name_of_its_table_file(filepath: str) -> None:
     assert read_contract(filepath) == make_contract()
 
 
-def test_where_a_table_is_read_from_is_no_part_of_its_contract(tmp_path: Path) -> None:
+def test_the_source_of_a_table_is_not_part_of_its_contract(tmp_path: Path) -> None:
     moved = write(tmp_path, {**table_file(), "source": {"type": "pandas.CSVDataset"}, "truth": {"type": "x"}})
     assert read_contract(moved).digest() == make_contract().digest()
 
 
 def test_no_file(tmp_path: Path) -> None:
-    assert "customers.yml:\n  - is not there" in said_of(tmp_path / "customers.yml")
+    assert "customers.yml:\n  - does not exist" in error_of(tmp_path / "customers.yml")
 
 
-def test_bad_yaml_is_said_with_its_line(tmp_path: Path) -> None:
-    assert "is not valid YAML at line 3" in said_of(write(tmp_path, "label:\n  meaning: left\n bad: [\n"))
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
+    assert "is not valid YAML at line 3" in error_of(write(tmp_path, "label:\n  meaning: left\n bad: [\n"))
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_a_binary_table_file(tmp_path: Path) -> None:
     path = tmp_path / "customers.yml"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    assert "is not valid YAML" in said_of(path)
+    assert "is not valid YAML" in error_of(path)
 
 
 @pytest.mark.parametrize("text", ["", "# only words\n", "- a\n- b\n", "words"])
-def test_a_file_without_a_mapping_is_empty(tmp_path: Path, text: str) -> None:
-    assert "is empty: draft one with `kedro table draft`" in said_of(write(tmp_path, text))
+def test_a_table_file_without_a_mapping_counts_as_empty(tmp_path: Path, text: str) -> None:
+    assert "is empty: draft one with `kedro table draft`" in error_of(write(tmp_path, text))
 
 
 def test_yes_and_no_without_quotes_are_explained(tmp_path: Path) -> None:
     text = yaml.safe_dump(table_file()).replace("'No'", "No").replace("'Yes'", "Yes")
-    said = said_of(write(tmp_path, text))
+    said = error_of(write(tmp_path, text))
     assert "put such levels in quotes" in said
 
 
-def test_all_mistakes_of_a_file_are_said_at_once(tmp_path: Path) -> None:
+def test_an_error_lists_all_mistakes_of_a_file(tmp_path: Path) -> None:
     content = table_file()
     content["columns"]["age"]["in_rnge"] = {"min_value": 0, "max_value": 1}
     content["columns"]["plan"]["dtype"] = "string"
     content["rolls"] = {}
-    said = said_of(write(tmp_path, content))
+    said = error_of(write(tmp_path, content))
     assert all(f"- {words}" in said for words in ("columns.age.in_rnge", "columns.plan.dtype", "rolls"))
 
 

@@ -43,7 +43,7 @@ def test_a_column_without_another_role_is_a_feature() -> None:
     assert contract.categorical == ("region", "plan", "lines")
 
 
-def test_protected_columns_are_inputs_only_where_that_is_said() -> None:
+def test_protected_columns_are_features_only_if_listed_as_protected_features() -> None:
     def also(content: dict[str, Any]) -> None:
         content["roles"] |= {"protected": ["age", "region"], "protected_features": ["age"]}
 
@@ -52,7 +52,7 @@ def test_protected_columns_are_inputs_only_where_that_is_said() -> None:
     assert "region" not in contract.features
 
 
-def test_ignored_and_date_columns_are_no_features() -> None:
+def test_ignored_and_date_columns_are_not_features() -> None:
     dated = make_contract(dated=True)
     assert "seen" not in dated.features
     assert "plan" not in changed(lambda content: content["roles"].update(ignored=["plan"])).features
@@ -72,7 +72,7 @@ def test_every_column_is_a_feature_or_has_another_role(protected: set[str], data
     assert [name for name in contract.columns if name in contract.features] == list(contract.features)
 
 
-def test_what_names_a_row() -> None:
+def test_the_row_key() -> None:
     assert make_contract().key == ("customer",)
     assert make_contract(dated=True).key == ("customer", "seen")
     assert changed(lambda content: content["roles"].pop("id")).key == ()
@@ -82,13 +82,13 @@ def test_what_names_a_row() -> None:
 
 
 def reordered(content: dict[str, Any]) -> dict[str, Any]:
-    """The same file with the keys of everything but ``columns`` itself the other way round."""
+    """The same file with all keys in reverse order, except the order of the columns."""
     columns = {name: dict(reversed(column.items())) for name, column in content["columns"].items()}
     roles = dict(reversed(content["roles"].items()))
     return dict(reversed({**content, "columns": columns, "roles": roles}.items()))
 
 
-def test_the_digest_does_not_depend_on_layout_nor_on_the_tables_name() -> None:
+def test_the_digest_does_not_depend_on_the_layout_or_the_name() -> None:
     content = table_file()
     assert parse(content).digest() == parse(reordered(content)).digest() == parse(content, "other").digest()
 
@@ -222,7 +222,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda content: content["roles"]["target"].update(positive=1),
         "must be of its type, str",
     ),
-    "a positive that is no level": (
+    "a positive that is not a level": (
         lambda content: content["roles"]["target"].update(positive="yes"),
         "not one of its levels",
     ),
@@ -243,8 +243,8 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda content: content["roles"].update(target={"column": "charge", "positive": 1}),
         "the target must be str, int64 or bool; its type is float64",
     ),
-    "a date that is none": (lambda content: content["roles"].update(date="plan"), "type must be datetime64[ns]"),
-    "a value that is no number": (
+    "a date of another type": (lambda content: content["roles"].update(date="plan"), "type must be datetime64[ns]"),
+    "a value that is not numeric": (
         lambda content: content["roles"].update(value="plan"),
         "value column must be numeric",
     ),
@@ -252,7 +252,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda content: content["columns"].update(day={"dtype": "datetime64[ns]"}),
         "'day' is a date without a role",
     ),
-    "a feature protected nowhere": (
+    "a protected feature that is not protected": (
         lambda content: content["roles"].update(protected_features=["plan"]),
         "'plan' is in protected_features but not in protected",
     ),
@@ -274,14 +274,17 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda content: content["columns"]["region"].update(isin=["", "north"]),
         "an empty cell is a missing one",
     ),
-    "bounds the wrong way round": (
+    "reversed bounds": (
         lambda content: content["columns"]["age"].update(in_range={"min_value": 9, "max_value": 1}),
         "columns.age.in_range",
     ),
     "no length": (lambda content: content["columns"]["plan"].update(str_length={}), "columns.plan.str_length"),
-    "no regular expression": (lambda content: content["columns"]["plan"].update(str_matches="[A-"), "columns.plan"),
+    "an invalid regular expression": (
+        lambda content: content["columns"]["plan"].update(str_matches="[A-"),
+        "columns.plan",
+    ),
     "a default of another type": (lambda content: content["columns"]["total"].update(default="none"), "columns.total"),
-    "a default that is no level": (
+    "a default that is not a level": (
         lambda content: content["columns"]["region"].update(default="west"),
         "columns.region",
     ),
@@ -289,7 +292,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named(mistake: str) -> None:
+def test_a_mistake_is_reported(mistake: str) -> None:
     change, words = MISTAKES[mistake]
     content = deepcopy(table_file())
     change(content)
@@ -305,7 +308,7 @@ def test_a_nullable_date_is_a_mistake() -> None:
     assert "the date may not be nullable" in mistakes(content)
 
 
-def test_all_mistakes_are_said_at_once() -> None:
+def test_an_error_lists_all_mistakes() -> None:
     content = deepcopy(table_file())
     content["columns"]["age"]["dtype"] = "int"
     content["columns"]["plan"]["less_than"] = 3
@@ -328,25 +331,25 @@ def test_a_contract_without_features_is_a_mistake() -> None:
     assert "no feature is left" in mistakes(content)
 
 
-def test_a_contract_cannot_be_changed() -> None:
+def test_a_contract_is_immutable() -> None:
     with pytest.raises(ValueError, match="frozen"):
         make_contract().name = "other"  # type: ignore[misc]
 
 
-def test_levels_are_categories_also_where_they_are_numbers() -> None:
+def test_a_column_with_levels_is_categorical_even_if_they_are_numbers() -> None:
     assert Column(dtype="int64", isin=(0, 1)).kind == "categorical"
     assert Column(dtype="int64").kind == "numeric"
     assert Column(dtype="bool").kind == "numeric"
     assert Column(dtype="datetime64[ns]").kind == "date"
 
 
-# ---- how findings read -----------------------------------------------------------------------------------------------
+# ---- text of findings- -----------------------------------------------------------------------------------------------
 
 
-def test_a_finding_says_where_how_often_and_what_to_do() -> None:
+def test_a_finding_says_where_how_often_and_how_to_fix_it() -> None:
     assert str(Finding("isin", "plan", 1, (3,))) == "column 'plan': isin — 1 row (row 3)"
-    many = Finding("isin", "plan", 1200, (1, 2, 3, 4, 5, 6), fix="Mend it.")
-    assert str(many) == "column 'plan': isin — 1,200 rows (row 1, 2, 3, 4, 5, …). Mend it."
+    many = Finding("isin", "plan", 1200, (1, 2, 3, 4, 5, 6), fix="Fix it.")
+    assert str(many) == "column 'plan': isin — 1,200 rows (row 1, 2, 3, 4, 5, …). Fix it."
     assert str(Finding("is empty")) == "is empty"
 
 

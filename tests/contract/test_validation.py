@@ -1,4 +1,4 @@
-"""Quarantine: every row in is a customer that keeps the whole contract, or a quarantined row with a reason."""
+"""Validation: every row becomes a valid customer or a quarantined row with a reason."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ CONTRACT, DATED = make_contract(), make_contract(dated=True)
 
 
 class Fault(NamedTuple):
-    """A cell that breaks one rule: where, what is in it, and the reason that must be given."""
+    """An invalid cell: its column, its content and the expected reason."""
 
     column: str
     cell: str | None
@@ -56,7 +56,7 @@ def break_cells(raw: pd.DataFrame, faults: dict[int, list[Fault]]) -> pd.DataFra
     return raw
 
 
-def keeps_the_contract(customers: pd.DataFrame, contract: Contract) -> bool:
+def is_valid(customers: pd.DataFrame, contract: Contract) -> bool:
     try:
         schema(contract).validate(customers, lazy=True)
     except (SchemaError, SchemaErrors):
@@ -64,14 +64,14 @@ def keeps_the_contract(customers: pd.DataFrame, contract: Contract) -> bool:
     return True
 
 
-def assert_nothing_lost(raw: pd.DataFrame, held: ValidationResult) -> None:
-    """Quarantined rows are there as they came; the others are customers, in their order."""
-    rows = held.quarantine["row"].to_numpy() - 1
-    assert len(held.customers) + len(rows) == len(raw)
-    came = raw.iloc[rows].reset_index(drop=True).astype(object)
-    pd.testing.assert_frame_equal(held.quarantine.drop(columns=["row", "reasons"]), came)
-    kept = np.setdiff1d(np.arange(len(raw)), rows)
-    assert held.customers["customer"].tolist() == raw["customer"].iloc[kept].tolist()
+def assert_nothing_lost(raw: pd.DataFrame, result: ValidationResult) -> None:
+    """Quarantined rows have their raw cells; the other rows are customers, in their order."""
+    rows = result.quarantine["row"].to_numpy() - 1
+    assert len(result.customers) + len(rows) == len(raw)
+    unchanged = raw.iloc[rows].reset_index(drop=True).astype(object)
+    pd.testing.assert_frame_equal(result.quarantine.drop(columns=["row", "reasons"]), unchanged)
+    valid = np.setdiff1d(np.arange(len(raw)), rows)
+    assert result.customers["customer"].tolist() == raw["customer"].iloc[valid].tolist()
 
 
 faults_by_row = st.dictionaries(
@@ -84,30 +84,30 @@ faults_by_row = st.dictionaries(
 def test_rows_with_faults_and_no_others_are_quarantined(faults: dict[int, list[Fault]], seed: int, dated: bool) -> None:
     contract = DATED if dated else CONTRACT
     raw = break_cells(raw_customers(25, seed, dated), faults)
-    held = validate_table(raw, contract)
-    assert (held.quarantine["row"] - 1).tolist() == sorted(faults)
-    assert_nothing_lost(raw, held)
-    assert keeps_the_contract(held.customers, contract)
+    result = validate_table(raw, contract)
+    assert (result.quarantine["row"] - 1).tolist() == sorted(faults)
+    assert_nothing_lost(raw, result)
+    assert is_valid(result.customers, contract)
 
 
 @property_test
 @given(faults_by_row, st.integers(0, 3))
-def test_a_quarantined_row_names_the_columns_that_are_broken(faults: dict[int, list[Fault]], seed: int) -> None:
-    held = validate_table(break_cells(raw_customers(25, seed), faults), CONTRACT)
-    for row, reasons in zip(held.quarantine["row"] - 1, held.quarantine["reasons"], strict=True):
+def test_the_reasons_name_the_invalid_columns(faults: dict[int, list[Fault]], seed: int) -> None:
+    result = validate_table(break_cells(raw_customers(25, seed), faults), CONTRACT)
+    for row, reasons in zip(result.quarantine["row"] - 1, result.quarantine["reasons"], strict=True):
         last = {fault.column: fault for fault in faults[row]}  # a later fault overwrites an earlier one
-        blamed = {reason.split(":")[0] for reason in reasons.split("; ")}
-        assert blamed == set(last)
+        named = {reason.split(":")[0] for reason in reasons.split("; ")}
+        assert named == set(last)
         for fault in last.values():
             assert f"{fault.column}: {fault.reason}" in reasons
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.column} {fault.cell!r}")
 def test_one_fault_quarantines_one_row_for_that_reason(fault: Fault) -> None:
-    held = validate_table(break_cells(raw_customers(6), {3: [fault]}), CONTRACT)
-    assert held.quarantine["row"].tolist() == [4]
-    assert f"{fault.column}: {fault.reason}" in held.quarantine["reasons"][0]
-    assert [(finding.column, finding.count, finding.rows) for finding in held.findings] in (
+    result = validate_table(break_cells(raw_customers(6), {3: [fault]}), CONTRACT)
+    assert result.quarantine["row"].tolist() == [4]
+    assert f"{fault.column}: {fault.reason}" in result.quarantine["reasons"][0]
+    assert [(finding.column, finding.count, finding.rows) for finding in result.findings] in (
         [(fault.column, 1, (4,))],
         [(fault.column, 1, (4,))] * 2,
     )
@@ -126,14 +126,14 @@ def test_the_raw_index_does_not_matter(faults: dict[int, list[Fault]], kind: str
 
 @property_test
 @given(faults_by_row)
-def test_findings_never_hold_a_cells_value(faults: dict[int, list[Fault]]) -> None:
+def test_findings_never_contain_a_value(faults: dict[int, list[Fault]]) -> None:
     raw = break_cells(raw_customers(25), faults)
     raw = raw.replace(
         {"atlantis": "SECRET", "Maybe": "SECRET", "about 40": "SECRET", "aa": "SECRET", "perhaps": "SECRET"}
     )
     raw.loc[len(raw)] = raw.loc[0].to_numpy()  # a duplicated id too
-    held = validate_table(raw, CONTRACT)
-    said = " ".join(map(str, held.findings)) + " ".join(held.quarantine["reasons"])
+    result = validate_table(raw, CONTRACT)
+    said = " ".join(map(str, result.findings)) + " ".join(result.quarantine["reasons"])
     assert "SECRET" not in said
     assert "C-000" not in said
     assert "1000.0000001" not in said
@@ -141,7 +141,7 @@ def test_findings_never_hold_a_cells_value(faults: dict[int, list[Fault]]) -> No
 
 @property_test
 @given(faults_by_row)
-def test_the_raw_table_is_left_as_it_was(faults: dict[int, list[Fault]]) -> None:
+def test_the_raw_table_is_not_modified(faults: dict[int, list[Fault]]) -> None:
     raw = break_cells(raw_customers(25), faults)
     before = raw.copy(deep=True)
     validate_table(raw, CONTRACT)
@@ -154,68 +154,68 @@ def test_findings_count_rows_and_show_the_first() -> None:
     assert (finding.column, finding.count, finding.rows) == ("region", 17, (3, 4, 5, 6, 7))
 
 
-def test_columns_that_the_contract_does_not_name_are_left_out_of_customers_and_kept_in_quarantine() -> None:
+def test_columns_missing_from_the_contract_stay_in_quarantine_only() -> None:
     raw = break_cells(raw_customers(5).assign(note="n"), {1: [FAULTS[1]]})
     raw = raw[raw.columns[::-1]]
-    held = validate_table(raw, CONTRACT)
-    assert list(held.customers) == list(CONTRACT.columns)
-    assert held.quarantine["note"].tolist() == ["n"]
+    result = validate_table(raw, CONTRACT)
+    assert list(result.customers) == list(CONTRACT.columns)
+    assert result.quarantine["note"].tolist() == ["n"]
 
 
-def test_all_rows_may_be_kept_or_quarantined() -> None:
+def test_all_rows_may_be_valid_or_all_quarantined() -> None:
     raw = raw_customers(5)
     assert len(validate_table(raw, CONTRACT).quarantine) == 0
     nothing = validate_table(break_cells(raw, {row: [FAULTS[0]] for row in range(5)}), CONTRACT)
     assert len(nothing.customers) == 0
-    assert keeps_the_contract(nothing.customers, CONTRACT)
+    assert is_valid(nothing.customers, CONTRACT)
 
 
-# ---- what names a row ------------------------------------------------------------------------------------------------
+# ---- the row key -----------------------------------------------------------------------------------------------------
 
 
 def test_all_rows_of_a_repeated_id_are_quarantined() -> None:
     raw = raw_customers(6)
     raw.loc[[1, 4], "customer"] = "C-twice"
-    held = validate_table(raw, CONTRACT)
-    assert held.quarantine["row"].tolist() == [2, 5]
-    assert set(held.quarantine["reasons"]) == {"customer: is not unique"}
+    result = validate_table(raw, CONTRACT)
+    assert result.quarantine["row"].tolist() == [2, 5]
+    assert set(result.quarantine["reasons"]) == {"customer: is not unique"}
 
 
-def test_with_a_date_an_id_may_return_on_another_date_only() -> None:
+def test_with_a_date_an_id_may_be_repeated_on_other_dates_only() -> None:
     raw = raw_customers(6, dated=True)
     raw["customer"] = ["A", "A", "A", "B", "B", "C"]
     raw["seen"] = ["2025-01-01", "2025-01-01T00:00:00Z", "2025-02-01", "2025-01-01", "2025-02-01", "2025-01-01"]
-    held = validate_table(raw, DATED)
-    assert held.quarantine["row"].tolist() == [1, 2]
-    assert set(held.quarantine["reasons"]) == {"customer + seen: is not unique"}
+    result = validate_table(raw, DATED)
+    assert result.quarantine["row"].tolist() == [1, 2]
+    assert set(result.quarantine["reasons"]) == {"customer + seen: is not unique"}
 
 
-def test_without_an_id_identical_rows_are_kept() -> None:
+def test_without_an_id_identical_rows_are_valid() -> None:
     content = table_file()
     content["roles"] = {"target": content["roles"]["target"], "ignored": ["customer"]}
     raw = pd.concat([raw_customers(3)] * 2)
     assert len(validate_table(raw, Contract.parse(content, "anonymous")).customers) == 6
 
 
-def test_ids_that_differ_beyond_what_a_float_holds_are_two_customers() -> None:
+def test_ids_that_are_equal_as_floats_are_two_customers() -> None:
     content = table_file()
     content["columns"]["customer"] = {"dtype": "int64"}
     raw = raw_customers(2)
     raw["customer"] = ["9007199254740993", "9007199254740992"]
-    held = validate_table(raw, Contract.parse(content, "numbers"))
-    assert held.customers["customer"].tolist() == [9007199254740993, 9007199254740992]
+    result = validate_table(raw, Contract.parse(content, "numbers"))
+    assert result.customers["customer"].tolist() == [9007199254740993, 9007199254740992]
 
 
-def test_a_unique_column_may_miss_several_cells_where_it_may_miss_any() -> None:
+def test_a_unique_nullable_column_may_have_several_missing_cells() -> None:
     content = table_file()
     content["columns"]["region"] = {"dtype": "str", "nullable": True, "unique": True}
     raw = raw_customers(5)
     raw["region"] = ["a", "", "", "b", "b"]
-    held = validate_table(raw, Contract.parse(content, "customers"))
-    assert held.quarantine["row"].tolist() == [4, 5]
+    result = validate_table(raw, Contract.parse(content, "customers"))
+    assert result.quarantine["row"].tolist() == [4, 5]
 
 
-def test_what_a_level_is_does_not_depend_on_what_held_it() -> None:
+def test_levels_do_not_depend_on_the_raw_type() -> None:
     raw = raw_customers(8)
     typed = raw.assign(
         age=raw["age"].astype("int64"),

@@ -54,11 +54,11 @@ FAULTS: dict[str, tuple[Break, tuple[str, ...]]] = {
         ("column 'tenure': is not int64 — 200 rows", "column 'Contract': isin", "100 rows"),
     ),
     "no bytes": (_bytes(lambda content: b""), ("is empty",)),
-    "no rows": (_bytes(lambda content: content.split(b"\n")[0] + b"\n"), ("a header and no rows",)),
+    "no rows": (_bytes(lambda content: content.split(b"\n")[0] + b"\n"), ("a header but no rows",)),
     "truncated in a row": (_bytes(lambda content: content[: content.rstrip(b"\n").rfind(b"\n") + 30]), ("truncated",)),
     "truncated in quotes": (_bytes(lambda content: content[:100_000] + b'\n"SECRET,1'), ("cannot be read", "cut off")),
     "not CSV": (_bytes(lambda content: b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40), ("cannot be read",)),
-    "another separator": (_bytes(lambda content: content.replace(b",", b";")), ("not one of the contract's columns",)),
+    "another separator": (_bytes(lambda content: content.replace(b",", b";")), ("none of the contract's columns",)),
     "another encoding": (
         _bytes(lambda content: content.replace(b"Month-to-month", "Müller".encode("latin-1"))),
         ("is not utf-8 text", "source.load_args.encoding"),

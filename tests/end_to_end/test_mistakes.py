@@ -83,7 +83,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     ),
     "another table to check": (_nothing, ("table", "check", "nowhere"), ("no table 'nowhere'", "telco")),
     "another table to show": (_nothing, ("table", "page", "nowhere"), ("nowhere",)),
-    "no file to draft": (_nothing, ("table", "draft", "nothing.csv"), ("nothing.csv", "is not there")),
+    "no file to draft": (_nothing, ("table", "draft", "nothing.csv"), ("nothing.csv", "does not exist")),
     "a folder to draft": (_nothing, ("table", "draft", "conf"), ("conf", "cannot be used")),
     "nothing to promote": (
         _nothing,

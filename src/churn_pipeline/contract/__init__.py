@@ -1,1 +1,1 @@
-"""The customer table's contract: written once per table in conf, enforced from the file to the model's inputs."""
+"""The contract of a customer table: written once per table in conf, enforced from the file to the model's inputs."""

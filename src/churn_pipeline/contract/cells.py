@@ -1,4 +1,4 @@
-"""From raw cells to typed columns, and from typed columns to what a model takes. Nothing is learned here."""
+"""Converts raw cells to typed columns, and typed columns to model inputs. Nothing here is fitted to data."""
 
 import hashlib
 from decimal import Decimal
@@ -15,23 +15,23 @@ ZONE = r"[T ].*(?:[Zz]|[+-]\d\d(?::?\d\d)?)$"
 
 
 def read_cells(raw: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
-    """Read one column's raw cells as its contract's type.
+    """Convert one column's raw cells to the type in its contract.
 
-    A cell that holds nothing but blanks is missing; a missing cell becomes the column's default where it has one.
+    A blank cell is missing; a missing cell gets the column's default, if there is one.
 
     Parameters
     ----------
     raw
-        Cells as any dataset gives them: text, numbers, booleans, dates.
+        Cells as loaded by any dataset: text, numbers, booleans, dates.
     column
-        The column's part of the contract.
+        The column's contract.
 
     Returns
     -------
     cells : pandas.Series
-        object (str), Int64, float64, boolean or datetime64[ns]; missing where the cell is, or could not be read.
+        object (str), Int64, float64, boolean or datetime64[ns]; missing if the raw cell is missing or unreadable.
     unreadable : pandas.Series of bool
-        The cells that hold something which is not of the type.
+        True for cells whose content cannot be converted to the type.
     """
     text: pd.Series[Any] = raw
     if raw.dtype.kind not in "biufM":
@@ -61,7 +61,7 @@ def _as_text(cell: object) -> str:
 
 def _strings(cells: pd.Series) -> pd.Series:
     if cells.dtype.kind in "biufM":
-        # as objects: pandas' nullable whole numbers become floats when mapped, and lose digits
+        # as objects, because mapping pandas' nullable integers converts them to floats and loses digits
         cells = cells.astype(object).map(_as_text, na_action="ignore")
     return cells.astype(object).mask(cells.isna(), None)
 
@@ -74,7 +74,7 @@ def _floats(cells: pd.Series) -> pd.Series:
     else:
         numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
         readable = numbers.notna()
-        # Python's own reading of a decimal is exact to the last bit, to_numeric's is not always
+        # float() is exact to the last bit, to_numeric is not always
         numbers[readable] = cells[readable].map(_exact_float).astype("float64")
     return numbers.where(np.isfinite(numbers))
 
@@ -82,7 +82,7 @@ def _floats(cells: pd.Series) -> pd.Series:
 def _exact_float(cell: str) -> float:
     try:
         return float(cell)
-    except ValueError:  # to_numeric takes a zero byte for the end of the text
+    except ValueError:  # to_numeric accepts text with a zero byte
         return np.nan
 
 
@@ -93,10 +93,10 @@ def _integers(cells: pd.Series) -> pd.Series:
         return cells.astype("Int64")
     numbers = _floats(cells)
     whole = numbers.where((numbers == np.floor(numbers)) & (numbers.abs() <= 2.0**53)).astype("Int64")
-    # beyond 2**53 a float is not every whole number, but the text is exact
+    # floats cannot represent every integer beyond 2**53, but the text is exact
     long = numbers.abs() >= 2.0**53
     if cells.dtype.kind == "O" and long.any():
-        # an array of whole numbers from the start: pandas makes floats of a list in which one is missing
+        # pandas would convert a list with a missing integer to floats
         whole[long] = pd.array([_long_integer(cell) for cell in cells[long]], dtype="Int64")
     return whole
 
@@ -123,8 +123,8 @@ def _dates(cells: pd.Series) -> pd.Series:
         dates = dates.where(dates.dt.year.between(pd.Timestamp.min.year + 1, pd.Timestamp.max.year - 1))
     else:
         text = cells.astype(object).str.strip()
-        text = text.where(text.str.match(r"\d", na=False))  # pandas reads 'now' and 'today' as dates
-        # apart: pandas gives a date without a zone the zone of the row above it
+        text = text.where(text.str.match(r"\d", na=False))  # pandas parses 'now' and 'today' as dates
+        # parsed separately, because pandas applies the time zone of the row above to a date without one
         zoned = text.str.contains(ZONE, na=False)
         dates = _iso_dates(text.where(zoned)).fillna(_iso_dates(text.where(~zoned)))
     return dates.dt.tz_localize(None).astype("datetime64[ns]")
@@ -135,19 +135,19 @@ def _iso_dates(text: pd.Series) -> pd.Series:
 
 
 def final_dtype(column: Column) -> str:
-    """The pandas type of a column in ``customers``: nullable whole numbers and booleans need pandas' own types."""
+    """The pandas type of a column in ``customers``; nullable integers and booleans need pandas' extension types."""
     if column.nullable and column.default is None:
         return {"int64": "Int64", "bool": "boolean", "str": "object"}.get(column.dtype, column.dtype)
     return {"str": "object"}.get(column.dtype, column.dtype)
 
 
 def model_inputs(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
-    """The features of customers as a candidate takes them.
+    """The features of customers as model inputs.
 
     Returns
     -------
     pandas.DataFrame
-        Numeric features first, float64 with NaN for missing; then categorical ones, str with '' for missing.
+        Numeric features as float64 (missing: NaN), then categorical features as str (missing: '').
     """
     columns: dict[str, pd.Series] = {
         name: customers[name].astype("Float64").astype("float64") for name in contract.numeric
@@ -159,7 +159,7 @@ def model_inputs(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
 
 
 def churned(customers: pd.DataFrame, contract: Contract) -> pd.Series:
-    """The target as int64: 1 for a customer who churned, 0 for one who stayed."""
+    """The target as int64: 1 for churned, 0 for stayed."""
     target = contract.roles.target
     return (customers[target.column] == target.positive).astype("int64").rename("churned")
 
@@ -167,8 +167,8 @@ def churned(customers: pd.DataFrame, contract: Contract) -> pd.Series:
 def table_digest(table: pd.DataFrame) -> str:
     """SHA-256 over a table's column names and cells, in their order.
 
-    Cells are hashed by `pandas.util.hash_pandas_object`, so the digest does not depend on how a file was
-    formatted or compressed, only on what was read from it.
+    Cells are hashed by `pandas.util.hash_pandas_object`, so the digest depends on the loaded content and not on the
+    format or compression of the file.
     """
     digest = hashlib.sha256("\x1f".join(map(str, table.columns)).encode())
     for name in table.columns:

@@ -1,4 +1,4 @@
-"""Errors that a person can fix. A table reports every finding at once, and never a customer's value."""
+"""Errors that a user can fix. An error about a table lists every finding, and never a customer's value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule that some rows (or the whole table) break.
+    """A rule of the contract that some rows, or the whole table, violate.
 
     Attributes
     ----------
     rule
-        The rule in the contract's words, such as ``isin`` or ``not missing``.
+        The violated rule, such as ``isin`` or ``is missing``.
     column
-        The column it is about; None for the table as a whole.
+        The column concerned; None for the table as a whole.
     count
-        How many rows break it; 0 when the finding is about the table and not about rows.
+        Number of invalid rows; 0 if the finding concerns the table and not single rows.
     rows
-        The first few row numbers, counted from 1 below the header.
+        The first row numbers; the row below the header is 1.
     fix
-        What a person can do about it.
+        How to fix it.
     """
 
     rule: str
@@ -41,9 +41,9 @@ class Finding:
 
 
 class ProjectError(ValueError):
-    """Something outside the code that a person has to fix: a parameter, a file, a server, a registered version.
+    """A problem outside the code that the user has to fix: a parameter, a file, a server, a registered version.
 
-    The message names the subject, then every finding on a line of its own. It is shown as it is, without a traceback.
+    The message names the subject and lists one finding per line. Commands print it unchanged, without a traceback.
     """
 
     def __init__(self, subject: str, findings: Sequence[Finding] | str) -> None:
@@ -53,4 +53,4 @@ class ProjectError(ValueError):
 
 
 class TableError(ProjectError):
-    """A table, or the file that describes it, cannot be used as it is."""
+    """A table, or the file that describes it, is invalid."""

@@ -1,4 +1,4 @@
-"""Customers made up from the contract alone: examples that are nobody's."""
+"""Fictitious customers, made from the contract alone."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from churn_pipeline.contract.table import Column, Contract, Lengths
 
 
 def example_value(column: Column) -> str | int | float | bool:
-    """A value that keeps the column's checks: the contract's own example, its first level, or the middle of its bounds."""
+    """A valid value of the column: the contract's example, the first level, or the middle of the bounds."""
     if column.example is not None:
         return column.example
     if column.isin is not None:
@@ -44,6 +44,6 @@ def _bounds(column: Column) -> tuple[float, float]:
 
 
 def example_customers(contract: Contract, rows: int = 1) -> pd.DataFrame:
-    """Customers that keep the contract's types and bounds, typed as ``customers`` are; no identity, no real value."""
+    """Fictitious valid customers, with the column types of ``customers``."""
     values: dict[str, Any] = {name: [example_value(column)] * rows for name, column in contract.columns.items()}
     return pd.DataFrame(values).astype({name: final_dtype(column) for name, column in contract.columns.items()})

@@ -1,4 +1,4 @@
-"""A table's page in the documentation, from its contract."""
+"""The documentation page of a table, generated from its contract."""
 
 from churn_pipeline.contract.table import Column, Contract
 
@@ -6,13 +6,13 @@ BAR = r"\|"
 
 
 def contract_page(contract: Contract) -> str:
-    """The contract as a Markdown page: what the label means, what each column is for, and which rules it keeps."""
+    """The contract as a Markdown page: the label's meaning, and the role and rules of each column."""
     label, target = contract.label, contract.roles.target
     facts = [
         f"**Label:** {label.meaning.rstrip('.')}. `{target.column}` = `{target.positive}` is churn.",
         *([f"**Observed:** {label.observed}."] if label.observed else []),
         *([f"**Horizon:** {label.horizon}."] if label.horizon else []),
-        f"**Rows are named by:** {', '.join(f'`{name}`' for name in contract.key) or 'their features; there is no id'}.",
+        f"**Row key:** {', '.join(f'`{name}`' for name in contract.key) or 'the features, because there is no id'}.",
     ]
     rows = [
         _row(

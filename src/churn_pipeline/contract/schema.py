@@ -1,4 +1,4 @@
-"""The contract as a pandera schema, and the two guards that the catalog enforces with it."""
+"""The contract as a pandera schema, and the two validators that the catalog uses."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ NOT_CONTRACT = ("source", "truth")
 
 
 def contract_from(content: Mapping[str, Any], name: str) -> Contract:
-    """The contract in a table file's content: everything but where the table is read from."""
+    """The contract in the content of a table file, which is everything except the keys ``source`` and ``truth``."""
     return Contract.parse({key: value for key, value in content.items() if key not in NOT_CONTRACT}, name)
 
 
@@ -28,16 +28,16 @@ def read_contract(filepath: str | Path) -> Contract:
     Raises
     ------
     TableError
-        When the file is not there, is no YAML or holds no contract, with every mistake in it.
+        When the file is missing, is not YAML, or its contract is invalid; it lists every mistake.
     """
     path = Path(filepath)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise TableError(f"The table file {path.name}", "is not there") from None
+        raise TableError(f"The table file {path.name}", "does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
         raise TableError(f"The table file {path.name}", f"is not valid YAML{line}") from None
     if not isinstance(content, dict):
         raise TableError(f"The table file {path.name}", "is empty: draft one with `kedro table draft`")
@@ -45,49 +45,49 @@ def read_contract(filepath: str | Path) -> Contract:
 
 
 def schema(contract: Contract) -> pa.DataFrameSchema:
-    """The strict schema of ``customers``: the contract's columns and no others, in order, typed and checked."""
+    """The strict schema of ``customers``: exactly the contract's columns, in order, with types and checks."""
     columns = {
         name: {"dtype": final_dtype(column), "nullable": column.nullable and column.default is None, **column.checks}
         for name, column in contract.columns.items()
     }
     unique = list(contract.key) or None
-    made: pa.DataFrameSchema = deserialize_schema(  # type: ignore[no-untyped-call]
+    strict: pa.DataFrameSchema = deserialize_schema(  # type: ignore[no-untyped-call]
         {"columns": columns, "strict": True, "ordered": True, "unique": unique}
     )
-    return made
+    return strict
 
 
 def value_checks(contract: Contract) -> pa.DataFrameSchema:
-    """The checks on values alone, for cells that were read already; missing ones pass."""
+    """A schema of the value checks only, for cells that `read_cells` has typed; missing cells pass."""
     columns = {
         name: {"nullable": True, "unique": column.unique and name not in contract.key, **column.checks}
         for name, column in contract.columns.items()
     }
-    made: pa.DataFrameSchema = deserialize_schema({"columns": columns})  # type: ignore[no-untyped-call]
-    return made
+    checks: pa.DataFrameSchema = deserialize_schema({"columns": columns})  # type: ignore[no-untyped-call]
+    return checks
 
 
-def broken_checks(
+def failed_checks(
     table: pd.DataFrame, checks: pa.DataFrameSchema
 ) -> Iterator[tuple[str | None, str, list[int] | None]]:
-    """Every broken check as (column, rule, positions of the rows); positions are None for a check on the table."""
+    """Every failed check as (column, rule, row positions); the positions are None for a check of the whole table."""
     try:
         checks.validate(table.reset_index(drop=True), lazy=True)
     except SchemaErrors as errors:
         cases = errors.failure_cases
         names = cases["column"].where(cases["column"].notna(), "").astype(str)
-        for (column, rule), found in cases.groupby([names, cases["check"].astype(str)], sort=False):
-            rows = found["index"].dropna()
+        for (column, rule), failures in cases.groupby([names, cases["check"].astype(str)], sort=False):
+            rows = failures["index"].dropna()
             yield column or None, _rule(rule), sorted({int(row) for row in rows}) if len(rows) else None
 
 
 def _rule(check: str) -> str:
-    """A check's name without its levels, which may be many: the contract lists them."""
+    """The name of a check; a long list of levels is shortened, because the contract has it."""
     return check if len(check) <= 60 else f"{check[:50].rsplit(',', 1)[0]}, …"
 
 
 class RawTable:
-    """Catalog validator of the raw table as a whole; single rows are looked at by ``validate_customers``.
+    """Catalog validator of the raw table as a whole; ``validate_customers`` validates its rows.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class RawTable:
         self._contract = contract
 
     def validate(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the table unchanged, or raise a `TableError` with everything that is wrong with it."""
+        """Return the table unchanged, or raise a `TableError` that lists every finding."""
         contract = read_contract(self._contract)
         findings = list(_file_findings(data, contract))
         if findings:
@@ -117,23 +117,24 @@ def _file_findings(raw: pd.DataFrame, contract: Contract) -> Iterator[Finding]:
     missing = [name for name in contract.columns if name not in seen]
     if len(missing) == len(contract.columns):
         yield Finding(
-            "not one of the contract's columns is in it", fix="Is it the right file, and its separator a comma?"
+            "it has none of the contract's columns",
+            fix="Check that it is the right file and that its separator is a comma.",
         )
         return
     for name in missing:
-        yield Finding("is missing", name, fix="Add it to the file, or take it out of the contract.")
+        yield Finding("is missing", name, fix="Add it to the file or remove it from the contract.")
     for name in sorted({name for name in seen if seen.count(name) > 1}):
-        yield Finding("stands in the header more than once", name)
+        yield Finding("is in the header more than once", name)
     if raw.empty:
-        yield Finding("it has a header and no rows")
-    elif not missing and _cut_off(raw, contract):
+        yield Finding("it has a header but no rows")
+    elif not missing and _is_truncated(raw, contract):
         yield Finding(
-            "the last row ends early: the file looks truncated", rows=(len(raw),), count=1, fix="Copy it again."
+            "the last row ends early: the file seems truncated", rows=(len(raw),), count=1, fix="Copy it again."
         )
 
 
-def _cut_off(raw: pd.DataFrame, contract: Contract) -> bool:
-    """Whether the last row lacks its last cells, which the contract does not let be missing and other rows have."""
+def _is_truncated(raw: pd.DataFrame, contract: Contract) -> bool:
+    """Whether the last row lacks its last cells, although they may not be missing and the row above has them."""
     blank = raw.iloc[-2:].map(lambda cell: bool(pd.isna(cell)) or str(cell).strip() == "").to_numpy()
     column = contract.columns.get(str(raw.columns[-1]))
     ends_early = blank.shape[1] > 1 and blank[-1, -2:].all() and not blank[-1].all()
@@ -141,7 +142,7 @@ def _cut_off(raw: pd.DataFrame, contract: Contract) -> bool:
 
 
 class Customers:
-    """Catalog validator of ``customers``: the whole contract, strictly.
+    """Catalog validator of ``customers``: the strict schema.
 
     Parameters
     ----------
@@ -153,12 +154,12 @@ class Customers:
         self._contract = contract
 
     def validate(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the customers unchanged, or raise a `TableError` that names no value."""
+        """Return the customers unchanged, or raise a `TableError` that contains no values."""
         contract = read_contract(self._contract)
         findings = [
             Finding(rule, column, len(rows or ()), tuple(row + 1 for row in (rows or ())[:EXAMPLES]))
-            for column, rule, rows in broken_checks(data, schema(contract))
+            for column, rule, rows in failed_checks(data, schema(contract))
         ]
         if findings:
-            raise TableError(f"The customers of table '{contract.name}' break their contract", findings)
+            raise TableError(f"The customers of table '{contract.name}' are invalid", findings)
         return data

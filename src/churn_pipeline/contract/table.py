@@ -1,6 +1,6 @@
-"""The contract of one customer table: columns, types, bounds, levels and roles, written once in ``conf/*/tables``.
+"""The contract of a customer table: columns, types, bounds, levels and roles, written once in ``conf/*/tables``.
 
-Nothing here needs pandas: the HTTP service reads the same file with the same code.
+This module does not import pandas, because the HTTP service uses it too.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Hold a raw table to its contract: rows that keep it become customers, rows that break it go to quarantine."""
+"""Validates a raw table: valid rows become customers, invalid rows go to quarantine."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ import pandas as pd
 
 from churn_pipeline.contract.cells import final_dtype, read_cells
 from churn_pipeline.contract.errors import EXAMPLES, Finding
-from churn_pipeline.contract.schema import broken_checks, value_checks
+from churn_pipeline.contract.schema import failed_checks, value_checks
 from churn_pipeline.contract.table import Contract
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What became of a raw table's rows.
+    """The valid and the invalid rows of a raw table.
 
     Attributes
     ----------
     customers
-        Rows that keep the contract, typed, in the contract's columns and order; a fresh index.
+        Valid rows, typed, with the contract's columns in its order and a new index.
     quarantine
-        Rows that break it as they came, with ``row`` (counted from 1 below the header) and ``reasons``.
+        Invalid rows with their raw cells, and the columns ``row`` (the row below the header is 1) and ``reasons``.
     findings
-        Every broken rule with its count and first rows.
+        Every violated rule with its number of rows and the first of them.
     """
 
     customers: pd.DataFrame
@@ -31,35 +31,35 @@ class ValidationResult:
 
 
 def validate_table(raw: pd.DataFrame, contract: Contract) -> ValidationResult:
-    """Split a raw table by its contract. Every row in is a customer or a quarantined row."""
+    """Split a raw table into valid and invalid rows. No row is lost."""
     raw = raw.reset_index(drop=True)
     cells, findings = {}, []
     reasons = np.full(len(raw), "", dtype=object)
 
-    def note(column: str | None, rule: str, broken: np.ndarray) -> None:
-        reasons[broken] += f"{column or 'row'}: {rule}; "
-        rows = tuple(int(row) + 1 for row in broken[:EXAMPLES])
-        findings.append(Finding(rule, column, len(broken), rows))
+    def add_finding(column: str | None, rule: str, positions: np.ndarray) -> None:
+        reasons[positions] += f"{column or 'row'}: {rule}; "
+        rows = tuple(int(position) + 1 for position in positions[:EXAMPLES])
+        findings.append(Finding(rule, column, len(positions), rows))
 
     for name, column in contract.columns.items():
         cells[name], unreadable = read_cells(raw[name], column)
         missing = cells[name].isna() & ~unreadable
         if unreadable.any():
-            note(name, f"is not {column.dtype}", np.flatnonzero(unreadable))
+            add_finding(name, f"is not {column.dtype}", np.flatnonzero(unreadable))
         if missing.any() and not column.nullable:
-            note(name, "is missing", np.flatnonzero(missing))
+            add_finding(name, "is missing", np.flatnonzero(missing))
     typed = pd.DataFrame(cells)
-    for where, rule, rows in broken_checks(typed, value_checks(contract)):
-        note(where, rule, np.asarray(range(len(raw)) if rows is None else rows))
+    for failed, rule, positions in failed_checks(typed, value_checks(contract)):
+        add_finding(failed, rule, np.asarray(range(len(raw)) if positions is None else positions))
     if contract.key:
         repeated = np.flatnonzero(typed.duplicated(list(contract.key), keep=False))
         if len(repeated):
-            note(" + ".join(contract.key), "is not unique", repeated)
+            add_finding(" + ".join(contract.key), "is not unique", repeated)
 
-    broken = reasons != ""
-    customers = typed[~broken].reset_index(drop=True)
+    invalid = reasons != ""
+    customers = typed[~invalid].reset_index(drop=True)
     customers = customers.astype({name: final_dtype(column) for name, column in contract.columns.items()})
-    quarantine = raw[broken].astype(object)
-    quarantine.insert(0, "row", np.flatnonzero(broken) + 1)
-    quarantine["reasons"] = [reason.removesuffix("; ") for reason in reasons[broken]]
+    quarantine = raw[invalid].astype(object)
+    quarantine.insert(0, "row", np.flatnonzero(invalid) + 1)
+    quarantine["reasons"] = [reason.removesuffix("; ") for reason in reasons[invalid]]
     return ValidationResult(customers, quarantine.reset_index(drop=True), tuple(findings))

@@ -1,4 +1,4 @@
-"""Nodes of data engineering: the run goes on with good rows, or stops with everything that is wrong."""
+"""Nodes of data engineering: the run continues with valid rows, or stops and lists every problem."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ SPLIT = SplitSettings(holdout_share=0.3, holdout_latest=0.4, folds=3)
 LEAKS = LeakSettings(max_auc=0.9, bins=10)
 
 
-def held(raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+def validated(raw: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     return validate_customers(raw, CONTRACT)
 
 
@@ -42,8 +42,8 @@ def faulty(rows: int, faults: int) -> pd.DataFrame:
 # ---- contract --------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_counts_rows_and_names_no_value() -> None:
-    customers, quarantine, report = held(faulty(50, 3).assign(note="n"))
+def test_the_report_counts_rows_and_contains_no_value() -> None:
+    customers, quarantine, report = validated(faulty(50, 3).assign(note="n"))
     assert report["rows"] == {"in": 50, "valid": 47, "quarantined": 3}
     assert (len(customers), len(quarantine)) == (47, 3)
     assert report["columns_not_in_contract"] == ["note"]
@@ -53,13 +53,13 @@ def test_the_report_counts_rows_and_names_no_value() -> None:
     assert report["digests"]["contract"] == CONTRACT.digest()
 
 
-def test_the_data_digest_follows_the_raw_cells() -> None:
-    digests = [held(raw)[2]["digests"]["data"] for raw in (raw_customers(20), raw_customers(20), faulty(20, 1))]
+def test_the_data_digest_depends_on_the_raw_cells() -> None:
+    digests = [validated(raw)[2]["digests"]["data"] for raw in (raw_customers(20), raw_customers(20), faulty(20, 1))]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_few_bad_rows_let_the_run_go_on_with_a_warning_each(caplog: pytest.LogCaptureFixture) -> None:
-    customers, _, report = held(faulty(200, 2))
+def test_few_invalid_rows_are_logged_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    customers, _, report = validated(faulty(200, 2))
     with caplog.at_level(logging.INFO):
         accepted = accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
     pd.testing.assert_frame_equal(accepted, customers)
@@ -68,28 +68,28 @@ def test_few_bad_rows_let_the_run_go_on_with_a_warning_each(caplog: pytest.LogCa
     assert "SECRET" not in caplog.text
 
 
-def test_too_many_bad_rows_stop_the_run_with_every_finding() -> None:
+def test_too_many_invalid_rows_stop_the_run_with_every_finding() -> None:
     raw = faulty(200, 3)
     raw.loc[1, "age"] = "x"
-    customers, _, report = held(raw)
+    customers, _, report = validated(raw)
     with pytest.raises(TableError) as caught:
         accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
     said = str(caught.value)
-    assert "3 of 200 rows break the contract, more than 1.0%" in said
+    assert "3 of 200 rows are invalid, more than 1.0%" in said
     assert "column 'region': isin" in said
     assert "column 'age': is not int64" in said
     assert "SECRET" not in said
 
 
-def test_no_bad_row_at_all_may_be_demanded() -> None:
-    customers, _, report = held(faulty(200, 1))
+def test_a_single_invalid_row_stops_the_run_if_the_share_is_zero() -> None:
+    customers, _, report = validated(faulty(200, 1))
     with pytest.raises(TableError):
         accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0))
 
 
 @pytest.mark.parametrize(("level", "word"), [("No", "churned"), ("Yes", "stayed")])
 def test_a_single_class_stops_the_run(level: str, word: str) -> None:
-    customers, _, report = held(raw_customers(20).assign(churn=level))
+    customers, _, report = validated(raw_customers(20).assign(churn=level))
     with pytest.raises(TableError, match=f"column 'churn': no customer {word}. Check roles.target.positive"):
         accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
 
@@ -110,14 +110,14 @@ def test_every_customer_is_in_one_part(dated: bool) -> None:
     pd.testing.assert_frame_equal(customers, before)
 
 
-def test_a_hold_out_that_shares_a_customer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = held(raw_customers(100))[0]
+def test_a_hold_out_with_a_training_customer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = validated(raw_customers(100))[0]
     id_column = CONTRACT.roles.id
     assert id_column is not None
     twice = pd.concat([table, table.assign(**{id_column: "again"}), table], ignore_index=True)
     half = np.where(np.arange(300) < 200, TRAIN, HOLDOUT)
     monkeypatch.setattr(splitting, "sides", lambda *_: pd.Series(half))
-    with pytest.raises(TableError, match="100 of those trained on are also on the hold-out"):
+    with pytest.raises(TableError, match="100 training customers are also in the hold-out"):
         split_customers(twice, CONTRACT, SPLIT)
     apart = twice.assign(**{id_column: [f"C{row}" for row in range(300)]})
     with pytest.raises(TableError, match="identical features"):
@@ -125,17 +125,17 @@ def test_a_hold_out_that_shares_a_customer_is_refused(monkeypatch: pytest.Monkey
 
 
 def test_a_part_of_one_class_stops_the_run() -> None:
-    customers = held(raw_customers(100))[0]
+    customers = validated(raw_customers(100))[0]
     train, _, _ = split_customers(customers, CONTRACT, SPLIT)
-    one_sided = customers.assign(
+    one_class = customers.assign(
         churn=np.where(customers["customer"].isin(train["customer"]), customers["churn"], "No")
     )
-    with pytest.raises(TableError, match=r"hold-out has \d+ rows and not both classes"):
-        split_customers(one_sided, CONTRACT, SPLIT)
+    with pytest.raises(TableError, match=r"hold-out has \d+ rows and lacks a class"):
+        split_customers(one_class, CONTRACT, SPLIT)
 
 
-def test_features_label_and_folds_are_of_one_length() -> None:
-    customers = held(raw_customers(120))[0]
+def test_features_label_and_folds_have_the_same_length() -> None:
+    customers = validated(raw_customers(120))[0]
     features, label = features_and_label(customers, CONTRACT)
     made = make_folds(customers, label, CONTRACT, SPLIT, seed=1)
     assert list(features) == [*CONTRACT.numeric, *CONTRACT.categorical]
@@ -165,7 +165,7 @@ def leaks(features: pd.DataFrame, churn: np.ndarray) -> dict[str, Any]:
     return find_leaks(features, pd.DataFrame({"churned": churn}), LEAKS, seed=1)
 
 
-def test_honest_features_are_no_leaks(features: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+def test_ordinary_features_are_no_leaks(features: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
     found = leaks(features, np.random.default_rng(1).integers(0, 2, 2000))
     assert found["suspects"] == []
     assert all(abs(auc - 0.5) < 0.05 for auc in found["auc"].values())
@@ -178,27 +178,27 @@ def test_a_feature_that_gives_the_label_away_stops_the_run_unless_it_is_allowed(
 ) -> None:
     rng = np.random.default_rng(2)
     churn = rng.integers(0, 2, 2000)
-    told = np.where(rng.random(2000) < 0.01, 1 - churn, churn)
+    leaked = np.where(rng.random(2000) < 0.01, 1 - churn, churn)
     cells: Any = {
-        "number": told + rng.normal(scale=0.01, size=2000),
-        "middle": np.where(told == 1, rng.choice([0.5], 2000), rng.choice([0.0, 1.0], 2000)),  # neither high nor low
-        "level": np.where(told == 1, "closed", "open"),
-        "missing": np.where(told == 1, np.nan, 1.0),
+        "number": leaked + rng.normal(scale=0.01, size=2000),
+        "middle": np.where(leaked == 1, rng.choice([0.5], 2000), rng.choice([0.0, 1.0], 2000)),
+        "level": np.where(leaked == 1, "closed", "open"),
+        "missing": np.where(leaked == 1, np.nan, 1.0),
     }[leak]
-    with pytest.raises(TableError, match=r"column .told.: likely leak, it alone reaches AUC 0\.9"):
-        leaks(features.assign(told=cells), churn)
-    allowed = LEAKS.model_copy(update={"allowed": ("told",)})
-    found = find_leaks(features.assign(told=cells), pd.DataFrame({"churned": churn}), allowed, seed=1)
-    assert found["suspects"] == ["told"]
-    assert next(iter(found["auc"])) == "told"
-    assert "LIKELY LEAK, allowed by leaks.allowed: 'told'" in caplog.text
+    with pytest.raises(TableError, match=r"column .leaked.: likely leak, it alone reaches AUC 0\.9"):
+        leaks(features.assign(leaked=cells), churn)
+    allowed = LEAKS.model_copy(update={"allowed": ("leaked",)})
+    found = find_leaks(features.assign(leaked=cells), pd.DataFrame({"churned": churn}), allowed, seed=1)
+    assert found["suspects"] == ["leaked"]
+    assert next(iter(found["auc"])) == "leaked"
+    assert "LIKELY LEAK, allowed by leaks.allowed: 'leaked'" in caplog.text
 
 
 # ---- report ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_data_report_adds_up_and_names_its_data() -> None:
-    customers, _, contract_report = held(faulty(200, 1))
+    customers, _, contract_report = validated(faulty(200, 1))
     parts = split_customers(customers, CONTRACT, SPLIT)
     report, digests = report_data(contract_report, *parts, {"suspects": []}, CONTRACT)
     assert (
@@ -211,11 +211,11 @@ def test_the_data_report_adds_up_and_names_its_data() -> None:
     assert report["features"] == list(CONTRACT.features)
     assert report["protected"] == ["age"]
     json.dumps(report)
-    assert "holdout" not in contract_report["digests"]  # inputs are left alone
+    assert "holdout" not in contract_report["digests"]  # inputs are not modified
 
 
-def test_lost_rows_are_never_reported_as_fine() -> None:
-    customers, _, contract_report = held(raw_customers(200))
+def test_lost_rows_are_an_error() -> None:
+    customers, _, contract_report = validated(raw_customers(200))
     train, holdout, aside = split_customers(customers, CONTRACT, SPLIT)
     with pytest.raises(AssertionError, match="rows were lost"):
         report_data(contract_report, train.iloc[1:], holdout, aside, {"suspects": []}, CONTRACT)

@@ -1,4 +1,4 @@
-"""Splitting: who is held out never changes, and no customer, no feature row and no later label leaks across a side."""
+"""Splitting: the hold-out is stable, and no customer, identical row or later label leaks from one side to the other."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def shared(one: pd.Series, other: pd.Series) -> set[Any]:
 
 
 def test_known_fractions() -> None:
-    """If these change, customers who were held out are trained on."""
+    """If these values change, training would use customers who were held out before."""
     ids = stable_fraction(pd.DataFrame({"id": ["C-00001", "C-00002", "7590-VHVEG", "", "Ümit"]}))
     assert ids.tolist() == [
         0.9061718939650796,
@@ -108,7 +108,7 @@ def test_fractions_are_the_same_in_another_process() -> None:
 
 @property_test
 @given(tables(), st.randoms(use_true_random=False))
-def test_a_fraction_depends_on_its_own_row_alone(table: pd.DataFrame, random: Any) -> None:
+def test_a_fraction_depends_only_on_its_row(table: pd.DataFrame, random: Any) -> None:
     fractions = stable_fraction(table)
     order = list(range(len(table)))
     random.shuffle(order)
@@ -117,12 +117,12 @@ def test_a_fraction_depends_on_its_own_row_alone(table: pd.DataFrame, random: An
     assert ((fractions >= 0) & (fractions < 1)).all()
 
 
-def test_cells_are_kept_apart() -> None:
+def test_cell_boundaries_matter() -> None:
     apart = stable_fraction(pd.DataFrame({"a": ["1", "12"], "b": ["23", "3"]}))
     assert apart[0] != apart[1]
 
 
-def test_no_rows_have_no_fractions() -> None:
+def test_an_empty_table_has_no_fractions() -> None:
     assert stable_fraction(pd.DataFrame({"id": pd.Series(dtype=object)})).shape == (0,)
 
 
@@ -140,7 +140,7 @@ def test_fractions_are_uniform(ids: Any) -> None:
 
 
 def brute_force_groups(table: pd.DataFrame, names: list[list[str]]) -> list[frozenset[int]]:
-    """The rows of each row's group, found by joining rows that agree until nothing changes."""
+    """The rows of each row's group, found by merging matching rows until nothing changes."""
     cells = [[tuple(map(str, row)) for row in table[columns].to_numpy().tolist()] for columns in names]
     groups = [{row} for row in range(len(table))]
     for one in range(len(table)):
@@ -154,7 +154,7 @@ def brute_force_groups(table: pd.DataFrame, names: list[list[str]]) -> list[froz
 
 @property_test
 @given(tables())
-def test_customer_groups_join_what_shares_a_customer_or_features(table: pd.DataFrame) -> None:
+def test_customer_groups_join_rows_with_a_common_customer_or_common_features(table: pd.DataFrame) -> None:
     numbers = customer_groups(table, contract())
     found = [frozenset(np.flatnonzero(numbers == number).tolist()) for number in numbers]
     assert found == brute_force_groups(table, [["id"], ["size", "kind"]])
@@ -216,7 +216,7 @@ def test_with_a_date_and_no_horizon_training_still_ends_before_the_holdout_begin
 
 @property_test
 @given(tables(), st.integers(0, 100), st.randoms(use_true_random=False))
-def test_who_is_held_out_stays_held_out_when_rows_are_added_or_shuffled(
+def test_held_out_customers_stay_held_out_when_rows_are_added_or_shuffled(
     table: pd.DataFrame, seed: int, random: Any
 ) -> None:
     before = set(table["id"][sides(table, contract(), SETTINGS) == HOLDOUT])
@@ -229,7 +229,7 @@ def test_who_is_held_out_stays_held_out_when_rows_are_added_or_shuffled(
     assert before >= set(table["id"]) & set(more["id"][side == HOLDOUT])
 
 
-def test_the_share_held_out_is_near_the_setting() -> None:
+def test_the_hold_out_share_is_near_the_setting() -> None:
     table = customers(10_000)
     for share in (0.1, 0.3, 0.5):
         side = sides(table, contract(), SplitSettings(holdout_share=share, holdout_latest=0.5, folds=3))
@@ -245,7 +245,7 @@ def test_a_larger_share_holds_out_the_same_customers_and_more() -> None:
     assert (large | ~small).all()
 
 
-def test_the_label_has_no_say_in_who_is_held_out() -> None:
+def test_the_label_does_not_influence_the_hold_out() -> None:
     table = customers(500, sizes=50)
     flipped = table.assign(churn=1 - table["churn"])
     for with_id in (True, False):
@@ -276,14 +276,14 @@ def test_each_row_validates_once_and_groups_stay_together(table: pd.DataFrame, w
     assert (made.groupby(groups).transform("first") == made).all(axis=None)
 
 
-def test_a_fold_that_shares_a_customer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fold_with_a_customer_on_both_sides_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_rows(groups: np.ndarray, churn: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
         place = np.random.default_rng(seed).integers(0, number, len(groups))
         return [np.where(place == fold, FOLD_VALIDATE, FOLD_TRAIN) for fold in range(number)]
 
     monkeypatch.setattr(splitting, "_grouped_folds", by_rows)
     make_folds(customers(200), contract())
-    with pytest.raises(TableError, match="trained on are also on fold_1's validation side") as refused:
+    with pytest.raises(TableError, match="training customers are also in the validation side of fold_1") as refused:
         make_folds(customers(200, ids=60), contract())
     assert "C1" not in str(refused.value)
     # Without an id, identical features are all that tells one customer from another.
@@ -291,7 +291,7 @@ def test_a_fold_that_shares_a_customer_is_refused(monkeypatch: pytest.MonkeyPatc
         make_folds(customers(200, sizes=5), contract(with_id=False))
 
 
-def test_folds_are_of_like_size_and_churn() -> None:
+def test_folds_have_similar_sizes_and_churn_shares() -> None:
     table = customers(3000).assign(churn=lambda table: (np.arange(3000) % 10 == 0).astype(int))
     made = make_folds(table, contract(), number=5)
     for name in made:
@@ -308,7 +308,7 @@ def test_folds_are_the_same_for_the_same_seed_only() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(30, 200), st.booleans(), st.integers(2, 6))
-def test_forward_folds_train_on_what_was_known_before_they_validate(
+def test_forward_folds_train_only_on_labels_known_before_validation(
     seed: int, ids: int, with_id: bool, number: int
 ) -> None:
     table = customers(400, seed, ids=ids, days=500)
@@ -329,7 +329,7 @@ def test_forward_folds_train_on_what_was_known_before_they_validate(
     assert made.isin([NOT_IN_FOLD, FOLD_TRAIN, FOLD_VALIDATE]).all(axis=None)
 
 
-def test_forward_folds_use_different_stretches_of_time() -> None:
+def test_forward_folds_validate_on_different_periods() -> None:
     table = customers(2000, days=500)
     made = make_folds(table, contract(dated=True), 4)
     spans = [table["day"][made[name] == FOLD_VALIDATE].agg(["min", "max"]) for name in made]
@@ -340,10 +340,11 @@ def test_forward_folds_use_different_stretches_of_time() -> None:
 def test_too_few_customers_of_a_class_are_a_clear_error() -> None:
     table = customers(50).assign(churn=[1, 1, *[0] * 48])
     with pytest.raises(
-        TableError, match=r"3 folds need 3 groups of customers of each class, and there are 2.*fewer `split.folds`"
+        TableError,
+        match=r"3 folds need 3 groups of customers of each class, and one class has 2:.*reduce `split.folds`",
     ):
         make_folds(table, contract())
-    with pytest.raises(TableError, match="there are 0"):
+    with pytest.raises(TableError, match="one class has 0"):
         make_folds(customers(50).assign(churn=0), contract())
 
 
@@ -353,7 +354,7 @@ def test_a_side_of_a_forward_fold_with_one_class_is_a_clear_error() -> None:
         make_folds(table, contract(dated=True))
 
 
-def test_one_customer_of_all_rows_cannot_be_folded() -> None:
+def test_a_single_customer_cannot_be_cross_validated() -> None:
     with pytest.raises(TableError, match="cannot be cross-validated"):
         make_folds(customers(50).assign(id="C"), contract())
 
@@ -361,6 +362,6 @@ def test_one_customer_of_all_rows_cannot_be_folded() -> None:
 @pytest.mark.parametrize(
     "setting", [{"holdout_share": 0}, {"holdout_share": 1}, {"holdout_latest": 1}, {"folds": 1}, {"fold": 5}]
 )
-def test_settings_out_of_their_bounds_are_refused(setting: dict[str, Any]) -> None:
+def test_settings_outside_their_bounds_are_rejected(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         SplitSettings(**{"holdout_share": 0.2, "holdout_latest": 0.2, "folds": 5, **setting})

@@ -1,4 +1,4 @@
-"""The file the simulation writes: whole or absent, and bare of quotes."""
+"""The CSV file of the simulation: complete or absent, and without quotes."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_a_second_run_replaces_the_first(dataset: ChunkedCSVDataset) -> None:
     assert dataset.load()["a"].tolist() == ["2"]
 
 
-def test_a_part_is_no_file(dataset: ChunkedCSVDataset) -> None:
+def test_an_unfinished_file_cannot_be_loaded(dataset: ChunkedCSVDataset) -> None:
     dataset.save(pd.DataFrame({"a": [1]}))
     assert not dataset.exists()
     with pytest.raises(DatasetError, match="never finished"):
         dataset.load()
 
 
-def test_nothing_to_confirm(dataset: ChunkedCSVDataset) -> None:
+def test_confirming_without_chunks(dataset: ChunkedCSVDataset) -> None:
     with pytest.raises(DatasetError, match="nothing was written"):
         dataset.confirm()
 
@@ -56,6 +56,6 @@ def test_chunks_must_have_the_same_columns(dataset: ChunkedCSVDataset) -> None:
 
 
 @pytest.mark.parametrize("text", ["a,b", 'say "x"', "two\nlines"])
-def test_text_that_needs_quotes_is_refused(dataset: ChunkedCSVDataset, text: str) -> None:
+def test_text_that_needs_quotes_is_an_error(dataset: ChunkedCSVDataset, text: str) -> None:
     with pytest.raises((DatasetError, pa.ArrowInvalid), match="quote"):
         dataset.save(pd.DataFrame({"a": [text]}))

@@ -1,4 +1,4 @@
-"""Data engineering: from the raw table to train and hold-out customers."""
+"""Data engineering: from the raw table to training and hold-out customers."""
 
 from churn_pipeline.pipelines.data_engineering.pipeline import create_pipeline
 

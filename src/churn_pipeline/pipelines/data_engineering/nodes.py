@@ -1,4 +1,4 @@
-"""Nodes of data engineering: hold the raw table to its contract, split it, and report on it."""
+"""Nodes of data engineering: validate the raw table against its contract, split it, and report on it."""
 
 import logging
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class QuarantineSettings(BaseModel):
-    """How much of a table may break its contract before the run stops."""
+    """The share of invalid rows above which the run stops."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,93 +30,84 @@ class QuarantineSettings(BaseModel):
 
 
 class LeakSettings(BaseModel):
-    """When a feature is taken for a leak of the label, and the run stops."""
+    """When a feature counts as a leak of the label and stops the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_auc: float = Field(gt=0.5, le=1, description="AUC that one feature alone may reach.")
-    bins: int = Field(ge=2, description="Quantile bins of a numeric feature.")
-    allowed: tuple[str, ...] = Field(default=(), description="Features that may reach more: known before the label.")
+    max_auc: float = Field(gt=0.5, le=1, description="Highest AUC that a single feature may have.")
+    bins: int = Field(ge=2, description="Number of quantile bins of a numeric feature.")
+    allowed: tuple[str, ...] = Field(
+        default=(), description="Features with a higher AUC that are known before the label."
+    )
 
 
 def validate_customers(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Read the raw cells as the contract's types, and set aside the rows that break it.
+    """Convert the raw cells to the contract's types, and separate invalid rows.
 
     Returns
     -------
-    held : pandas.DataFrame
-        Rows that keep the contract, typed.
+    valid_rows : pandas.DataFrame
+        Valid rows, typed.
     quarantine : pandas.DataFrame
-        Rows that break it, as they came, with their row number and reasons.
+        Invalid rows with their raw cells, row numbers and reasons.
     report : dict
         Counts, findings without any customer's value, and digests of data and contract.
     """
-    held = validate_table(raw, contract)
+    result = validate_table(raw, contract)
     report = {
         "table": contract.name,
-        "rows": {"in": len(raw), "valid": len(held.customers), "quarantined": len(held.quarantine)},
-        "findings": [vars(finding) for finding in held.findings],
+        "rows": {"in": len(raw), "valid": len(result.customers), "quarantined": len(result.quarantine)},
+        "findings": [vars(finding) for finding in result.findings],
         "columns_not_in_contract": sorted({str(name) for name in raw.columns} - set(contract.columns)),
         "digests": {"data": table_digest(raw), "contract": contract.digest()},
     }
-    if len(held.customers) + len(held.quarantine) != len(raw):
+    if len(result.customers) + len(result.quarantine) != len(raw):
         raise AssertionError(f"rows were lost: {report['rows']}")
-    return held.customers, held.quarantine, report
+    return result.customers, result.quarantine, report
 
 
 def accept_customers(
-    held: pd.DataFrame, report: dict[str, Any], contract: Contract, settings: QuarantineSettings
+    valid_rows: pd.DataFrame, report: dict[str, Any], contract: Contract, settings: QuarantineSettings
 ) -> pd.DataFrame:
-    """Let the run go on with the rows that keep the contract, or stop it.
+    """Return the valid rows, or stop the run.
 
     Raises
     ------
     TableError
-        When more than ``settings.max_share`` of the rows are in quarantine, or one class is absent.
+        When the share of invalid rows is above ``settings.max_share``, or all customers are of one class.
     """
     rows, findings = report["rows"], [Finding(**finding) for finding in report["findings"]]
     logger.info(
         "Rows in %s = valid %s + quarantined %s", *(f"{rows[part]:,}" for part in ("in", "valid", "quarantined"))
     )
     if rows["quarantined"] > settings.max_share * rows["in"]:
-        share = f"{rows['quarantined']:,} of {rows['in']:,} rows break the contract, more than {settings.max_share:.1%}"
+        share = f"{rows['quarantined']:,} of {rows['in']:,} rows are invalid, more than {settings.max_share:.1%}"
+        fix = "Fix the data or the contract, or raise `quarantine.max_share`."
         raise TableError(
             f"The table '{contract.name}' cannot be used: {share}",
-            [
-                *findings,
-                Finding(
-                    "the rows and their reasons are in the quarantine file",
-                    fix="Mend the data or the contract (or raise `quarantine.max_share`).",
-                ),
-            ],
+            [*findings, Finding("the rows and their reasons are in the quarantine file", fix=fix)],
         )
     for finding in findings:
         logger.warning("Quarantined: %s", finding)
-    shares = churned(held, contract).mean()
-    if shares in (0.0, 1.0):
-        word = "churned" if shares == 0 else "stayed"
+    churn_share = churned(valid_rows, contract).mean()
+    if churn_share in (0.0, 1.0):
+        rule = f"no customer {'churned' if churn_share == 0 else 'stayed'}"
+        fix = "Check roles.target.positive in the table file."
         raise TableError(
-            f"The table '{contract.name}' cannot be used",
-            [
-                Finding(
-                    f"no customer {word}",
-                    contract.roles.target.column,
-                    fix="Check roles.target.positive in the table file.",
-                )
-            ],
+            f"The table '{contract.name}' cannot be used", [Finding(rule, contract.roles.target.column, fix=fix)]
         )
-    return held
+    return valid_rows
 
 
 def split_customers(
     customers: pd.DataFrame, contract: Contract, settings: SplitSettings
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Split customers into those trained on, those held out, and those set aside with the reason.
+    """Split customers into training rows, hold-out rows, and rows that are set aside, with the reason.
 
     Raises
     ------
     TableError
-        When a side is left without customers of both classes, or a customer is on both.
+        When one side lacks a class, or a customer is on both sides.
     """
     side = splitting.sides(customers, contract, settings)
     train, holdout = customers[side == TRAIN], customers[side == HOLDOUT]
@@ -124,12 +115,12 @@ def split_customers(
         if churned(rows, contract).nunique() < 2:
             raise TableError(
                 f"The table '{contract.name}' cannot be split",
-                f"{part} has {len(rows):,} rows and not both classes: give more data, or change `split.holdout_share`",
+                f"{part} has {len(rows):,} rows and lacks a class: provide more data, or change `split.holdout_share`",
             )
     features = splitting.feature_groups(customers, contract)
-    splitting.refuse_shared(features[side == TRAIN], features[side == HOLDOUT], "the hold-out")
+    splitting.check_disjoint(features[side == TRAIN], features[side == HOLDOUT], "the hold-out")
     if contract.roles.id is not None:
-        splitting.refuse_shared(
+        splitting.check_disjoint(
             train[contract.roles.id].to_numpy(), holdout[contract.roles.id].to_numpy(), "the hold-out"
         )
     rest = ~side.isin([TRAIN, HOLDOUT])
@@ -138,7 +129,7 @@ def split_customers(
 
 
 def features_and_label(customers: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The model's inputs, and the label as a table of one column, ``churned`` (int64, 1 = churn)."""
+    """The model's inputs, and the label as a table with one column, ``churned`` (int64, 1 = churn)."""
     return model_inputs(customers, contract), churned(customers, contract).to_frame()
 
 
@@ -150,20 +141,20 @@ def make_folds(
 
 
 def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettings, seed: int) -> dict[str, Any]:
-    """How well each feature separates the classes by itself, out of fold, and which do it too well to be true.
+    """Find features that separate the classes implausibly well on their own.
 
-    Each feature is cut into levels and replaced by the churn share of its level among the other folds
-    (`sklearn.preprocessing.TargetEncoder`); the AUC of that is the feature's own.
+    Each feature is cut into levels, and each level is replaced by its churn share in the other folds
+    (`sklearn.preprocessing.TargetEncoder`). The AUC of the result is the feature's AUC.
 
     Returns
     -------
     dict
-        ``auc`` by feature, from highest, and ``suspects``, those above ``settings.max_auc``.
+        ``auc`` by feature, highest first, and ``suspects``, the features above ``settings.max_auc``.
 
     Raises
     ------
     TableError
-        When there is a suspect that is not allowed.
+        When a suspect is missing from ``settings.allowed``.
     """
     churn = label["churned"].to_numpy()
     levels = pd.DataFrame({name: _levels(features[name], settings.bins) for name in features})
@@ -198,14 +189,14 @@ def report_data(
     leaks: dict[str, Any],
     contract: Contract,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Everything a person should know of the data, and the digests that name it.
+    """The data report, and the digests that identify the data.
 
     Returns
     -------
     report : dict
-        Rows in, valid, quarantined, trained on, held out and set aside; churn shares; findings; leaks.
+        Numbers of rows (in, valid, quarantined, training, hold-out, set aside), churn shares, findings and leaks.
     digests : dict of str
-        Digests of data, contract and of the held-out rows.
+        Digests of the data, the contract and the hold-out rows.
     """
     parts: Iterable[tuple[str, pd.DataFrame]] = (("train", train), ("hold-out", holdout))
     split = {name: {"rows": len(part), "churn_share": float(churned(part, contract).mean())} for name, part in parts}

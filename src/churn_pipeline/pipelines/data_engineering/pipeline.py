@@ -1,4 +1,4 @@
-"""Data engineering: raw table → contract → customers → train and hold-out."""
+"""The data engineering pipeline: raw table → contract → customers → training and hold-out customers."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -7,7 +7,7 @@ from churn_pipeline.pipelines.data_engineering import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """From ``raw_customers`` to features, label and folds of the training customers, and the held-out ones."""
+    """From ``raw_customers`` to features and label of the training and hold-out customers, and to the folds."""
     return Pipeline([box("validation", _validation()), box("split", _split())], tags="data_engineering")
 
 

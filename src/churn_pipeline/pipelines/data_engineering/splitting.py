@@ -1,4 +1,4 @@
-"""Who is held out and who validates whom: by customer, features and time, so that no row leaks into another's fold."""
+"""Splits customers into training and hold-out, and into folds, by id, features and date, so that nothing leaks."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,31 +15,31 @@ from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
 
 TRAIN, HOLDOUT = "train", "hold-out"
-TWIN = "set aside: its features are those of a held-out customer"
-EARLY = "set aside: a held-out customer before the hold-out begins"
-LATE = "set aside: after the hold-out begins, or its label was not yet known then"
+TWIN = "set aside: same features as a held-out customer"
+EARLY = "set aside: row of a held-out customer before the hold-out period"
+LATE = "set aside: row in the hold-out period, or label unknown at its start"
 NOT_IN_FOLD, FOLD_TRAIN, FOLD_VALIDATE = 0, 1, 2
 
 
 class SplitSettings(BaseModel):
-    """How customers are held out and folded."""
+    """How customers are split into training and hold-out, and into folds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    holdout_share: float = Field(gt=0, lt=1, description="Share of customers that are held out.")
+    holdout_share: float = Field(gt=0, lt=1, description="Share of customers to hold out.")
     holdout_latest: float = Field(
         gt=0,
         lt=1,
-        description="With a date: share of rows, the latest ones, in which held-out customers are evaluated.",
+        description="Only with a date: the latest share of rows, in which held-out customers are evaluated.",
     )
     folds: int = Field(ge=2)
 
 
 def stable_fraction(rows: pd.DataFrame) -> np.ndarray:
-    """A number in [0, 1) for each row that depends on the row's cells alone.
+    """A number in [0, 1) for each row, which depends on the row's cells only.
 
-    The first 8 bytes of BLAKE2b (RFC 7693) of the cells' text: the same on every machine, in every version and
-    whatever other rows there are, so that a customer who was held out once is held out for ever.
+    It is computed from an 8-byte BLAKE2b hash (RFC 7693) of the cells' text. It does not depend on the machine, on library
+    versions or on other rows, so a customer who was held out once stays held out.
 
     Returns
     -------
@@ -49,20 +49,20 @@ def stable_fraction(rows: pd.DataFrame) -> np.ndarray:
     hashes = (
         hashlib.blake2b("\x1f".join(cells).encode(), digest_size=8).digest() for cells in zip(*texts, strict=True)
     )
-    # 53 bits are what a float holds: all 64 could round up to 1
+    # a float has 53 bits: with all 64 the result could be rounded up to 1
     return (np.frombuffer(b"".join(hashes), dtype=">u8") >> 11).astype("float64") / 2.0**53
 
 
 def feature_groups(customers: pd.DataFrame, contract: Contract) -> np.ndarray:
-    """The same number for rows with identical features, int64 of shape (n_rows,)."""
+    """Group numbers, equal for rows with identical features; int64 of shape (n_rows,)."""
     hashes = pd.util.hash_pandas_object(customers[list(contract.features)], index=False)
     return pd.factorize(hashes)[0].astype("int64")
 
 
 def customer_groups(customers: pd.DataFrame, contract: Contract) -> np.ndarray:
-    """The same number for rows that must stay together: one customer's rows, and rows with identical features.
+    """Group numbers, equal for rows that must stay together: rows of one customer, and rows with identical features.
 
-    These are the connected components of the graph that joins each row's customer with its features.
+    The groups are the connected components of the graph that connects each row's customer with its features.
 
     Returns
     -------
@@ -79,11 +79,11 @@ def customer_groups(customers: pd.DataFrame, contract: Contract) -> np.ndarray:
 
 
 def sides(customers: pd.DataFrame, contract: Contract, settings: SplitSettings) -> pd.Series:
-    """Where each row goes: ``train``, ``hold-out``, or set aside with the reason.
+    """The side of each row: ``train``, ``hold-out``, or the reason why it is set aside.
 
-    A customer is held out by the stable hash of the id, else of the features. Rows of other customers whose features
-    are identical to a held-out row's are set aside. Where the contract has a date, held-out customers are evaluated from
-    a date on, and the others are trained on rows whose label was known by then.
+    A stable hash of the id, or without an id of the features, decides who is held out. Rows of other customers with the
+    same features as a held-out row are set aside. If the contract has a date, the hold-out has the latest rows of the
+    held-out customers, and training has the other customers' rows whose label was known when the hold-out period began.
     """
     roles = contract.roles
     held_out = stable_fraction(customers[[roles.id] if roles.id else list(contract.features)]) < settings.holdout_share
@@ -103,15 +103,15 @@ def sides(customers: pd.DataFrame, contract: Contract, settings: SplitSettings) 
 def folds(
     train: pd.DataFrame, churn: pd.Series, contract: Contract, settings: SplitSettings, seed: int
 ) -> pd.DataFrame:
-    """Cross-validation folds of the training customers: a column a fold; 1 trains, 2 validates, 0 is not used.
+    """Cross-validation folds of the training customers: one column per fold; 1 = training, 2 = validation, 0 = unused.
 
-    Customers with several rows, and rows with identical features, stay on one side of each fold. With a date, folds go
-    forward in time: each validates on a later stretch, and trains on rows whose labels were known when it began.
+    All rows of a customer, and rows with identical features, are on the same side of a fold. With a date, folds move
+    forward in time: each validates on a later period and trains on rows whose label was known when that period began.
 
     Raises
     ------
     TableError
-        When there are fewer customers of a class than folds.
+        When a class has fewer groups of customers than there are folds, or is missing from one side of a fold.
     """
     groups = customer_groups(train, contract)
     if contract.roles.date is not None and train[contract.roles.date].nunique() > 2:
@@ -122,57 +122,57 @@ def folds(
         {f"fold_{number}": side for number, side in enumerate(sides_by_fold, start=1)}, index=train.index
     )
     for name in table:
-        refuse_shared(
-            groups[table[name] == FOLD_TRAIN], groups[table[name] == FOLD_VALIDATE], f"{name}'s validation side"
+        check_disjoint(
+            groups[table[name] == FOLD_TRAIN], groups[table[name] == FOLD_VALIDATE], f"the validation side of {name}"
         )
         for part, code in (("train", FOLD_TRAIN), ("validation", FOLD_VALIDATE)):
             if churn[table[name] == code].nunique() < 2:
                 raise TableError(
                     "The customers cannot be cross-validated",
-                    f"the {part} side of {name} has one class only: give more data or set fewer `split.folds`",
+                    f"the {part} side of {name} has one class only: provide more data or reduce `split.folds`",
                 )
     return table
 
 
-def refuse_shared(train: np.ndarray, apart: np.ndarray, where: str) -> None:
-    """Refuse to go on when a customer is on both sides, whatever made the sides: what is measured there would be a lie.
+def check_disjoint(train: np.ndarray, other: np.ndarray, other_name: str) -> None:
+    """Check that no customer is on both sides of a split; otherwise every score on the other side would be too good.
 
     Parameters
     ----------
-    train, apart
-        The customers (groups of `customer_groups`, or ids) of the rows on either side.
-    where
-        What the other side is called.
+    train, other
+        The customers (ids, or groups from `customer_groups`) of the rows on either side.
+    other_name
+        The name of the other side in the error.
 
     Raises
     ------
     TableError
-        When some are the same. It tells how many, and not who.
+        When a customer is on both sides. It reports the number of such customers, not their ids.
     """
-    shared = np.intersect1d(train, apart)
+    shared = np.intersect1d(train, other)
     if len(shared):
         raise TableError(
-            "The customers are not kept apart",
-            f"{len(shared):,} of those trained on are also on {where}, by their id or by identical features: every score "
-            "would be too good. This is a fault of the split: mend pipelines/data_engineering/splitting.py",
+            "The split leaks customers",
+            f"{len(shared):,} training customers are also in {other_name}, by their id or by identical features: every score "
+            "would be too good. This is a bug in the split: fix pipelines/data_engineering/splitting.py",
         )
 
 
 def _grouped_folds(groups: np.ndarray, churn: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
-    # Stratified by whether anyone in the group churned; a group's rows follow it.
-    churns = np.zeros(groups.max() + 1, dtype=np.int8)
-    np.maximum.at(churns, groups, churn.astype(np.int8))
-    fewest = int(np.bincount(churns, minlength=2).min())
+    # Stratified by whether any row of the group churned.
+    has_churned = np.zeros(groups.max() + 1, dtype=np.int8)
+    np.maximum.at(has_churned, groups, churn.astype(np.int8))
+    fewest = int(np.bincount(has_churned, minlength=2).min())
     if fewest < number:
         raise TableError(
             "The customers cannot be cross-validated",
-            f"{number} folds need {number} groups of customers of "
-            f"each class, and there are {fewest}: give more data or set fewer `split.folds`",
+            f"{number} folds need {number} groups of customers of each class, and one class has {fewest}: "
+            "provide more data or reduce `split.folds`",
         )
     splitter = StratifiedKFold(number, shuffle=True, random_state=seed)
     result = []
-    for _, validating in splitter.split(churns, churns):
-        in_fold = np.zeros(len(churns), dtype=bool)
+    for _, validating in splitter.split(has_churned, has_churned):
+        in_fold = np.zeros(len(has_churned), dtype=bool)
         in_fold[validating] = True
         result.append(np.where(in_fold[groups], FOLD_VALIDATE, FOLD_TRAIN).astype("int8"))
     return result
@@ -181,12 +181,12 @@ def _grouped_folds(groups: np.ndarray, churn: np.ndarray, number: int, seed: int
 def _forward_folds(dates: pd.Series, groups: np.ndarray, horizon_days: int, number: int) -> list[np.ndarray]:
     days = np.sort(dates.unique())
     number = min(number, len(days) - 1)
-    starts: Sequence[np.ndarray] = np.array_split(days, number + 1)
+    periods: Sequence[np.ndarray] = np.array_split(days, number + 1)
     bucket = (stable_fraction(pd.DataFrame({"group": groups})) * number).astype("int64")
     known = dates + pd.Timedelta(days=horizon_days)
     result = []
-    for fold, stretch in enumerate(starts[1:]):
-        validates = dates.isin(stretch).to_numpy() & (bucket == fold)
-        trains = (known <= stretch[0]).to_numpy() & (dates < stretch[0]).to_numpy() & (bucket != fold)
+    for fold, period in enumerate(periods[1:]):
+        validates = dates.isin(period).to_numpy() & (bucket == fold)
+        trains = (known <= period[0]).to_numpy() & (dates < period[0]).to_numpy() & (bucket != fold)
         result.append(np.select([validates, trains], [FOLD_VALIDATE, FOLD_TRAIN], NOT_IN_FOLD).astype("int8"))
     return result
