@@ -1,1 +1,1 @@
-"""What is measured, and how; one make target each, results in `benchmarks/results`."""
+"""Benchmarks: one make target each, with the results in `benchmarks/results`."""

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the project's own catalog, and where results go."""
+"""Shared by all benchmarks: the project's Kedro context, and the writer of results."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def project(**params: Any) -> Iterator[KedroContext]:
 
 
 def write(name: str, title: str, how: str, table: pd.DataFrame) -> None:
-    """Write a result as Markdown, with how it was made, and print it."""
+    """Write a result as Markdown, with a description of the measurement (`how`), and print it."""
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
     rows = [[str(cell) for cell in row] for row in [table.columns.tolist(), *table.to_numpy().tolist()]]
     lines = ["| " + " | ".join(row) + " |" for row in rows]

@@ -1,4 +1,4 @@
-"""A million simulated customers through simulation and training: `make benchmark-million`. Time and peak memory."""
+"""Time and peak memory of simulating and training on a million customers: `make benchmark-million`."""
 
 import argparse
 import resource
@@ -14,7 +14,7 @@ NAME = "million"
 
 
 def _measure(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in GB of a command; the peak is that of the largest child so far, so run the larger last."""
+    """Seconds and peak memory in GB of a command. The peak is that of the largest child so far: run the larger last."""
     begin = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True)
     return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
@@ -23,10 +23,10 @@ def _measure(command: list[str]) -> tuple[float, float]:
 def main(rows: int) -> None:
     files = [Path(ROOT / f"data/01_raw/{NAME}_{part}.csv") for part in ("customers", "truth")]
     try:
-        drawn = _measure(
+        simulation = _measure(
             ["kedro", "run", "--pipelines", "simulation", "--params", f"simulation_name={NAME},simulation.rows={rows}"]
         )
-        trained = _measure(
+        training = _measure(
             ["kedro", "run", "--pipelines", "training", "--params", f"simulation_name={NAME},search.trials=1"]
         )
     finally:
@@ -37,8 +37,8 @@ def main(rows: int) -> None:
         {
             "step": ["simulation", "training"],
             "rows": [f"{rows:,}"] * 2,
-            "seconds": [f"{seconds:.0f}" for seconds, _ in (drawn, trained)],
-            "peak memory, GB": [f"{peak:.2f}" for _, peak in (drawn, trained)],
+            "seconds": [f"{seconds:.0f}" for seconds, _ in (simulation, training)],
+            "peak memory, GB": [f"{peak:.2f}" for _, peak in (simulation, training)],
         }
     )
     how = (

@@ -115,12 +115,12 @@ class Training:
         label = self.label[training].reset_index(drop=True).to_frame()
         customers = self.customers[training].reset_index(drop=True)
         folds = make_folds(customers, label, self.contract, self.split, self.seed)
-        searched = {
+        found = {
             name: search(inputs, label, folds, candidate, self.contract, self.seed, self.search, ForgetfulStudies(name))
             for name, candidate in self.candidates.items()
         }
-        models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best) in searched.items()}
-        _, choice = compare(self.choice, **{name: predictions for name, (predictions, _) in searched.items()})
+        models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best) in found.items()}
+        _, choice = compare(self.choice, **{name: predictions for name, (predictions, _) in found.items()})
         models["ours"] = choose(choice, **models)
         test = self.features[~training]
         return {name: model.predict_proba(test)[:, 1] for name, model in models.items()}, choice

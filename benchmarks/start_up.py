@@ -1,7 +1,7 @@
-"""What a command costs before it works, and who makes it so: `make benchmark-start`.
+"""Start-up time of commands, and the share of each plugin: `make benchmark-start`.
 
-The same commands in this project and in one of the same plugins and no code; then each entry point of Kedro's that is installed, in a
-process of its own. Seconds are of the processor, so that other programs hardly matter.
+It runs the same commands in this project and in a project with the same plugins and no code, and then loads each installed
+entry point of Kedro in a separate process. It measures processor time, so other programs have little influence.
 """
 
 import resource
@@ -28,7 +28,7 @@ OURS_ALONE = {
     "kedro table page simulated": ["-m", "kedro", "table", "page", "simulated"],
     "python -m churn_pipeline --help": ["-m", "churn_pipeline", "--help"],
 }
-# What any command of Kedro's imports is there before.
+# Every Kedro command imports these two modules, so they do not count.
 LOAD = """
 import sys, time
 import kedro.framework.cli.cli, kedro.framework.cli.project
@@ -40,7 +40,7 @@ print(time.process_time() - begin)
 
 
 def _empty_project(folder: Path) -> Path:
-    """A Kedro project of the same plugins and no code; what it logs by is ours, as Kedro's own would import rich."""
+    """A Kedro project with the same plugins, no code and our logging configuration, because Kedro's would import rich."""
     package = folder / "src" / "empty_project"
     package.mkdir(parents=True)
     (folder / "conf" / "base").mkdir(parents=True)
@@ -56,7 +56,7 @@ def _empty_project(folder: Path) -> Path:
 
 
 def _seconds(command: Sequence[str], folder: Path) -> float:
-    """Processor time of a command, with all that it starts."""
+    """Processor time of a command, including its child processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *command], cwd=folder, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,6 +1,6 @@
-"""Where the time of `kedro run --pipelines training` goes: `make benchmark-time`.
+"""Time of `kedro run --pipelines training` by part: `make benchmark-time`.
 
-The command runs as a process of its own, with a hook more that clocks every load, node and save.
+The command runs in a separate process, with an additional hook that measures every load, node and save.
 """
 
 import json
@@ -51,7 +51,7 @@ main()
 
 
 def main() -> None:
-    # Else the search would find its trials done.
+    # Otherwise the search would reuse the stored trials.
     (ROOT / "data/06_models/simulated/studies.db").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         script, file = Path(folder) / "clock.py", Path(folder) / "clock.json"
