@@ -53,10 +53,10 @@ def what_to_change_where() -> str:
     parts = []
     for topic, rows in settings_by_topic().items():
         lines = [
-            f"| {row['want']} | `{row['file']}`<br>`{row['key']}` | {shown_default(row)} | {_cell(row['effect'])} |"
+            f"| **{row['want']}**<br>{_cell(row['effect'])} | `{row['file']}`<br>`{row['key']}` | {shown_default(row)} |"
             for row in rows
         ]
-        parts.append("\n".join([f"## {topic}", "", "| to | change | default | effect |", "|---|---|---|---|", *lines]))
+        parts.append("\n".join([f"## {topic}", "", "| to do this | change | default |", "|---|---|---|", *lines]))
     return "\n\n".join(parts)
 
 
