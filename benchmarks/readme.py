@@ -23,7 +23,9 @@ def main() -> None:
     summary = (ROOT / "data/08_reporting/simulated/summary.txt").read_text(encoding="utf-8").split("\n\nLook next")[0]
     results = [(RESULTS / f"{name}.md").read_text(encoding="utf-8").strip() for name in SHOWN]
     text = _replace_block(readme.read_text(encoding="utf-8"), "summary", f"```text\n{summary}\n```")
-    text = _replace_block(text, "figures", "\n\n".join(re.sub(r"^# ", "### ", without_parts(result)) for result in results))
+    text = _replace_block(
+        text, "figures", "\n\n".join(re.sub(r"^# ", "### ", without_parts(result)) for result in results)
+    )
     readme.write_text(text, encoding="utf-8")
 
 

@@ -135,7 +135,7 @@ def test_generated_pages_contain_what_the_code_defines(site: Path) -> None:
         "reference/commands": ["kedro table draft", "kedro promote", "make container-test"],
         "reference/pipelines": ["validate_customers", "convert_version"],
         "reference/code/modelling": ["churn_pipeline.modelling.candidates.Candidate.copies", "QuantileSplines"],
-        "results": ["Quality beside others", "Made by"],
+        "results": ["Model quality compared with other tools", "Measured on"],
         "decisions": ["One fitted object"],
         "how_to/what_to_change_where": ["split.holdout_share", "CHURN_SERVING_RATE_LIMIT", "VIZ_PORT"],
         "tutorial/notebooks": ["Explore the customers"],
