@@ -190,7 +190,7 @@ def code(package: str) -> str:
 
 
 def tables() -> str:
-    """The shipped tables."""
+    """The tables that come with the project."""
     rows = ["| table | holds | label |", "|---|---|---|"]
     for file in sorted((CONF / "tables").glob("*.yml")):
         contract = read_contract(file)

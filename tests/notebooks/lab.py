@@ -58,7 +58,7 @@ def lab(project: Path, own: Path) -> Iterator[str]:
         if process.poll() is None:
             server.post(
                 "/shutdown"
-            )  # the server is a child of Kedro's command, and its kernels are children of its own
+            )  # the server is a child process of the Kedro command, and the kernels are its children
             process.wait(timeout=30)
 
 
