@@ -42,8 +42,8 @@ def main(rows: int) -> None:
         }
     )
     how = (
-        f"AUC {metrics.loc['auc', 'value']:.4f} where {metrics.loc['auc', 'best_possible']:.4f} is the best possible. One trial a candidate. Each step is a "
-        "`kedro run` of its own; the peak is the process's own maximum resident set. Made by `make benchmark-million`."
+        f"AUC {metrics.loc['auc', 'value']:.4f} (best possible: {metrics.loc['auc', 'best_possible']:.4f}). One trial per candidate. "
+        "Each step is a separate `kedro run`. The peak is the maximum resident set of its process. Made by `make benchmark-million`."
     )
     write("million", "A million customers", how, table)
 

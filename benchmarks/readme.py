@@ -1,20 +1,20 @@
-"""Write the last summary and the main figures into the README: `make readme`. No figure there is typed by hand."""
+"""Copy the last run's summary and the main results into the README: `make readme`. Do not edit these parts by hand."""
 
 import re
 from pathlib import Path
 
 from benchmarks.common import RESULTS, ROOT
 
-SHOWN = ("quality", "serving")  # the site has all
+SHOWN = ("quality", "serving")  # the site shows all results
 
 
-def _put(text: str, name: str, content: str) -> str:
+def _replace_block(text: str, name: str, content: str) -> str:
     pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
 
 
 def without_parts(result: str) -> str:
-    """A result without the rows of our single candidates, which are parts of `ours`."""
+    """A result without the rows of single candidates, which are parts of `ours`."""
     return "\n".join(line for line in result.splitlines() if not re.match(r"(\| \w+ ){2}\| our ", line))
 
 
@@ -22,8 +22,10 @@ def main() -> None:
     readme = Path(ROOT / "README.md")
     summary = (ROOT / "data/08_reporting/simulated/summary.txt").read_text(encoding="utf-8").split("\n\nLook next")[0]
     results = [(RESULTS / f"{name}.md").read_text(encoding="utf-8").strip() for name in SHOWN]
-    text = _put(readme.read_text(encoding="utf-8"), "summary", f"```text\n{summary}\n```")
-    text = _put(text, "figures", "\n\n".join(re.sub(r"^# ", "### ", without_parts(result)) for result in results))
+    text = _replace_block(readme.read_text(encoding="utf-8"), "summary", f"```text\n{summary}\n```")
+    text = _replace_block(
+        text, "figures", "\n\n".join(re.sub(r"^# ", "### ", without_parts(result)) for result in results)
+    )
     readme.write_text(text, encoding="utf-8")
 
 

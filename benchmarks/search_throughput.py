@@ -134,18 +134,18 @@ def main(table: str, names: Sequence[str], repeats: int) -> None:
                     "candidate": name,
                     "trials": trials,
                     "ours, trials/s": f"{trials / medians['ours'][0]:.2f}",
-                    "bare Optuna, trials/s": f"{trials / medians['bare'][0]:.2f}",
+                    "plain Optuna, trials/s": f"{trials / medians['bare'][0]:.2f}",
                     "ratio": f"{medians['bare'][0] / medians['ours'][0]:.2f}",
                     "ratio of processor time": f"{medians['bare'][1] / medians['ours'][1]:.2f}",
                 }
             )
             print(rows[-1], flush=True)
     how = (
-        f"Table `{table}`, {len(customers):,} customers, {len(masks)} folds; median of {repeats} runs of each, in turn. Both fit the "
-        "same values, two trials at a time, and prune nothing; ours also keeps every trial in a file and as a nested MLflow run. "
+        f"Table `{table}`, {len(customers):,} customers, {len(masks)} folds; medians of {repeats} alternating runs. Both fit the "
+        "same values, two trials at a time, without pruning. Ours also stores every trial in a file and as a nested MLflow run. "
         "Made by `make benchmark-search`."
     )
-    write("search_throughput", "Search throughput beside bare Optuna", how, pd.DataFrame(rows))
+    write("search_throughput", "Search throughput compared with plain Optuna", how, pd.DataFrame(rows))
 
 
 if __name__ == "__main__":

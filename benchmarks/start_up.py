@@ -92,12 +92,12 @@ def _plugins(times: int) -> pd.DataFrame:
 
 def main(pairs: int = 7) -> None:
     how = (
-        f"Processor seconds, medians of {pairs}; what our code adds is the median of pairs taken in turn, with the same environment "
-        "and plugins. Made by `make benchmark-start`."
+        f"Processor seconds, medians of {pairs} runs. The time added by our code is the median difference of paired runs with the "
+        "same environment and plugins. Made by `make benchmark-start`."
     )
-    write("start_up", "Start-up of a command", how, _commands(pairs))
-    how = f"Processor seconds to load each in a process of its own that has imported Kedro's own commands; medians of {pairs}."
-    write("start_up_plugins", "What Kedro's plugins cost", how, _plugins(pairs))
+    write("start_up", "Command start-up time", how, _commands(pairs))
+    how = f"Processor seconds to load each entry point in a separate process, after Kedro's own commands; medians of {pairs}."
+    write("start_up_plugins", "Start-up time of Kedro plugins", how, _plugins(pairs))
 
 
 if __name__ == "__main__":

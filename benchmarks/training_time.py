@@ -71,19 +71,19 @@ def main() -> None:
     parts = {
         "search and fit of all candidates": fitting,
         "start: imports, configuration, MLflow run": spent["start to first node"],
-        "our nodes beside fitting": taken("node") - fitting - drawing,
+        "our nodes, without fitting": taken("node") - fitting - drawing,
         "plots: drawing, saving, logging": drawing + drawn,
         "models: skops, MLflow, registry": models,
         "other datasets: loading, saving, logging": taken("load") + taken("save") - models - drawn,
     }
-    parts["the rest: hooks, runner, end"] = total - sum(parts.values())
-    parts["all"], parts["all but fitting"] = total, total - fitting
+    parts["rest: hooks, runner, end"] = total - sum(parts.values())
+    parts["total"], parts["total without fitting"] = total, total - fitting
     table = pd.DataFrame({"part": parts.keys(), "seconds": [f"{seconds:.1f}" for seconds in parts.values()]})
     write(
         "training_time",
-        "Where the time of `make train` goes",
-        "One run of `kedro run --pipelines training` on the embedded "
-        "table, environment in place, MLflow store in place. Made by `make benchmark-time`.",
+        "Training time by part",
+        "One run of `kedro run --pipelines training` on the simulated "
+        "table, with an existing environment and MLflow store. Made by `make benchmark-time`.",
         table,
     )
 

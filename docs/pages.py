@@ -1,6 +1,6 @@
-"""What pages of the site are made from: code, configuration and measurements. Zensical calls this when it builds the site.
+"""Functions that generate parts of the site from code, configuration and measurements while Zensical builds it.
 
-A page names one of these functions in double braces. What it prints cannot be out of date.
+A page calls one of these functions in double braces. The result is therefore always up to date.
 """
 
 import json
@@ -8,7 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import pandas as pd
@@ -18,25 +18,26 @@ from churn_pipeline.cli import cli
 from churn_pipeline.contract.schema import read_contract
 from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings, sides, stable_fraction
-from churn_pipeline.serving.settings import settings_table
+from churn_pipeline.serving.settings import PREFIX, Settings, settings_table
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "churn_pipeline"
 RESULTS = ROOT / "benchmarks" / "results"
 CONF = ROOT / "conf" / "base"
-# A reader's questions in their order: is it good, how fast is it, what does it cost.
+LONG_LINE = 60
+# The order in which a reader asks: how good is it, how fast is it, what does it cost?
 FIRST_RESULTS = ("quality", "serving", "serving_parts", "serving_rate", "serving_soak", "serving_failures")
 
 
 def define_env(env: Any) -> None:
     """Hand the functions to Zensical."""
-    made = (catalog, code, commands, decisions, notebooks, parameters, pipelines, results, root_page, row_through)
-    for function in (*made, settings, tables, targets):
+    generators = (catalog, code, commands, decisions, notebooks, parameters, pipelines, results, root_page, row_through)
+    for function in (*generators, settings, tables, targets, what_to_change_where):
         env.macro(function)
 
 
 def results() -> str:
-    """Every measured table, as its benchmark wrote it."""
+    """Every results table, as its benchmark wrote it."""
     files = {file.stem: file for file in sorted(RESULTS.glob("*.md"))}
     order = [*(name for name in FIRST_RESULTS if name in files), *(name for name in files if name not in FIRST_RESULTS)]
     return "\n\n".join(_demoted(files[name].read_text(encoding="utf-8")) for name in order)
@@ -45,6 +46,56 @@ def results() -> str:
 def settings() -> str:
     """The service's settings."""
     return settings_table()
+
+
+def what_to_change_where() -> str:
+    """Settings by topic: what somebody wants to change, the file and key, the default, and the effect."""
+    parts = []
+    for topic, rows in settings_by_topic().items():
+        lines = [
+            f"| **{row['want']}**<br>{_cell(row['effect'])} | `{row['file']}`<br>`{row['key']}` | {shown_default(row)} |"
+            for row in rows
+        ]
+        parts.append("\n".join([f"## {topic}", "", "| to do this | change | default |", "|---|---|---|", *lines]))
+    return "\n\n".join(parts)
+
+
+def settings_by_topic() -> dict[str, list[dict[str, str]]]:
+    """The rows of the page above: keys ``want``, ``file``, ``key`` and ``effect``."""
+    text = (ROOT / "docs/what_to_change_where.yml").read_text(encoding="utf-8")
+    return cast(dict[str, list[dict[str, str]]], yaml.safe_load(text))
+
+
+def default_value(row: dict[str, str]) -> Any:
+    """Read a setting's default: a variable from ``Settings``, a port from the Makefile, all else from its file in conf.
+
+    Raises
+    ------
+    KeyError
+        If the file has no such key.
+    """
+    if row["file"] == "environment":
+        return Settings.model_fields[row["key"].removeprefix(PREFIX).lower()].default
+    text = (ROOT / row["file"]).read_text(encoding="utf-8")
+    if row["file"] == "Makefile":
+        return dict(re.findall(r"^(\w+) \?= (.*)$", text, flags=re.MULTILINE))[row["key"]]
+    value = yaml.safe_load(text)
+    for part in row["key"].split("."):
+        value = value[part]
+    return value
+
+
+def shown_default(row: dict[str, str]) -> str:
+    """A setting's default as Markdown. For long blocks, such as the candidates, only the keys are shown."""
+    value = default_value(row)
+    if value in (None, (), []):
+        return "none"
+    if isinstance(value, dict):
+        lines = [f"`{name}: {inner}`".replace("'", "") for name, inner in value.items()]
+        return "<br>".join(lines) if max(map(len, lines)) < LONG_LINE else ", ".join(f"`{name}`" for name in value)
+    if isinstance(value, list):
+        return ", ".join(f"`{inner}`" for inner in value)
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def targets() -> str:
@@ -56,7 +107,7 @@ def targets() -> str:
 
 
 def commands() -> str:
-    """The help of each command that this project adds to Kedro's, and of its ``kedro run``."""
+    """The help text of each command that this project adds to Kedro, and of its ``kedro run``."""
     return "\n\n".join(
         f"## `{path}` {{#{path.replace(' ', '-')}}}\n\n```text\n{_help(command, path)}\n```"
         for path, command in _leaves(cli, "kedro")
@@ -77,7 +128,7 @@ def _help(command: click.Command, path: str) -> str:
 
 
 def parameters() -> str:
-    """The parameter files with the comments that explain them; the simulation's, which is long, folded away."""
+    """The parameter files with their comments. The long file of the simulation is folded."""
     parts = []
     for file in sorted(CONF.glob("parameters*.yml")):
         block = f"```yaml\n{file.read_text(encoding='utf-8').strip()}\n```"
@@ -88,7 +139,7 @@ def parameters() -> str:
 
 
 def catalog() -> str:
-    """The datasets of the catalog, with the comments that stand above them."""
+    """The datasets of the catalog, with the comments above them."""
     parts = []
     for file in sorted(CONF.glob("catalog*.yml")):
         text = file.read_text(encoding="utf-8")
@@ -111,7 +162,7 @@ def _dataset(entry: dict[str, Any]) -> str:
 
 
 def _comment(text: str, name: str) -> str:
-    """What stands right above a key of the top level."""
+    """The comment directly above a top-level key."""
     lines: list[str] = []
     for line in text.splitlines():
         if line.startswith("#"):
@@ -124,7 +175,7 @@ def _comment(text: str, name: str) -> str:
 
 
 def pipelines() -> str:
-    """What each pipeline's README says, and its nodes."""
+    """The README and the nodes of each pipeline."""
     parts = []
     for folder in sorted(file.parent for file in (SOURCE / "pipelines").glob("*/README.md")):
         nodes = f"::: churn_pipeline.pipelines.{folder.name}.nodes\n    options:\n      heading_level: 3"
@@ -139,7 +190,7 @@ def code(package: str) -> str:
 
 
 def tables() -> str:
-    """The shipped tables."""
+    """The tables that come with the project."""
     rows = ["| table | holds | label |", "|---|---|---|"]
     for file in sorted((CONF / "tables").glob("*.yml")):
         contract = read_contract(file)
@@ -149,7 +200,7 @@ def tables() -> str:
 
 
 def decisions() -> str:
-    """All decisions, by their titles."""
+    """All decision records by title."""
     rows = ["| | decision |", "|---|---|"]
     for file in sorted((ROOT / "docs/decisions").glob("0*.md")):
         number, _, title = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").partition(". ")
@@ -158,7 +209,7 @@ def decisions() -> str:
 
 
 def notebooks() -> str:
-    """What each notebook says of itself in its first cell."""
+    """The first cell of each notebook, which introduces it."""
     parts = []
     for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
         first = "".join(json.loads(file.read_text(encoding="utf-8"))["cells"][0]["source"])
@@ -167,14 +218,14 @@ def notebooks() -> str:
 
 
 def root_page(name: str) -> str:
-    """A page that lies beside the README: its links to other pages fit here, what the site does not have is words."""
+    """A page from the root folder. Links to pages of the site are adapted, links to other files become plain text."""
     text = (ROOT / name).read_text(encoding="utf-8")
     text = re.sub(r"\[([^\]]+)\]\(LICENSE\)", r"\1", text.replace("](docs/", "]("))
     return re.sub(r"\]\((CHANGELOG|CONTRIBUTING|SECURITY)\.md\)", lambda match: f"]({match[1].lower()}.md)", text)
 
 
 def row_through() -> str:
-    """The first held-out customer of the embedded table, from its line in the CSV to the side that it is put on."""
+    """The first held-out customer of the simulated table, from its line in the CSV to the split."""
     contract = read_contract(CONF / "tables/simulated.yml")
     raw = pd.read_csv(ROOT / "data/01_raw/simulated_customers.csv", dtype=str, keep_default_na=False)
     customers = validate_table(raw, contract).customers
@@ -182,24 +233,25 @@ def row_through() -> str:
         yaml.safe_load((CONF / "parameters_data_engineering.yml").read_text(encoding="utf-8"))["split"]
     )
     side = sides(customers, contract, split)
-    place = int((side == "hold-out").to_numpy().argmax())
-    fraction = stable_fraction(customers.iloc[[place]][[contract.roles.id]])[0]
-    numbers = ", ".join(f"{name} {float(customers[name].iloc[place]):g}" for name in contract.numeric)
+    position = int((side == "hold-out").to_numpy().argmax())
+    fraction = stable_fraction(customers.iloc[[position]][[contract.roles.id]])[0]
+    numbers = ", ".join(f"{name} {float(customers[name].iloc[position]):g}" for name in contract.numeric)
     protected = " and ".join(f"`{name}`" for name in contract.roles.protected)
     return f"""\
-1. **The file.** Line {place + 2} of `data/01_raw/simulated_customers.csv`:
+1. **The file.** Line {position + 2} of `data/01_raw/simulated_customers.csv`:
     ```text
-    {",".join(raw.iloc[place])}
+    {",".join(raw.iloc[position])}
     ```
-2. **The contract** reads each cell as its type. Of {len(contract.columns)} columns, {len(contract.features)} are features:
-   {numbers}, and {len(contract.categorical)} with levels. {protected} are protected: the model is evaluated by them and
-   does not learn from them. A broken rule would have put the row into quarantine, with its reason.
+2. **The contract** gives each column its type. Of {len(contract.columns)} columns, {len(contract.features)} are features:
+   {len(contract.numeric)} numeric ones ({numbers}) and {len(contract.categorical)} categorical ones. {protected} are
+   protected: the model does not use them, but the evaluation compares their groups. An invalid row would be quarantined
+   with its reason.
 3. **The split** hashes the id to {fraction:.4f}. That is below `split.holdout_share` ({split.holdout_share:g}), so the customer
    is held out, in this run and in every later one."""
 
 
 def _demoted(text: str) -> str:
-    """A Markdown file as a part of another: its headings a level lower; links to other files of the source as words."""
+    """A Markdown file as part of another: headings one level lower, links to other files as plain text."""
     text = re.sub(r"^(#+ )", r"#\1", text.strip(), flags=re.MULTILINE)
     return re.sub(r"\[([^\]]+)\]\((?!https?:|#)[^)]*\)", r"\1", text)
 

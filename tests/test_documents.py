@@ -1,4 +1,4 @@
-"""What is written down follows from the code and the configuration."""
+"""Written documents agree with the code and the configuration."""
 
 import re
 
@@ -15,7 +15,7 @@ TABLES = sorted((ROOT / "conf/base/tables").glob("*.yml"))
 def test_each_table_has_its_page(file) -> None:
     page = ROOT / "docs/tables" / f"{file.stem}.md"
 
-    assert page.read_text(encoding="utf-8") == contract_page(read_contract(file)), "write it anew: make pages"
+    assert page.read_text(encoding="utf-8") == contract_page(read_contract(file)), "run `make pages` to update it"
 
 
 def test_no_column_of_a_table_is_named_in_the_code() -> None:
@@ -27,7 +27,7 @@ def test_no_column_of_a_table_is_named_in_the_code() -> None:
     assert not [name for name in names if re.search(rf"\b{re.escape(name)}\b", code)]
 
 
-def test_the_readme_names_only_targets_that_there_are() -> None:
+def test_the_readme_names_only_existing_targets() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
 

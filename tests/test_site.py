@@ -1,5 +1,6 @@
-"""The documentation site: it builds strictly, its parts hold together, and what its pages tell people to type exists."""
+"""The documentation site builds strictly, its links work, and the commands, parameters and paths on its pages exist."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -8,15 +9,18 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import reduce
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import click
 import pytest
 import yaml
 from kedro.framework.cli.cli import KedroCLI
+from omegaconf import OmegaConf
 
 from churn_pipeline.evaluation.metrics import greater_is_better, resolve_metric
 from churn_pipeline.evaluation.profit import CostModel
@@ -29,7 +33,7 @@ PAGES = {
     str(file.relative_to(ROOT)): file.read_text(encoding="utf-8")
     for file in (*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
 }
-# What a page may load, by element and attribute; an `a` is only followed when somebody wants to.
+# Elements and attributes that make a browser load something. An `a` is only followed when a reader clicks it.
 LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("source", "src"), ("iframe", "src"), ("use", "href")}
 SOURCES = (
     "conf/base",
@@ -43,13 +47,13 @@ SOURCES = (
     "CHANGELOG.md",
     "SECURITY.md",
 )
-# Chosen at run time by the catalog, and in no file of parameters.
+# Read by the catalog at run time, and in no parameter file.
 RUNTIME = {"simulation_name"}
 HERE = "http://site/"
 
 
 class Page(HTMLParser):
-    """Where a built page links to, what it loads, and the anchors that it has."""
+    """The links, loaded files and anchors of a built page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -62,7 +66,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
-        self.diagrams += "mermaid" in given.get("class", "")  # a script from elsewhere would draw it
+        self.diagrams += "mermaid" in given.get("class", "")  # only a script could draw it
         self.links += [given["href"]] if tag == "a" and "href" in given else []
         canonical = given.get("rel") in ("canonical", "next", "prev")
         self.loads += [value for name, value in given.items() if (tag, name) in LOADED and not canonical]
@@ -70,7 +74,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` does, in a folder of its own."""
+    """The site in a temporary folder, built as by `make docs`."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copy(ROOT / "zensical.toml", folder)
     for name in SOURCES:
@@ -86,7 +90,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "build/site"
 
 
-def test_the_built_site_holds_together_and_loads_nothing_from_elsewhere(site: Path) -> None:
+def test_links_of_the_built_site_work_and_it_loads_nothing_from_other_servers(site: Path) -> None:
     pages = {str(file.relative_to(site)): Page(file.read_text(encoding="utf-8")) for file in site.rglob("*.html")}
     faults = [
         f"{name}: {fault}" for name, page in pages.items() for fault in _faults(site, name, page, pages)
@@ -95,14 +99,14 @@ def test_the_built_site_holds_together_and_loads_nothing_from_elsewhere(site: Pa
     faults += [name for name, text in styles.items() if re.search(r"(@import|url\()\s*[\"']?(https?:)?//", text)]
 
     assert len(pages) > len([name for name in PAGES if name.startswith("docs/")]), (
-        "each page, and one for what is not there"
+        "one page is missing: there is one for each file, and one for errors"
     )
     assert not faults
-    assert not list(site.rglob("*.py"))
+    assert not [*site.rglob("*.py"), *site.rglob("*.yml")]
 
 
 def _faults(site: Path, name: str, page: Page, pages: dict[str, Page]) -> Iterator[str]:
-    # The page for what is not there may stand at any depth: its addresses begin at the root.
+    # The error page is served at any depth: its addresses begin at the root.
     base = urljoin(HERE, name)
     for address in page.loads:
         parts = urlsplit(urljoin(base, address))
@@ -116,14 +120,14 @@ def _faults(site: Path, name: str, page: Page, pages: dict[str, Page]) -> Iterat
         file = unquote(parts.path.lstrip("/"))
         file = f"{file}index.html" if not file or file.endswith("/") else file
         if not (site / file).is_file():
-            yield f"links to {address}, which is not there"
+            yield f"links to {address}, which does not exist"
         elif parts.fragment and file in pages and unquote(parts.fragment) not in pages[file].anchors:
-            yield f"links to {address}, which has no such heading"
+            yield f"links to {address}, but there is no such heading"
     if page.diagrams:
-        yield "has a diagram that only a script from elsewhere could draw"
+        yield "has a diagram that only a script could draw"
 
 
-def test_pages_made_from_code_hold_what_the_code_has(site: Path) -> None:
+def test_generated_pages_contain_what_the_code_defines(site: Path) -> None:
     expected = {
         "reference/settings": [f"{PREFIX}{field.upper()}" for field in Settings.model_fields],
         "reference/parameters": ["blend_standard_errors", "gradient_boosting", "holdout_share"],
@@ -131,8 +135,9 @@ def test_pages_made_from_code_hold_what_the_code_has(site: Path) -> None:
         "reference/commands": ["kedro table draft", "kedro promote", "make container-test"],
         "reference/pipelines": ["validate_customers", "convert_version"],
         "reference/code/modelling": ["churn_pipeline.modelling.candidates.Candidate.copies", "QuantileSplines"],
-        "results": ["Quality beside others", "Made by"],
+        "results": ["Model quality compared with other tools", "Measured on"],
         "decisions": ["One fitted object"],
+        "how_to/what_to_change_where": ["split.holdout_share", "CHURN_SERVING_RATE_LIMIT", "VIZ_PORT"],
         "tutorial/notebooks": ["Explore the customers"],
         "explanation/architecture": ["hashes the id to"],
     }
@@ -146,14 +151,14 @@ def _pages(nav: object) -> Iterator[str]:
         yield from [entry] if isinstance(entry, str) else _pages(entry)
 
 
-def test_the_navigation_names_every_page() -> None:
+def test_the_navigation_contains_every_page() -> None:
     nav = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
 
     assert sorted(_pages(nav)) == [name.removeprefix("docs/") for name in sorted(PAGES) if name.startswith("docs/")]
 
 
 def _commands(text: str) -> Iterator[str]:
-    """What a page tells people to type: lines of console blocks, and words in backticks."""
+    """The commands on a page: lines of console blocks, and inline code."""
     program = r"(?:\.venv/bin/)?(?:make|kedro|python) "
     blocks = "".join(re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ")
     for line in re.findall(rf"^{program}.*$", blocks, flags=re.MULTILINE):
@@ -175,7 +180,7 @@ def targets() -> set[str]:
 
 
 def _parse(command: click.Command, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read a command's words as click does, and do not call it."""
+    """Parse a command's arguments as click does, without running it."""
     context = click.Context(command)
     while isinstance(command, click.Group) and words:
         name, found, words = command.resolve_command(context, words)
@@ -183,7 +188,7 @@ def _parse(command: click.Command, words: list[str], monkeypatch: pytest.MonkeyP
         command = found
         context = click.Context(command, info_name=name, parent=context)
     for parameter in command.params:
-        if isinstance(parameter.type, click.Path):  # a file in an example need not be there
+        if isinstance(parameter.type, click.Path):  # a file in an example need not exist
             monkeypatch.setattr(parameter.type, "exists", False)
     if not isinstance(command, click.Group) and words != ["--help"]:
         command.make_context(command.name, words)
@@ -205,9 +210,9 @@ def test_every_command_on_a_page_exists_with_its_options(
             elif program == "kedro":
                 _parse(kedro, rest, monkeypatch)
             elif program == "python" and rest[0] == "-m":
-                assert find_spec(rest[1]), "no such module"
+                assert importlib.util.find_spec(rest[1]), "no such module"
         except (click.MissingParameter, click.exceptions.Exit):
-            continue  # a page may speak of a command without its arguments, or of its --help
+            continue  # a page may mention a command without its arguments, or its --help
         except (AssertionError, click.ClickException) as error:
             faults.append(f"{page}: {command}: {error}")
 
@@ -243,6 +248,54 @@ def test_every_path_on_a_page_exists() -> None:
 
     assert len(paths) > 10
     assert not [f"{page}: {path}" for page, path in paths if not (ROOT / path).exists()]
+
+
+@pytest.fixture(scope="module")
+def generators() -> ModuleType:
+    """The functions that generate parts of pages."""
+    spec = importlib.util.spec_from_file_location("pages", DOCS / "pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _configured(row: dict[str, str]) -> Any:
+    """A setting's default as the program that reads it sees it: pydantic, make or Kedro's OmegaConf."""
+    if row["file"] == "environment":
+        assert row["key"].startswith(PREFIX)
+        return Settings.model_fields[row["key"].removeprefix(PREFIX).lower()].default
+    if row["file"] == "Makefile":
+        environment = {name: value for name, value in os.environ.items() if name != row["key"]}
+        variables = subprocess.run(
+            ["make", "-pn", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        return re.findall(rf"^{row['key']} = (.*)$", variables, flags=re.MULTILINE)[0]
+    settings = OmegaConf.to_container(OmegaConf.load(ROOT / row["file"]), resolve=False)
+    return reduce(lambda block, part: block[part], row["key"].split("."), settings)
+
+
+def test_what_to_change_where_shows_the_defaults_in_the_configuration(generators: ModuleType) -> None:
+    rows = [row for rows in generators.settings_by_topic().values() for row in rows]
+    page = generators.what_to_change_where()
+
+    assert len(rows) >= 20
+    assert len({row["want"] for row in rows}) == len(rows)
+    for row in rows:
+        default = _configured(row)
+        assert generators.default_value(row) == default, row
+        cells = f" | `{row['file']}`<br>`{row['key']}` | {generators.shown_default(row)} |"
+        assert [line.endswith(cells) for line in page.splitlines() if f"**{row['want']}**" in line] == [True]
+        if isinstance(default, str | int | float):
+            assert (
+                generators.shown_default(row) == f"`{str(default).lower() if isinstance(default, bool) else default}`"
+            )
+
+
+def test_a_renamed_setting_stops_the_build_of_the_page(generators: ModuleType) -> None:
+    with pytest.raises(KeyError, match="holdout_part"):
+        generators.shown_default({"file": "conf/base/parameters_data_engineering.yml", "key": "split.holdout_part"})
 
 
 def _block(page: str, language: str, begin: str) -> str:

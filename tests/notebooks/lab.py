@@ -1,6 +1,6 @@
-"""JupyterLab as `make lab` starts it, and a notebook in it, in a browser: opened, run, and looked at.
+"""JupyterLab as `make lab` starts it, with a notebook that is opened and run in a browser.
 
-``python -m tests.notebooks.lab NOTEBOOK PICTURE`` takes a screenshot of a notebook that was run in it.
+``python -m tests.notebooks.lab NOTEBOOK PICTURE`` runs a notebook and takes a screenshot of it.
 """
 
 import os
@@ -21,17 +21,17 @@ import httpx
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-ALL_RUN = 180_000  # milliseconds for all cells, on a machine that others use too
+ALL_RUN = 180_000  # milliseconds for all cells, on a busy machine
 
 
 @contextmanager
 def lab(project: Path, own: Path) -> Iterator[str]:
-    """Start JupyterLab in a project, with its kernels, settings and records in a folder of its own.
+    """Start JupyterLab in a project, with its kernels, settings and records in a separate folder.
 
     Yields
     ------
     str
-        The address of the notebooks, up to the file's name; it lets in who has it.
+        The address of the notebooks, without the file's name, with the access token.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -41,7 +41,7 @@ def lab(project: Path, own: Path) -> Iterator[str]:
     folders |= {f"JUPYTERLAB_{name}_DIR": str(own / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
     words = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0", "--ip=127.0.0.1"]
     command = [sys.executable, "-m", "kedro", "jupyter", "lab", *words, f"--IdentityProvider.token={token}"]
-    # Or JupyterLab asks whether it may ask for news.
+    # Without these settings JupyterLab asks whether it may fetch news.
     settings = own / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
@@ -58,7 +58,7 @@ def lab(project: Path, own: Path) -> Iterator[str]:
         if process.poll() is None:
             server.post(
                 "/shutdown"
-            )  # the server is a child of Kedro's command, and its kernels are children of its own
+            )  # the server is a child process of the Kedro command, and the kernels are its children
             process.wait(timeout=30)
 
 
@@ -74,7 +74,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", server: httpx.Client, 
 
 
 def run_all_cells(tab: Any, address: str, cells: int) -> None:
-    """Open a notebook of so many code cells in a tab, and run all of them by the menu in Kedro's kernel."""
+    """Open a notebook with this number of code cells in a tab, and run them all from the menu, in Kedro's kernel."""
     idle = tab.get_by_text("Kedro (churn_pipeline) | Idle")
     tab.goto(address)
     idle.wait_for(timeout=ALL_RUN)
@@ -85,13 +85,13 @@ def run_all_cells(tab: Any, address: str, cells: int) -> None:
 
 
 def save(tab: Any) -> None:
-    """Save the notebook, outputs and all."""
+    """Save the notebook with its outputs."""
     with tab.expect_response(lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url):
         tab.keyboard.press("Control+s")
 
 
 def main(notebook: Path, picture: Path) -> None:
-    """Run a notebook of this checkout in a browser, and take a picture of it."""
+    """Run a notebook of this checkout in a browser, and take a screenshot of it."""
     import nbformat
     from playwright.sync_api import sync_playwright
 

@@ -1,4 +1,4 @@
-"""A person opens JupyterLab with Kedro's kernel, and a notebook in it, and runs all its cells."""
+"""A user opens a notebook in JupyterLab with Kedro's kernel and runs all its cells."""
 
 import shutil
 from pathlib import Path

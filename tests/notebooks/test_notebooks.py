@@ -1,4 +1,4 @@
-"""The notebooks run top to bottom, on a table that was trained and on one they have never seen; git holds no outputs."""
+"""The notebooks run from top to bottom, on a trained table and on an unknown one; git holds no outputs."""
 
 import random
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from tests.customers import invented_table
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FEW_ROWS = 2_000
-# Two candidates that are fitted at once; the others have tests of their own.
+# Two candidates that fit quickly; the others have their own tests.
 CANDIDATES = ("logistic", "splines")
 SHORT = {"02_prototype_a_candidate": {"trials": 1}, "06_truth_lab": {"rows": 2_000}}
 
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[KernelManager]:
-    """One kernel for all: what the stack takes to import is most of what a notebook takes, and it is emptied in between."""
+    """One kernel for all notebooks, because imports take most of the time; its variables are deleted in between."""
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel()
     yield manager
@@ -30,7 +30,7 @@ def kernel() -> Iterator[KernelManager]:
 
 
 def run(name: str, project: Project, kernel: KernelManager, **parameters: Any) -> Any:
-    """Run a notebook in the project's folder of notebooks, as `make notebooks` does, with nothing left of the last one."""
+    """Run a notebook in the project's folder of notebooks, as `make notebooks` does, without variables of the previous one."""
     folder = project.path / "notebooks"
     folder.mkdir(exist_ok=True)
     client = kernel.client()
@@ -47,7 +47,7 @@ def run(name: str, project: Project, kernel: KernelManager, **parameters: Any) -
 
 
 def outputs(notebook: Any, mime: str) -> list[str]:
-    """What the cells show, of one kind."""
+    """Outputs of one MIME type."""
     shown = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
     return ["".join(data[mime]) for data in shown if mime in data]
 
@@ -57,7 +57,7 @@ def pictures(notebook: Any) -> int:
 
 
 def shorten(project: Project) -> None:
-    """Few customers, and two candidates."""
+    """Reduce the project to few customers and two candidates."""
     for name in ("simulated_customers.csv", "simulated_truth.csv"):
         file = project.path / "data/01_raw" / name
         file.write_text(
@@ -105,20 +105,20 @@ def test_all_run_top_to_bottom_on_a_trained_table(project: Project, kernel: Kern
     }
     block = next(text for text in printed(done["02_prototype_a_candidate"]) if "extra_trees:" in text)
     assert yaml.safe_load(block)["extra_trees"]["class"] == "sklearn.ensemble.ExtraTreesClassifier"
-    told = "".join(printed(done["05_ask_the_service"]))
-    assert "largest difference" in told
-    assert "The service ended with 0" in told
+    service_output = "".join(printed(done["05_ask_the_service"]))
+    assert "largest difference" in service_output
+    assert "The service ended with 0" in service_output
 
 
 def printed(notebook: Any) -> Iterator[str]:
-    """What the cells print."""
+    """Text that the cells print."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.get("name") == "stdout":
                 yield "".join(output.text)
 
 
-def test_a_table_never_seen_is_explored_and_its_truth_is_not_known(project: Project, kernel: KernelManager) -> None:
+def test_an_unknown_table_is_explored_without_true_probabilities(project: Project, kernel: KernelManager) -> None:
     project.kedro("table", "draft", str(invented_table(random.Random(5), project.path)), "--name", "invented")
     made = project.kedro("run", "--pipelines", "data_engineering", "--params", "table=invented")
     assert made.code == 0, made.output
@@ -128,4 +128,4 @@ def test_a_table_never_seen_is_explored_and_its_truth_is_not_known(project: Proj
 
     assert pictures(lab) == 0
     (sentence,) = outputs(lab, "text/markdown")
-    assert sentence.startswith("Nobody knows the true churn probabilities of `invented`")
+    assert sentence.startswith("The true churn probabilities of `invented` are unknown")
