@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Message
 from churn_pipeline.serving import logs
 from churn_pipeline.serving.app import Application
 from churn_pipeline.serving.bundle import load_bundle
-from churn_pipeline.serving.guards import guarded, surround
+from churn_pipeline.serving.guards import add_guard, make_guard
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.prediction_log import PredictionLog
-from churn_pipeline.serving.requests import Requests
+from churn_pipeline.serving.requests import RequestParser
 from churn_pipeline.serving.scoring import Scorer
 from churn_pipeline.serving.settings import Settings
 
@@ -91,8 +91,8 @@ def layers(application: Application, settings: Settings, metrics: Metrics, bodie
 
     apps = {
         "alone": application.starlette(),
-        "guarded": guarded(application.starlette(), settings, metrics),
-        "served": surround(Plain.to_asgi(is_main=True), settings, metrics),
+        "guarded": make_guard(application.starlette(), settings, metrics),
+        "served": add_guard(Plain.to_asgi(is_main=True), settings, metrics),
     }
     return {name: asyncio.run(asked(app, bodies, key)) for name, app in apps.items()}
 
@@ -101,13 +101,13 @@ def parts(application: Application, settings: Settings, folder: Path, bodies: Se
     """Microseconds of what the application does, and of the two lines that are logged of each request."""
     bundle, metrics = load_bundle(folder), Metrics()
     scorer = Scorer(bundle)
-    requests = Requests(bundle.contract, bundle.numeric, bundle.categorical, settings.max_rows)
+    requests = RequestParser(bundle.contract, bundle.numeric, bundle.categorical, settings.max_rows)
     log = PredictionLog(settings, bundle.manifest, bundle.contract, metrics)
     customers = [requests.read(body)["customers"] for body in bodies]
     inputs = [requests.inputs(rows) for rows in customers]
     probabilities = scorer.probabilities(*inputs[0])
     contact = scorer.contact(probabilities)
-    answer = json.loads(application._predicted(bodies[0], "0" * 32)[1])
+    answer = json.loads(application.predict(bodies[0], "0" * 32)[1])
     line = dict.fromkeys(("request_id", "key", "method", "path", "status", "rows", "milliseconds", "outcome"), "0" * 8)
     told = {
         "reading and validating the body": microseconds(requests.read, bodies),
