@@ -59,7 +59,7 @@ REFUSALS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Too many requests with this API key, or too many from this address without a valid key.",
         ("Retry-After",),
     ),
-    "500": ("The service failed. Its log has the error under this request id.", ()),
+    "500": ("The service failed. Its log has the error under the request id.", ()),
     "503": ("The service is busy. Try again later.", ("Retry-After",)),
     "504": ("The request took longer than the time limit.", ()),
 }
@@ -274,7 +274,7 @@ def _paths(predict: Json, explain: Json, customers: Json) -> Json:
         "/metrics": {
             "get": _operation(
                 "metrics",
-                "Metrics",
+                "Prometheus metrics",
                 "Metrics in the Prometheus text format.",
                 text,
                 security=[],
