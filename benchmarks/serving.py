@@ -1,7 +1,7 @@
-"""The service beside others that serve the same model: `make benchmark-serving`; for ten minutes: `make benchmark-soak`.
+"""Compare our service with others that serve the same model: `make benchmark-serving`, `-soak` and `-failures`.
 
-Ours is the last Bento, served as `make serve` serves it, with keys, rate limit, validation, metrics and prediction log on.
-Every service is one worker, alone on the machine while it is measured; each round measures all of them, in turn.
+Our service is the latest Bento, started as in `make serve`, with keys, rate limit, validation, metrics and prediction log enabled.
+Each service has one worker and runs alone while it is measured. Each round measures all services in turn.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from churn_pipeline.serving.keys import make_key
 TABLE = "simulated"
 STORE = ROOT / "bentos" / "store"
 PEERS = "benchmarks.serving_peers"
-CUSTOMERS = 500  # who are asked about in turn
-MANY = 1000  # customers in one request
+CUSTOMERS = 500  # sent one by one, in turn
+MANY = 1000  # customers in a large request
 OURS, NOTHING, FLOOR, EMPTY = "ours", "BentoML, nothing", "FastAPI, empty", "BentoML, empty"
-SHARE = 0.7  # of our peak, at the constant rate
-SECONDS = 60  # at that rate
+SHARE = 0.7  # constant rate, as a share of the peak
+SECONDS = 60  # duration of a constant-rate run
 CONSTANT_ROUNDS = 2
 FAILURE_RATE = 500
 ANSWERED = '"outcome":"answered"'
@@ -50,7 +50,7 @@ TITLES = [f"p{percentile:g}, ms" for percentile in PERCENTILES]
 
 
 def last_bento() -> Path:
-    """The Bento that `make serve` serves; without one, it is made."""
+    """The Bento that `make serve` serves; it is built if missing."""
     latest = STORE / "bentos" / f"churn_{TABLE}" / "latest"
     if not latest.exists():
         subprocess.run([sys.executable, "-m", "kedro", "run", "--params", f"table={TABLE}"], cwd=ROOT, check=True)
@@ -58,13 +58,13 @@ def last_bento() -> Path:
 
 
 def read_manifest() -> dict[str, str]:
-    """What is served."""
+    """Read the manifest of the served bundle."""
     manifest: dict[str, str] = json.loads((last_bento() / "src/bundle/manifest.json").read_text(encoding="utf-8"))
     return manifest
 
 
 def write_bodies(folder: Path) -> None:
-    """Requests for all services, one a line: about one customer each, in turn, and about many at once."""
+    """Write the request bodies for all services, one per line: single customers, and many at once."""
     with project(table=TABLE) as context:
         contract = context.catalog.load("contract")
         customers = validate_table(context.catalog.load("raw_customers"), contract).customers[list(contract.features)]
@@ -76,7 +76,7 @@ def write_bodies(folder: Path) -> None:
 
 
 def make_services(folder: Path) -> dict[str, Service]:
-    """All services, around one fitted model. The pickles that some peers serve are in this folder and nowhere else."""
+    """All services, with the same fitted model. The pickles of some peers exist only in this folder."""
     bento, manifest = last_bento(), read_manifest()
     name, version = manifest["model_name"], manifest["model_version"]
     with project(table=TABLE):
@@ -117,7 +117,7 @@ def make_services(folder: Path) -> dict[str, Service]:
 
 
 class Bench:
-    """All services, and what they are asked, in a folder that goes with the benchmark."""
+    """All services and their request bodies, in a temporary folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -129,7 +129,7 @@ class Bench:
 
     @contextmanager
     def started(self, name: str) -> Iterator[Running]:
-        """A service that is ready, and warm."""
+        """Start a service, wait until it is ready, and warm it up."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         with running(self.services[name], folder) as service:
             if name != EMPTY:
@@ -141,38 +141,39 @@ Measured = Mapping[str, Sequence[Mapping[str, float]]]
 
 
 def measure(bench: Bench, rounds: int, seconds: float) -> Measured:
-    """What each service reached in each round."""
+    """Measure each service in each round."""
     measured: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(rounds):
         for name in bench.services:
-            told = {"others": psutil.cpu_percent(interval=1)}
+            values = {"other_cpu": psutil.cpu_percent(interval=1)}
             with bench.started(name) as service:
-                told |= {"ready": service.seconds, **reached(bench, service, name, seconds)}
-                told["resident"] = service.resident()
-            measured[name].append(told)
-            print(name, {what: round(value, 2) for what, value in told.items()}, flush=True)
+                values |= {"ready": service.seconds, **measure_load(bench, service, name, seconds)}
+                values["resident"] = service.resident()
+            measured[name].append(values)
+            print(name, {what: round(value, 2) for what, value in values.items()}, flush=True)
     return measured
 
 
-def reached(bench: Bench, service: Running, name: str, seconds: float) -> dict[str, float]:
+def measure_load(bench: Bench, service: Running, name: str, seconds: float) -> dict[str, float]:
+    """Requests/s, median milliseconds and rows/s of a service under closed-loop load."""
     if name == EMPTY:
         return {}
     one, many = bench.bodies(service.service, 1), bench.bodies(service.service, MANY)
-    told = {
+    values = {
         "requests": wrk(service, one, connections=16, seconds=seconds).rate,
         "p50": wrk(service, one, connections=1, seconds=seconds).p50 * 1000,
     }
     if name != FLOOR:
         wrk(service, many, connections=4, seconds=1)
-        told["rows"] = MANY * wrk(service, many, connections=4, seconds=seconds).rate
-    return told
+        values["rows"] = MANY * wrk(service, many, connections=4, seconds=seconds).rate
+    return values
 
 
-def beside(measured: Measured) -> pd.DataFrame:
-    """Medians over the rounds, and medians of ours ÷ theirs in the same round."""
+def comparison_table(measured: Measured) -> pd.DataFrame:
+    """Medians over the rounds, and medians of the ratio ours / theirs within a round."""
 
     def values(name: str, what: str) -> np.ndarray:
-        return np.array([told.get(what, np.nan) for told in measured[name]])
+        return np.array([one.get(what, np.nan) for one in measured[name]])
 
     def cells(name: str, what: str, title: str, form: str) -> dict[str, str]:
         theirs = values(name, what)
@@ -180,7 +181,7 @@ def beside(measured: Measured) -> pd.DataFrame:
         known = not np.isnan(ratio)
         return {
             title: format(np.median(theirs), form) if known else "",
-            f"ours ÷ its {what}": f"{ratio:.2f}" if known and name != OURS else "",
+            f"ours / theirs ({title})": f"{ratio:.2f}" if known and name != OURS else "",
         }
 
     return pd.DataFrame(
@@ -197,42 +198,42 @@ def beside(measured: Measured) -> pd.DataFrame:
 
 
 def at_constant_rates(bench: Bench, rates: Sequence[float], rounds: int) -> pd.DataFrame:
-    """Ours beside the BentoML endpoint that does nothing, at the same rates, in turn."""
+    """Our service and the BentoML endpoint that does nothing, in turn at the same constant rates."""
     names = (OURS, NOTHING)
-    met: dict[tuple[float, str], list[Open]] = defaultdict(list)
+    runs: dict[tuple[float, str], list[Open]] = defaultdict(list)
     for _ in range(rounds):
         for name in names:
             with bench.started(name) as service:
                 bodies = bench.bodies(service.service, 1).read_bytes().splitlines()
                 for rate in rates:
-                    met[rate, name].append(open_loop(service, bodies, rate, SECONDS))
-                    print(rate, name, met[rate, name][-1].statuses, met[rate, name][-1].milliseconds(*PERCENTILES))
+                    runs[rate, name].append(open_loop(service, bodies, rate, SECONDS))
+                    print(rate, name, runs[rate, name][-1].statuses, runs[rate, name][-1].milliseconds(*PERCENTILES))
     rows = []
     for rate in rates:
-        told = {name: np.array([one.milliseconds(*PERCENTILES) for one in met[rate, name]]) for name in names}
-        failed = {name: sum(one.failed for one in met[rate, name]) for name in names}
-        medians = {name: [f"{value:.2f}" for value in np.median(told[name], axis=0)] for name in names}
+        latencies = {name: np.array([one.milliseconds(*PERCENTILES) for one in runs[rate, name]]) for name in names}
+        failed = {name: sum(one.failed for one in runs[rate, name]) for name in names}
+        medians = {name: [f"{value:.2f}" for value in np.median(latencies[name], axis=0)] for name in names}
         rows += [[f"{rate:,.0f}", name, *medians[name], failed[name]] for name in names]
-        ratios = np.median(told[OURS] / told[NOTHING], axis=0)
-        rows.append([f"{rate:,.0f}", "ours ÷ nothing", *(f"{value:.2f}" for value in ratios), ""])
+        ratios = np.median(latencies[OURS] / latencies[NOTHING], axis=0)
+        rows.append([f"{rate:,.0f}", "ours / nothing", *(f"{value:.2f}" for value in ratios), ""])
     return pd.DataFrame(rows, columns=["requests/s", "service", *TITLES, "failed"])
 
 
 def soak(bench: Bench, rate: float, minutes: int) -> pd.DataFrame:
-    """Ours at a constant rate: a row for each minute."""
+    """Our service at a constant rate, with one row per minute."""
     rows = []
     with bench.started(OURS) as service:
         bodies = bench.bodies(service.service, 1).read_bytes().splitlines()
         for minute in range(1, minutes + 1):
-            met = open_loop(service, bodies, rate, SECONDS)
-            milliseconds = [f"{value:.2f}" for value in met.milliseconds(*PERCENTILES)]
-            rows.append([minute, met.statuses.total(), met.failed, *milliseconds, f"{service.resident():.1f}"])
+            run = open_loop(service, bodies, rate, SECONDS)
+            milliseconds = [f"{value:.2f}" for value in run.milliseconds(*PERCENTILES)]
+            rows.append([minute, run.statuses.total(), run.failed, *milliseconds, f"{service.resident():.1f}"])
             print(rows[-1], flush=True)
-    return pd.DataFrame(rows, columns=["minute", "requests", "failed", *TITLES, "MiB at its end"])
+    return pd.DataFrame(rows, columns=["minute", "requests", "failed", *TITLES, "MiB at the end"])
 
 
 def parts_of_a_request(bench: Bench, milliseconds: float) -> pd.DataFrame:
-    """Where the time of a request to ours goes; what it takes in all is known from outside."""
+    """Time of a request to our service by part; `milliseconds` is the total, measured by a client."""
     service = bench.services[OURS]
     words = [last_bento() / "src/bundle", bench.bodies(service, 1), bench.folder / "parts.json"]
     subprocess.run(
@@ -244,49 +245,49 @@ def parts_of_a_request(bench: Bench, milliseconds: float) -> pd.DataFrame:
         text=True,
         check=True,
     )
-    told = json.loads(words[-1].read_text())
-    alone, guards, served, lines = (told.pop(name) for name in ("alone", "guarded", "served", "two lines of logs"))
+    inner = json.loads(words[-1].read_text())
+    alone, guarded, served, lines = (inner.pop(name) for name in ("alone", "guarded", "served", "two log lines"))
     parts = {
         "HTTP: client, sockets, uvicorn": milliseconds * 1000 - served,
-        "BentoML's layers": served - guards,
-        "guards: id, time limit, key, rate limit, turn, metrics": guards - alone - lines,
-        "two lines of logs: access and request": lines,
-        "routing, request and response (Starlette)": alone - sum(told.values()),
-        **told,
+        "BentoML's layers": served - guarded,
+        "guard: id, time limit, key, rate limit, concurrency, metrics": guarded - alone - lines,
+        "two log lines: access and request": lines,
+        "routing, request and response (Starlette)": alone - sum(inner.values()),
+        **inner,
     }
     rows = [[name, f"{spent:.0f}", f"{spent / (milliseconds * 10):.0f} %"] for name, spent in parts.items()]
-    return pd.DataFrame([*rows, ["all", f"{milliseconds * 1000:.0f}", "100 %"]], columns=["part", "µs", "share"])
+    return pd.DataFrame([*rows, ["total", f"{milliseconds * 1000:.0f}", "100 %"]], columns=["part", "µs", "share"])
 
 
 def failures(bench: Bench) -> pd.DataFrame:
-    """What becomes of requests when one of two workers is killed, and when the service is told to end, under load."""
+    """Outcome of requests under load when one of two workers is killed, and when the service gets SIGTERM."""
 
     def kill(service: Running) -> None:
         service.workers()[0].kill()
 
-    def tell_to_end(service: Running) -> None:
+    def terminate(service: Running) -> None:
         service.process.send_signal(signal.SIGTERM)
 
     rows = []
     service = bench.services[OURS]
     two = replace(service, environment={**service.environment, "CHURN_SERVING_WORKERS": "2"})
     bodies = bench.bodies(service, 1).read_bytes().splitlines()
-    for name, event in {"kill -9 of one of two workers": kill, "SIGTERM": tell_to_end}.items():
+    for name, event in {"kill -9 of one of two workers": kill, "SIGTERM": terminate}.items():
         with running(two, Path(tempfile.mkdtemp(dir=bench.folder))) as started:
             while len(started.workers()) < 2:
                 time.sleep(0.1)
             warm = open_loop(started, bodies, FAILURE_RATE, seconds=5)
             timer = Timer(3, event, [started])
             timer.start()
-            met = open_loop(started, bodies, FAILURE_RATE, seconds=10)
+            run = open_loop(started, bodies, FAILURE_RATE, seconds=10)
             timer.join()
             started.process.send_signal(signal.SIGTERM)
             started.process.wait(timeout=30)
             logged = started.output.read_text().count(ANSWERED) - warm.statuses["200"]
-        seen = [met.statuses[one] for one in ("200", LOST, REFUSED)]
-        rows.append([name, met.statuses.total(), logged, *seen, met.statuses.total() - sum(seen)])
-        print(rows[-1], met.milliseconds(*PERCENTILES), flush=True)
-    titles = ["event", "requests", "answered, by its log", "answered", "lost", "refused", "other"]
+        seen = [run.statuses[one] for one in ("200", LOST, REFUSED)]
+        rows.append([name, run.statuses.total(), logged, *seen, run.statuses.total() - sum(seen)])
+        print(rows[-1], run.milliseconds(*PERCENTILES), flush=True)
+    titles = ["event", "requests", "answered (service log)", "answered (client)", "lost", "refused", "other"]
     return pd.DataFrame(rows, columns=titles)
 
 
@@ -296,30 +297,32 @@ def our_peak(bench: Bench, seconds: float) -> float:
 
 
 HOW = (
-    "Table `{table}`, model version {version} ({candidate}), {rounds} rounds of {seconds:g} s, all services in turn in each, one "
-    "worker each, on loopback; load by wrk on the same {cores} cores. One customer a request: requests/s over 16 connections, p50 "
-    "over one. {many:,} customers a request: rows/s over 4 connections. Figures are medians; ratios are medians of the ratio in "
-    "the same round. Ours has keys, rate limit, validation, metrics and prediction log on. MiB are resident in the worker at "
-    "the end. What else ran took {others:.0f} % of the cores (median; {most:.0f} % at most). Made by `make benchmark-serving`."
+    "Table `{table}`, model version {version} ({candidate}). {rounds} rounds; in each, every service runs in turn for {seconds:g} s "
+    "per measurement, with one worker on loopback. wrk generates the load on the same {cores} cores. Requests with one customer: "
+    "requests/s over 16 connections, p50 over one. Requests with {many:,} customers: rows/s over 4 connections. Values are "
+    "medians; ratios are medians of the ratio within a round. Our service runs with keys, rate limit, validation, metrics and "
+    "prediction log enabled. MiB: resident memory of the worker at the end. Other processes used {other_cpu:.0f} % of the CPU "
+    "(median; maximum {max_cpu:.0f} %). Generated by `make benchmark-serving`."
 )
 HOW_OPEN = (
-    "{share:.0%} of the peak of the BentoML endpoint that does nothing, and of ours; {seconds} s, {rounds} times each and in turn; "
-    "medians. A request's time counts from when it was due, so that nobody's waiting is left out. Made by `make benchmark-serving`."
+    "Constant rates: {share:.0%} of the peak of the BentoML endpoint that does nothing, and {share:.0%} of our peak. Each run takes "
+    "{seconds} s; {rounds} runs per service and rate, in turn; values are medians. Latency counts from the time at which a request "
+    "is due, so it includes waiting for a free connection. Generated by `make benchmark-serving`."
 )
 HOW_PARTS = (
-    "One customer a request, one connection: p50 from outside, {seconds:g} s a round. Within the process: medians of {times:,} "
-    "requests put to the application alone, behind the guards, and as it is served; a layer's time is the difference. Made by "
-    "`make benchmark-serving`."
+    "Requests with one customer over one connection. The total is the p50 measured by the client, {seconds:g} s per round. Inside "
+    "the process: medians of {times:,} calls to the application alone, with the guard, and with guard and BentoML. The time of a "
+    "layer is the difference. Generated by `make benchmark-serving`."
 )
 HOW_FAILURES = (
-    "Two workers, {rate} requests/s for ten seconds over {connections} connections; the event comes after three. Lost: sent, and the "
-    "connection ended with no answer; where all are answered that were by the service's own log, no worker had taken what was lost. "
-    "Refused: nobody listens any more. A balancer that heeds `/readyz` asks elsewhere before either. Made by "
-    "`make benchmark-failures`."
+    "Two workers, {rate} requests/s for ten seconds over {connections} connections; the event happens after three seconds. Lost: the "
+    "request was sent, but the connection closed without an answer. If both counts of answered requests are equal, no worker had "
+    "accepted a lost request. Refused: no process listens on the port. A load balancer that checks `/readyz` switches to another "
+    "instance before either happens. Generated by `make benchmark-failures`."
 )
 HOW_SOAK = (
-    "{rate:,.0f} requests/s, {share:.0%} of our peak, one customer each, all guards and logs on. MiB are resident in the worker. "
-    "Made by `make benchmark-soak`."
+    "{rate:,.0f} requests/s ({share:.0%} of our peak) with one customer each; guard and logs enabled. MiB: resident memory of the "
+    "worker. Generated by `make benchmark-soak`."
 )
 
 
@@ -327,10 +330,10 @@ def main(rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         measured = measure(bench, rounds, seconds)
-        peaks = [float(np.median([told["requests"] for told in measured[name]])) for name in (NOTHING, OURS)]
-        parts = parts_of_a_request(bench, float(np.median([told["p50"] for told in measured[OURS]])))
+        peaks = [float(np.median([one["requests"] for one in measured[name]])) for name in (NOTHING, OURS)]
+        parts = parts_of_a_request(bench, float(np.median([one["p50"] for one in measured[OURS]])))
         constant = at_constant_rates(bench, [SHARE * peak for peak in peaks], CONSTANT_ROUNDS)
-    others = [told["others"] for all_told in measured.values() for told in all_told]
+    other_cpu = [one["other_cpu"] for rounds_of_one in measured.values() for one in rounds_of_one]
     manifest = read_manifest()
     how = HOW.format(
         table=TABLE,
@@ -340,10 +343,10 @@ def main(rounds: int, seconds: float) -> None:
         seconds=seconds,
         cores=os.cpu_count(),
         many=MANY,
-        others=np.median(others),
-        most=max(others),
+        other_cpu=np.median(other_cpu),
+        max_cpu=max(other_cpu),
     )
-    write("serving", "The service beside others", how, beside(measured))
+    write("serving", "The service compared with others", how, comparison_table(measured))
     how = HOW_PARTS.format(seconds=seconds, times=TIMES)
     write("serving_parts", "Where the time of a request goes", how, parts)
     how = HOW_OPEN.format(share=SHARE, seconds=SECONDS, rounds=CONSTANT_ROUNDS)
@@ -355,14 +358,14 @@ def main_soak(minutes: int) -> None:
         bench = Bench(Path(folder))
         rate = SHARE * our_peak(bench, seconds=10)
         table = soak(bench, rate, minutes)
-    write("serving_soak", "The service for a while", HOW_SOAK.format(rate=rate, share=SHARE), table)
+    write("serving_soak", "The service under constant load", HOW_SOAK.format(rate=rate, share=SHARE), table)
 
 
 def main_failures() -> None:
     with tempfile.TemporaryDirectory() as folder:
         table = failures(Bench(Path(folder)))
     how = HOW_FAILURES.format(rate=FAILURE_RATE, connections=CONNECTIONS)
-    write("serving_failures", "The service when it fails", how, table)
+    write("serving_failures", "The service during failures", how, table)
 
 
 if __name__ == "__main__":

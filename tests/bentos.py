@@ -1,4 +1,4 @@
-"""What is in an exported Bento, and whether any of it could run code when it is read."""
+"""Files of an exported Bento, and a check that none can run code when it is read."""
 
 import pickle
 import pickletools
@@ -22,7 +22,7 @@ PICKLING = (".pkl", ".pickle", ".joblib", ".npy", ".npz", ".pt", ".cloudpickle",
 
 
 def files_in(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file in a Bento that was exported."""
+    """Name and content of every file in an exported Bento."""
     with tarfile.open(archive) as opened:
         for member in opened:
             if content := opened.extractfile(member):
@@ -30,15 +30,15 @@ def files_in(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def could_unpickle(name: str, content: bytes) -> bool:
-    """Whether a file is a pickle, is named like one, or is packed so that one could hide in it."""
+    """Whether a file is a pickle, is named like one, or is compressed, which could hide one."""
     return Path(name).suffix.lower() in PICKLING or content.startswith(COMPRESSED) or _is_pickle(content)
 
 
 def _is_pickle(content: bytes) -> bool:
     if content[:1] == pickle.PROTO and content[1:2] <= bytes([pickle.HIGHEST_PROTOCOL]):
-        return True  # joblib goes on with bytes that are no operations
+        return True  # joblib files continue with bytes that are not pickle operations
     try:
         operations = list(pickletools.genops(content))
-    except Exception:  # no pickle: pickletools answers what is none with errors of many kinds
+    except Exception:  # not a pickle: pickletools raises errors of many types
         return False
     return len(operations) > 1

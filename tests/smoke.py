@@ -1,4 +1,4 @@
-"""What a service that runs must answer, whatever model it has: asked over HTTP, as a client does."""
+"""Smoke test of a running service over HTTP, for any model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,62 +10,62 @@ import numpy as np
 from churn_pipeline.serving.bundle import CATEGORICAL, NUMERIC, OUTPUT, Bundle, load_bundle
 
 TOLERANCE = 1e-6
-MARK = "a value that nobody may read again"
+MARK = "a value that no answer may repeat"
 
 
 def check_service(url: str, key: str, folder: Path) -> Iterator[str]:
-    """Ask a running service, and hold its answers to the bundle that it should serve.
+    """Send requests to a running service, and compare its answers with the bundle that it should serve.
 
     Yields
     ------
     str
-        What was found to be so.
+        Description of a passed check.
 
     Raises
     ------
     AssertionError
-        Where it is not so.
+        If a check fails.
     """
     bundle = load_bundle(folder)
-    anyone = httpx.Client(base_url=url, timeout=30)
+    anonymous = httpx.Client(base_url=url, timeout=30)
     client = httpx.Client(base_url=url, timeout=30, headers={"Authorization": f"Bearer {key}"})
 
-    told = client.get("/model").raise_for_status().json()
-    assert told["model_digest"] == bundle.manifest.model_digest, "/model tells of another model"
-    yield f"/model tells version {told['model_version']}, {told['model_digest'][:12]}…"
+    model = client.get("/model").raise_for_status().json()
+    assert model["model_digest"] == bundle.manifest.model_digest, "/model has the digest of another model"
+    yield f"/model shows version {model['model_version']}, digest {model['model_digest'][:12]}…"
 
-    example = example_of(anyone.get("/openapi.json").raise_for_status().json())
+    example = example_of(anonymous.get("/openapi.json").raise_for_status().json())
     answer = client.post("/predict", json=example).raise_for_status().json()
-    given = [one["churn_probability"] for one in answer["predictions"]]
+    served = [one["churn_probability"] for one in answer["predictions"]]
     expected = probabilities(bundle, example["customers"])
-    assert np.allclose(given, expected, rtol=0, atol=TOLERANCE), f"/predict answers {given}, the model {expected}"
-    yield f"/predict answers the OpenAPI document's own example as the model does ({given[0]:.4f})"
+    assert np.allclose(served, expected, rtol=0, atol=TOLERANCE), f"/predict answers {served}, the model {expected}"
+    yield f"/predict answers the OpenAPI document's example as the model does ({served[0]:.4f})"
 
     wrong = {"customers": [{**example["customers"][0], "no such column": MARK}]}
     refused = client.post("/predict", json=wrong)
-    assert refused.status_code == httpx.codes.UNPROCESSABLE_ENTITY, f"bad input is answered {refused.status_code}"
-    assert MARK not in refused.text, "a refusal repeats the value"
-    yield "bad input is refused (422), and its value not repeated"
+    assert refused.status_code == httpx.codes.UNPROCESSABLE_ENTITY, f"invalid input gets status {refused.status_code}"
+    assert MARK not in refused.text, "the error repeats the value"
+    yield "invalid input is refused (422), and the error does not repeat the value"
 
     for headers in ({}, {"Authorization": "Bearer churn_wrong"}):
-        answered = anyone.post("/predict", json=example, headers=headers).status_code
-        assert answered == httpx.codes.UNAUTHORIZED, f"without a valid key, /predict answers {answered}"
-    yield "no key and a wrong key are refused (401)"
+        answered = anonymous.post("/predict", json=example, headers=headers).status_code
+        assert answered == httpx.codes.UNAUTHORIZED, f"without a valid key, /predict gets status {answered}"
+    yield "a missing and an invalid key are refused (401)"
 
-    measured = anyone.get("/metrics").raise_for_status().text
-    assert "churn_" in measured, "/metrics has nothing of ours"
+    measured = anonymous.get("/metrics").raise_for_status().text
+    assert "churn_" in measured, "/metrics has no churn_ metrics"
     yield f"/metrics has {len(measured.splitlines())} lines"
 
 
 def example_of(document: dict[str, Any]) -> dict[str, Any]:
-    """The request that the OpenAPI document shows for ``/predict``."""
+    """The example request for ``/predict`` in the OpenAPI document."""
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     example: dict[str, Any] = content["example"]
     return example
 
 
 def probabilities(bundle: Bundle, customers: list[dict[str, Any]]) -> list[float]:
-    """The shipped model's own answers, asked without the service."""
+    """Churn probabilities of the bundle's model, computed without the service."""
 
     def value(customer: dict[str, Any], name: str) -> Any:
         given = customer.get(name)

@@ -1,1 +1,1 @@
-"""The services that ours is measured beside, and what starts and asks them."""
+"""The services that ours is compared with, and the code that starts and loads them."""

@@ -1,4 +1,4 @@
-"""An empty BentoML service: how soon it is ready is how soon any can be."""
+"""An empty BentoML service: the lower bound of the start-up time."""
 
 import bentoml
 

@@ -1,4 +1,4 @@
-"""A floor: a BentoML endpoint with the same request model that does nothing."""
+"""A lower bound: a BentoML endpoint with the same request model that does nothing."""
 
 import bentoml
 

@@ -1,4 +1,4 @@
-"""BentoML's own way with a scikit-learn model: its store of pickles, and an endpoint by type hints."""
+"""A scikit-learn model served the usual BentoML way: pickle in the model store, endpoint with type hints."""
 
 import bentoml
 import pandas as pd

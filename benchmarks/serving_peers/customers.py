@@ -1,4 +1,4 @@
-"""The request model of the peers: a customer of the table `simulated`, as anybody writes it by hand."""
+"""The peers' request model, written by hand: a customer of the table `simulated`."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""A floor: a FastAPI endpoint that takes nothing and says nothing."""
+"""A lower bound: a FastAPI endpoint without input or output."""
 
 from fastapi import FastAPI
 

@@ -1,4 +1,4 @@
-"""A plain FastAPI service around a joblib file, as anybody writes it: ``uvicorn …fastapi_sklearn:app``."""
+"""A plain FastAPI service with a joblib file: ``uvicorn …fastapi_sklearn:app``."""
 
 import os
 

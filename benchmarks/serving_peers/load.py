@@ -1,4 +1,4 @@
-"""Load: closed by wrk, where a connection waits for its answer; open at a constant rate, where nothing waits."""
+"""Load generators: closed-loop with wrk, and open-loop at a constant rate."""
 
 import gc
 import json
@@ -20,7 +20,7 @@ from benchmarks.serving_peers.processes import Running
 
 SCRIPT = Path(__file__).with_name("post.lua")
 CONNECTIONS = 48
-REFUSED, LOST = "refused", "lost"  # nobody listens; a connection that ends without an answer
+REFUSED, LOST = "refused", "lost"  # no process listens; the connection closed without an answer
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -34,27 +34,27 @@ class Closed:
 
 
 def wrk(running: Running, bodies: Path, connections: int, seconds: float) -> Closed:
-    """Ask as fast as answers come, over so many connections.
+    """Closed-loop load: each connection sends its next request as soon as it has an answer.
 
     Raises
     ------
     RuntimeError
-        When wrk is missing, or a request failed: what is measured then is no throughput.
+        If wrk is missing, or a request failed: then the rate would not be a throughput.
     """
     if shutil.which("wrk") is None:
         raise RuntimeError("wrk is missing: install it (Debian: apt install wrk)")
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s", str(SCRIPT), running.url]
     key = [running.service.key] if running.service.key else []
     done = subprocess.run([*words, "--", str(bodies), *key], check=True, capture_output=True, text=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    if told["failed"] or not told["requests"]:
-        raise RuntimeError(f"{running.url}: {told}\n{running.output.read_text(errors='replace')[-2000:]}")
-    return Closed(told["requests"] / told["seconds"], told["p50"], told["p99"])
+    summary = json.loads(done.stdout.splitlines()[-1])
+    if summary["failed"] or not summary["requests"]:
+        raise RuntimeError(f"{running.url}: {summary}\n{running.output.read_text(errors='replace')[-2000:]}")
+    return Closed(summary["requests"] / summary["seconds"], summary["p50"], summary["p99"])
 
 
 @dataclass
 class Open:
-    """What a constant rate met: seconds from when a request was due to its answer's last byte, and answers by status."""
+    """Result of a constant rate: seconds from the due time of a request to the end of its answer, and answers by status."""
 
     seconds: "array[float]" = field(default_factory=lambda: array("d"))
     statuses: Counter[str] = field(default_factory=Counter)
@@ -68,7 +68,7 @@ class Open:
 
 
 class _Connection:
-    """A connection with one request on its way at most; it is made anew where the other side has closed it."""
+    """A connection with at most one request in progress. It reconnects if the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -85,7 +85,7 @@ class _Connection:
         self._socket, self._answer = None, b""
 
     def send(self, request: bytes, due: float) -> str | None:
-        """Send a request, unless nobody listens or the connection breaks: then that is told."""
+        """Send a request. Return `REFUSED` or `LOST` if that fails, else None."""
         self.due = due
         if self._socket and select.select([self._socket], (), (), 0)[0]:  # closed while it was idle
             self.close()
@@ -103,7 +103,7 @@ class _Connection:
         return None
 
     def read(self) -> str | None:
-        """The answer's status, once it is there as a whole; `LOST` where it will not come."""
+        """Status of the answer once it is complete; None until then; `LOST` if the connection closed."""
         assert self._socket is not None, "nothing was sent"
         try:
             part = self._socket.recv(65_536)
@@ -124,15 +124,14 @@ class _Connection:
 
 
 def open_loop(running: Running, bodies: Sequence[bytes], rate: float, seconds: float) -> Open:
-    """Ask at a constant rate, whatever comes back.
+    """Open-loop load: send at a constant rate, independently of the answers.
 
-    A request is due at its time on the schedule and its latency counts from there, so that an answer which is late makes the
-    requests late that wait for its connection, and none of that is left out.
+    The latency of a request counts from its scheduled time. It includes waiting for a connection that a late answer still uses.
     """
     requests = [_request(running, body) for body in bodies]
     idle = deque(_Connection(running.port) for _ in range(CONNECTIONS))
     busy: dict[_Connection, None] = {}
-    told, sent, total = Open(), 0, int(rate * seconds)
+    result, sent, total = Open(), 0, int(rate * seconds)
     gc.disable()
     begin = time.perf_counter()
     try:
@@ -142,7 +141,7 @@ def open_loop(running: Running, bodies: Sequence[bytes], rate: float, seconds: f
                 connection = idle.popleft()
                 failed = connection.send(requests[sent % len(requests)], sent / rate)
                 if failed:
-                    told.statuses[failed] += 1
+                    result.statuses[failed] += 1
                     idle.append(connection)
                 else:
                     busy[connection] = None
@@ -151,15 +150,15 @@ def open_loop(running: Running, bodies: Sequence[bytes], rate: float, seconds: f
             for connection in select.select(busy, (), (), wait)[0]:
                 status = connection.read()
                 if status is not None:
-                    told.seconds.append(time.perf_counter() - begin - connection.due)
-                    told.statuses[status] += 1
+                    result.seconds.append(time.perf_counter() - begin - connection.due)
+                    result.statuses[status] += 1
                     del busy[connection]
                     idle.append(connection)
     finally:
         gc.enable()
         for connection in [*idle, *busy]:
             connection.close()
-    return told
+    return result
 
 
 def _request(running: Running, body: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""Where the time of a request goes, inside the process: ``python -m …parts BUNDLE BODIES RESULT``, with the service's settings.
+"""Time of a request by part, inside the process: ``python -m …parts BUNDLE BODIES RESULT``, with the service's settings.
 
-The same requests are put to the application alone, with the guards around it, and with BentoML between the two, as it is served;
-what a layer takes is the difference. The parts of the application are called one by one.
+The same requests go to the application alone, with the guard, and with BentoML and the guard, as in production. The time of a
+layer is the difference. The parts of the application are called one by one.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Message
 from churn_pipeline.serving import logs
 from churn_pipeline.serving.app import Application
 from churn_pipeline.serving.bundle import load_bundle
-from churn_pipeline.serving.guards import guarded, surround
+from churn_pipeline.serving.guards import add_guard, make_guard
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.prediction_log import PredictionLog
-from churn_pipeline.serving.requests import Requests
+from churn_pipeline.serving.requests import RequestParser
 from churn_pipeline.serving.scoring import Scorer
 from churn_pipeline.serving.settings import Settings
 
@@ -32,7 +32,7 @@ WARM = 500
 
 
 def microseconds(function: Callable[[Any], object], arguments: Sequence[Any]) -> float:
-    """The median of many calls, each with the next argument."""
+    """Median time of many calls, each with the next argument."""
     spent = []
     for turn in range(WARM + TIMES):
         argument = arguments[turn % len(arguments)]
@@ -42,8 +42,8 @@ def microseconds(function: Callable[[Any], object], arguments: Sequence[Any]) ->
     return float(np.median(spent[WARM:])) * 1e6
 
 
-async def asked(app: ASGIApp, bodies: Sequence[bytes], key: str) -> float:
-    """The median time of a request to an application, in microseconds."""
+async def request_microseconds(app: ASGIApp, bodies: Sequence[bytes], key: str) -> float:
+    """Median time of a request to an application."""
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"authorization", key.encode())]
     spent = []
     for turn in range(WARM + TIMES):
@@ -81,7 +81,7 @@ async def asked(app: ASGIApp, bodies: Sequence[bytes], key: str) -> float:
 
 
 def layers(application: Application, settings: Settings, metrics: Metrics, bodies: Sequence[bytes]) -> dict[str, float]:
-    """Microseconds of the application alone, guarded, and as it is served."""
+    """Microseconds of the application alone, with the guard, and with BentoML and the guard."""
     key = f"Bearer {sys.stdin.readline().strip()}"
 
     @bentoml.service(logging={"access": {"enabled": False}})
@@ -91,35 +91,35 @@ def layers(application: Application, settings: Settings, metrics: Metrics, bodie
 
     apps = {
         "alone": application.starlette(),
-        "guarded": guarded(application.starlette(), settings, metrics),
-        "served": surround(Plain.to_asgi(is_main=True), settings, metrics),
+        "guarded": make_guard(application.starlette(), settings, metrics),
+        "served": add_guard(Plain.to_asgi(is_main=True), settings, metrics),
     }
-    return {name: asyncio.run(asked(app, bodies, key)) for name, app in apps.items()}
+    return {name: asyncio.run(request_microseconds(app, bodies, key)) for name, app in apps.items()}
 
 
 def parts(application: Application, settings: Settings, folder: Path, bodies: Sequence[bytes]) -> dict[str, float]:
-    """Microseconds of what the application does, and of the two lines that are logged of each request."""
+    """Microseconds of each part of the application, and of the two log lines per request."""
     bundle, metrics = load_bundle(folder), Metrics()
     scorer = Scorer(bundle)
-    requests = Requests(bundle.contract, bundle.numeric, bundle.categorical, settings.max_rows)
+    parser = RequestParser(bundle.contract, bundle.numeric, bundle.categorical, settings.max_rows)
     log = PredictionLog(settings, bundle.manifest, bundle.contract, metrics)
-    customers = [requests.read(body)["customers"] for body in bodies]
-    inputs = [requests.inputs(rows) for rows in customers]
+    customers = [parser.read(body)["customers"] for body in bodies]
+    inputs = [parser.inputs(rows) for rows in customers]
     probabilities = scorer.probabilities(*inputs[0])
     contact = scorer.contact(probabilities)
-    answer = json.loads(application._predicted(bodies[0], "0" * 32)[1])
+    answer = json.loads(application.predict(bodies[0], "0" * 32)[1])
     line = dict.fromkeys(("request_id", "key", "method", "path", "status", "rows", "milliseconds", "outcome"), "0" * 8)
-    told = {
-        "reading and validating the body": microseconds(requests.read, bodies),
-        "arrays for the model": microseconds(requests.inputs, customers),
+    times = {
+        "reading and validating the body": microseconds(parser.read, bodies),
+        "arrays for the model": microseconds(parser.inputs, customers),
         "the model": microseconds(lambda given: scorer.probabilities(*given), inputs),
         "metrics of the prediction": microseconds(lambda _: metrics.predicted(probabilities, contact), [None]),
         "the prediction log": microseconds(lambda rows: log.write("0" * 32, rows, probabilities, contact), customers),
         "the answer as JSON": microseconds(to_json, [answer]),
-        "two lines of logs": 2 * microseconds(lambda _: logs.log(logs.REQUESTS, 20, "request", line), [None]),
+        "two log lines": 2 * microseconds(lambda _: logs.log(logs.REQUESTS, 20, "request", line), [None]),
     }
     log.close()
-    return told
+    return times
 
 
 def main(folder: Path, bodies: Sequence[bytes], result: Path) -> None:
@@ -127,9 +127,9 @@ def main(folder: Path, bodies: Sequence[bytes], result: Path) -> None:
     handler = logs.configure(settings.log_level, metrics.lines_dropped)
     application = Application(load_bundle(folder), settings, metrics)
     application.warm_up()
-    told = {**layers(application, settings, metrics, bodies), **parts(application, settings, folder, bodies)}
+    times = {**layers(application, settings, metrics, bodies), **parts(application, settings, folder, bodies)}
     handler.close()
-    result.write_text(json.dumps(told))
+    result.write_text(json.dumps(times))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
--- POSTs the bodies of a file, one a line, in turn; arguments: the file, and an API key where one is needed.
+-- Sends the bodies of a file in turn, one per line. Arguments: the file and, if needed, an API key.
 local requests, turn = {}, 0
 
 function init(arguments)

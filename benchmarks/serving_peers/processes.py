@@ -1,4 +1,4 @@
-"""Services as processes: started one at a time, each in a process group of its own, and ended by that group's id."""
+"""Services as processes. Each runs in its own process group, which is used to stop it."""
 
 import os
 import signal
@@ -21,22 +21,22 @@ READY_SECONDS = 120
 
 @dataclass(frozen=True)
 class Service:
-    """How a service is started, and how it is asked.
+    """How to start a service and send requests to it.
 
     Attributes
     ----------
     command
-        In which ``{port}`` stands for the port.
+        Command line; ``{port}`` is replaced by the port.
     environment
-        What its environment has beside ours.
+        Additional environment variables.
     ready
-        The path that answers 200 as soon as the service is ready.
+        Path that answers 200 as soon as the service is ready.
     path
-        Where customers are posted.
+        Path of the prediction endpoint.
     wrapped
-        The key under which a request has its customers.
+        Name of the request field with the customers.
     key
-        The API key, where one is needed.
+        API key, if the service needs one.
     """
 
     command: Sequence[str]
@@ -62,19 +62,19 @@ class Running:
         return f"http://127.0.0.1:{self.port}{self.service.path}"
 
     def workers(self) -> list[psutil.Process]:
-        """The processes of a BentoML service that answer."""
+        """The worker processes of a BentoML service."""
         children = psutil.Process(self.process.pid).children()
         return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
 
     def resident(self) -> float:
-        """MiB of the process that answers: of all in the group, the one that holds most."""
+        """Resident MiB of the largest process in the group, which is the worker."""
         parent = psutil.Process(self.process.pid)
         return max(one.memory_info().rss for one in [parent, *parent.children(recursive=True)]) / 2**20
 
 
 @contextmanager
 def running(service: Service, folder: Path) -> Iterator[Running]:
-    """Start a service, wait until it is ready, and end it. What it prints goes to a file, as it would in production."""
+    """Start a service, wait until it is ready, and stop it at the end. Its output goes to a file."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -114,5 +114,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    except ProcessLookupError:  # it ended by itself
+    except ProcessLookupError:  # it has already ended
         process.wait()

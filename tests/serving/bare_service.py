@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from churn_pipeline.serving.guards import surround
+from churn_pipeline.serving.guards import add_guard
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.settings import Settings, SettingsError
 
@@ -21,7 +21,7 @@ class GuardedService(Service):
     """A service whose whole ASGI application, BentoML's own routes and middleware included, stands behind the guards."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        return surround(super().to_asgi(is_main), Settings.from_environment(), Metrics())
+        return add_guard(super().to_asgi(is_main), Settings.from_environment(), Metrics())
 
 
 async def predict(request: Request) -> JSONResponse:

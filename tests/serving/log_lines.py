@@ -28,7 +28,7 @@ def configured(level: str = "debug") -> Iterator[Lines]:
     handler = logs.configure(level, lambda _: None, stream)
 
     def read() -> list[dict[str, Any]]:
-        handler.flush()
+        handler.close()
         return [json.loads(line) for line in stream.getvalue().splitlines()]
 
     try:

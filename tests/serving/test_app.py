@@ -18,7 +18,7 @@ from tests.serving.test_requests import GOOD
 
 from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.modelling.onnx_conversion import predict_onnx
-from churn_pipeline.serving.app import AT_ONCE_BYTES, LARGE_AT_A_TIME, Application
+from churn_pipeline.serving.app import MAX_INLINE_BYTES, MAX_LARGE_REQUESTS, Application
 from churn_pipeline.serving.bundle import Bundle
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.settings import Settings
@@ -59,7 +59,7 @@ def test_predictions_are_the_compiled_models_and_decided_at_the_threshold(
     import onnx
 
     body = json.dumps({"customers": rows_of(bundle, rows)})
-    assert (len(body) > AT_ONCE_BYTES) == (rows == 1_000)  # both ways are gone
+    assert (len(body) > MAX_INLINE_BYTES) == (rows == 1_000)  # both ways are gone
     answer = client.post("/predict", content=body, headers=JSON)
     assert answer.status_code == 200
     said = answer.json()
@@ -71,9 +71,9 @@ def test_predictions_are_the_compiled_models_and_decided_at_the_threshold(
     told = np.array([each["churn_probability"] for each in said["predictions"]])
     np.testing.assert_allclose(told, expected, atol=1e-15)
     assert [each["decision"] for each in said["predictions"]] == [
-        "contact" if probability >= THRESHOLD else "leave" for probability in told
+        "contact" if probability >= THRESHOLD else "no_contact" for probability in told
     ]
-    assert {"contact", "leave"} >= {each["decision"] for each in said["predictions"]}
+    assert {"contact", "no_contact"} >= {each["decision"] for each in said["predictions"]}
     assert [each["id"] for each in said["predictions"]] == [f"C-{row:05d}" for row in range(rows)]
 
 
@@ -95,7 +95,9 @@ def test_an_explanation_adds_up_and_gives_the_largest_effects_first(client: Test
         assert len(few["reasons"]) == 2
     for wrong in (0, 2.5, "2", True, 1e300):
         refused = client.post("/explain", json={"customers": rows_of(bundle, 1), "top": wrong})
-        assert refused.json()["problems"] == [{"row": None, "field": "top", "rule": "of another form"}]
+        assert refused.json()["problems"] == [
+            {"row": None, "field": "top", "rule": "a value that the OpenAPI document allows"}
+        ]
 
 
 def test_more_than_a_hundred_are_not_explained(client: TestClient) -> None:
@@ -107,7 +109,7 @@ def test_a_refusal_names_row_field_and_rule_and_no_value(client: TestClient, pat
     answer = client.post(path, json={"customers": [GOOD, {**GOOD, "region": "Marked 7", "months": 987_654}]})
     assert answer.status_code == 422
     assert answer.json() == {
-        "error": "The request breaks rules of the contract.",
+        "error": "The request violates the contract.",
         "request_id": "an-id",
         "problems": [
             {"row": 1, "field": "region", "rule": "one of north, south, east side"},
@@ -177,7 +179,7 @@ def test_large_requests_wait_for_each_other_and_small_ones_for_none(
     small_begun, let_go, now, most = threading.Event(), threading.Event(), [], []
 
     def predicted(body: bytes, request_id: str) -> tuple[int, bytes]:
-        if len(body) <= AT_ONCE_BYTES:
+        if len(body) <= MAX_INLINE_BYTES:
             small_begun.set()
         else:
             now.append(request_id)
@@ -190,14 +192,14 @@ def test_large_requests_wait_for_each_other_and_small_ones_for_none(
         return (await caller.post("/predict", content=b" " * size, headers=JSON)).status_code
 
     async def ask_all() -> list[int]:
-        large = [asyncio.create_task(ask(AT_ONCE_BYTES + 1)) for _ in range(3 * LARGE_AT_A_TIME)]
+        large = [asyncio.create_task(ask(MAX_INLINE_BYTES + 1)) for _ in range(3 * MAX_LARGE_REQUESTS)]
         await asyncio.sleep(0.2)
         small = await ask(1)
         let_go.set()
         return [small, *await asyncio.gather(*large)]
 
-    monkeypatch.setattr(application, "_predicted", predicted)
+    monkeypatch.setattr(application, "predict", predicted)
     caller = httpx.AsyncClient(transport=httpx.ASGITransport(_WithId(application.starlette())), base_url="http://a")
     assert set(asyncio.run(ask_all())) == {200}
-    assert max(most) == LARGE_AT_A_TIME
+    assert max(most) == MAX_LARGE_REQUESTS
     assert small_begun.is_set()

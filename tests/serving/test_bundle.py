@@ -41,7 +41,7 @@ def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    assert f"{name} is not what was packaged" in refusal(folder)
+    assert f"{name} has changed since packaging" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +85,16 @@ def test_a_contract_with_other_columns_than_the_model_is_refused(folder: Path, t
     rewrite_manifest(folder, contract_digest=other.digest())
     assert (
         refusal(folder)
-        == "contract.json does not fit: the model is of other numeric columns (calls): package the model again"
+        == "model.onnx and contract.json have different numeric columns (calls). Package the model again"
     )
 
 
 def test_bytes_that_are_no_model_are_refused_although_their_digest_agrees(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"no model")
     rewrite_manifest(folder, model_digest="e24e70c6174a4e1e9ec8ecee4f86b0ed1e4eda8b3bb28c8e5a6f0f5a8b8fd4f4")
-    assert "model.onnx is not what was packaged" in refusal(folder)
+    assert "model.onnx has changed since packaging" in refusal(folder)
     rewrite_manifest(folder, model_digest=sha256(folder / "model.onnx"))
-    assert "model.onnx does not load" in refusal(folder)
+    assert "model.onnx cannot be loaded" in refusal(folder)
 
 
 def test_a_model_that_does_not_say_its_columns_is_refused(folder: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_model_that_does_not_say_its_columns_is_refused(folder: Path) -> None:
     del model.metadata_props[:]
     onnx.save(model, str(folder / "model.onnx"))
     rewrite_manifest(folder, model_digest=sha256(folder / "model.onnx"))
-    assert "does not say which columns it takes" in refusal(folder)
+    assert "has no column names in its metadata" in refusal(folder)
 
 
 def test_a_model_with_fewer_inputs_than_its_columns_is_refused(folder: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_model_with_fewer_inputs_than_its_columns_is_refused(folder: Path) -> 
     )
     onnx.save(model, str(folder / "model.onnx"))
     rewrite_manifest(folder, model_digest=sha256(folder / "model.onnx"))
-    assert "takes other inputs than its columns" in refusal(folder)
+    assert "the inputs do not match the column names" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_file_of_another_form_is_refused(folder: Path, name: str, content: str
     (folder / name).write_text(content)
     if name != "manifest.json":
         rewrite_manifest(folder)
-    assert f"{name} is not of its form" in refusal(folder)
+    assert f"{name} is malformed" in refusal(folder)
 
 
 def sha256(path: Path) -> str:

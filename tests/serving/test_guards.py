@@ -16,11 +16,11 @@ from prometheus_client import generate_latest
 from tests.serving.log_lines import Lines, configured
 
 from churn_pipeline.serving import guards
-from churn_pipeline.serving.guards import Guard, guarded
+from churn_pipeline.serving.guards import Guard, make_guard
 from churn_pipeline.serving.keys import make_key
 from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.request_context import ROUTES
 from churn_pipeline.serving.settings import Settings
-from churn_pipeline.serving.visits import PATHS
 
 KEY, LINE = make_key("crm")
 OTHER_KEY, OTHER_LINE = make_key("web")
@@ -81,7 +81,7 @@ class World:
     def __init__(self, app: Inside | None = None, **given: str) -> None:
         self.inside = app or Inside()
         self.metrics = Metrics()
-        self.guard = guarded(self.inside, settings(**given), self.metrics)
+        self.guard = make_guard(self.inside, settings(**given), self.metrics)
 
     async def ask(
         self,
@@ -164,8 +164,8 @@ def test_refusals_have_an_id_too_and_no_two_are_the_same() -> None:
 
 # --- paths -----------------------------------------------------------------------------------------------------------
 
-OPEN = sorted(path for path, place in PATHS.items() if place.kind in ("probe", "metrics", "page"))
-KEYED = sorted(set(PATHS) - set(OPEN))
+OPEN = sorted(path for path, place in ROUTES.items() if place.kind in ("probe", "metrics", "page"))
+KEYED = sorted(set(ROUTES) - set(OPEN))
 
 
 def test_the_table_of_paths() -> None:
@@ -177,7 +177,7 @@ def test_open_paths_need_no_key(path: str) -> None:
     assert World().asked(path, "GET", headers={}).status == 200
 
 
-@pytest.mark.parametrize("path", [path for path in OPEN if PATHS[path].kind != "probe"])
+@pytest.mark.parametrize("path", [path for path in OPEN if ROUTES[path].kind != "probe"])
 def test_pages_and_metrics_need_one_when_they_are_set_to(path: str) -> None:
     world = World(pages="key", metrics="key")
     assert world.asked(path, "GET", headers={}).status == 401
@@ -188,7 +188,7 @@ def test_pages_and_metrics_need_one_when_they_are_set_to(path: str) -> None:
 
 @pytest.mark.parametrize("path", KEYED)
 def test_the_others_need_one_always_unless_authentication_is_off(path: str) -> None:
-    method = PATHS[path].methods[0]
+    method = ROUTES[path].methods[0]
     assert World().asked(path, method, headers=JSON).status == 401
     assert World(keys="", authentication="off").asked(path, method, headers=JSON).status == 200
 
@@ -197,10 +197,10 @@ def test_the_others_need_one_always_unless_authentication_is_off(path: str) -> N
 def test_what_is_not_in_the_table_reaches_nothing(path: str, method: str) -> None:
     world = World()
     answer = world.asked(path, method, headers={})
-    known = PATHS.get(path)
+    known = ROUTES.get(path)
     if known is None:
         assert answer.status == 404
-    if known is None or method not in known.methods or known.kind in ("work", "model"):
+    if known is None or method not in known.methods or known.kind in ("scoring", "model"):
         assert not world.inside.reached
 
 
@@ -247,7 +247,7 @@ def test_a_websocket_is_closed() -> None:
 def test_only_the_files_that_are_there_are_static(tmp_path: Path) -> None:
     (tmp_path / "page.css").write_text("")
     world = World()
-    world.guard = guarded(world.inside, settings(), world.metrics, tmp_path)
+    world.guard = make_guard(world.inside, settings(), world.metrics, tmp_path)
     assert world.asked("/static/page.css", "GET", headers={}).status == 200
     assert world.asked("/static/../keys", "GET", headers={}).status == 404
     assert world.figure("churn_request_seconds_count", path="/static", status="200") == 1
@@ -289,7 +289,7 @@ def test_a_revoked_key_is_refused(tmp_path: Path) -> None:
     file.write_text(f"{LINE}\n{OTHER_LINE}\n")
     world = World(keys="", keys_file=str(file))
     assert isinstance(world.guard, Guard)
-    world.guard._keys._clock = iter(range(1_000_000, 2_000_000, 10)).__next__
+    world.guard.keys.clock = iter(range(1_000_000, 2_000_000, 10)).__next__
     assert world.asked().status == 200
     file.write_text(f"{OTHER_LINE}\n")
     assert world.asked().status == 401
@@ -358,11 +358,11 @@ def test_callers_beyond_what_is_kept_are_let_in_all_the_same(monkeypatch: pytest
     async def story(world: World) -> set[int]:
         return {(await world.ask(address=f"192.0.2.{number}")).status for number in range(10)}
 
-    monkeypatch.setattr(guards, "CALLERS", 3)
+    monkeypatch.setattr(guards, "MAX_KNOWN_CALLERS", 3)
     world = World()
     assert asyncio.run(story(world)) == {200}
     assert isinstance(world.guard, Guard)
-    assert len(world.guard._callers) <= 3
+    assert len(world.guard.known_callers) <= 3
 
 
 @pytest.mark.parametrize("address", ["unknown", "unix:", "2001:db8::1%eth0", "a proxy's word: x"])
@@ -515,7 +515,7 @@ def test_slow_bodies_keep_no_turn_from_others() -> None:
     world = World(concurrency="1")
     assert asyncio.run(story(world)) == 200
     assert isinstance(world.guard, Guard)
-    assert world.guard._inside == 0
+    assert world.guard.admitted == 0
 
 
 def test_probes_are_answered_when_there_is_no_room() -> None:
@@ -625,7 +625,7 @@ def test_the_logs_are_ours_while_the_application_lives_and_its_last_line_is_writ
         if message["type"] == "lifespan.shutdown.complete":
             written_at_the_end.append("the last line" in capsys.readouterr().out)
 
-    asyncio.run(guarded(app, settings(), Metrics())({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
+    asyncio.run(make_guard(app, settings(), Metrics())({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
     assert written_at_the_end == [True]
 
 
@@ -644,5 +644,5 @@ def test_lines_that_a_full_disk_takes_away_are_counted(monkeypatch: pytest.Monke
         monkeypatch.undo()
 
     with configured():
-        asyncio.run(guarded(app, settings(), world.metrics)({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
+        asyncio.run(make_guard(app, settings(), world.metrics)({"type": "lifespan"}, None, send))  # type: ignore[arg-type]
     assert world.figure("churn_log_lines_dropped_total") == 1

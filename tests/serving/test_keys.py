@@ -111,7 +111,7 @@ def test_a_broken_line_spoils_no_other_and_is_told_by_its_number(
     key, line = make_key("crm")
     write(file, "crm:secret-by-mistake", line)
     assert KeyRing(file=file, clock=Clock()).name_of(key.encode()) == "crm"
-    assert "name:hash: 1" in caplog.text
+    assert "name:hash are ignored (1)" in caplog.text
     assert "secret-by-mistake" not in caplog.text
 
 

@@ -128,7 +128,7 @@ def test_a_stuck_disk_holds_nobody_up_and_what_is_dropped_is_counted(monkeypatch
         handler.handle(record)
     assert time.perf_counter() - started < 1
     stream.let.set()
-    handler.flush()
+    handler.close()
     assert sum(dropped) + stream.text.count("\n") == 500
     assert sum(dropped) >= 300
 
@@ -143,5 +143,5 @@ def test_a_stream_that_fails_is_no_error_and_is_counted() -> None:
     handler.setFormatter(logs.JsonFormatter())
     handler.handle(logging.makeLogRecord({"name": logs.OURS, "msg": "line", "levelno": 20}))
     handler.handle(logging.makeLogRecord({"name": logs.OURS, "msg": "%d", "args": ("x",), "levelno": 20}))
-    handler.flush()
+    handler.close()
     assert sum(dropped) == 2

@@ -32,7 +32,7 @@ def test_many_probabilities_are_counted_as_one_by_one(probabilities: npt.NDArray
     many, single = Metrics(), Metrics()
     many.predicted(probabilities, probabilities >= 0.5)
     for one in probabilities:
-        single._probabilities.observe(float(one))
+        single.probabilities.observe(float(one))
     for bound in (*PROBABILITIES, math.inf):
         le = "+Inf" if math.isinf(bound) else str(float(bound))
         assert figure(many, "churn_probability_bucket", le=le) == figure(single, "churn_probability_bucket", le=le)
@@ -53,7 +53,7 @@ def test_rows_of_a_request_are_counted() -> None:
 
 def test_refusals_are_counted_by_field_and_rule_and_a_callers_words_are_not() -> None:
     metrics = Metrics()
-    metrics.loaded(MANIFEST, ["months", "region"])
+    metrics.model_loaded(MANIFEST, ["months", "region"])
     metrics.refused([Broken("months", "in_range"), Broken("months", "in_range"), Broken("region", "isin")])
     metrics.refused([Broken("Jane Doe", "unknown field"), Broken(None, "json")])
     assert figure(metrics, "churn_refusals_total", field="months", rule="in_range") == 2
@@ -64,7 +64,7 @@ def test_refusals_are_counted_by_field_and_rule_and_a_callers_words_are_not() ->
 
 def test_the_model_is_told_and_how_long_it_is_there() -> None:
     metrics = Metrics()
-    metrics.loaded(MANIFEST)
+    metrics.model_loaded(MANIFEST)
     labels = {
         name: str(getattr(MANIFEST, name))
         for name in ("table", "model_name", "model_version", "run_id", "commit", "model_digest", "threshold")
@@ -73,7 +73,7 @@ def test_the_model_is_told_and_how_long_it_is_there() -> None:
     assert figure(metrics, "churn_model_loaded_timestamp_seconds") == pytest.approx(time.time(), abs=5)
     time.sleep(0.02)
     before = figure(metrics, "churn_seconds_since_load")
-    metrics.asked()
+    metrics.refresh()
     since = figure(metrics, "churn_seconds_since_load")
     assert before is not None
     assert since is not None
@@ -95,7 +95,7 @@ def test_figures_of_several_processes_are_put_together(tmp_path: Path) -> None:
     """As BentoML's workers write them and its ``/metrics`` reads them."""
     worker = (
         "import numpy as np; from tests.serving.manifest import MANIFEST; "
-        "from churn_pipeline.serving.metrics import Metrics; m = Metrics(); m.loaded(MANIFEST); "
+        "from churn_pipeline.serving.metrics import Metrics; m = Metrics(); m.model_loaded(MANIFEST); "
         "m.predicted(np.full(70, .9), np.ones(70, bool)); m.predicted(np.array([.1]), np.zeros(1, bool))"
     )
     reader = (

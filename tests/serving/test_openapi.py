@@ -15,16 +15,16 @@ from tests.serving.conftest import customers_of, make_bundle
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.serving.bundle import Bundle, TrainingProfile, load_bundle
 from churn_pipeline.serving.openapi import JSON, REFUSALS, document, example_customer
-from churn_pipeline.serving.requests import Requests
-from churn_pipeline.serving.visits import PATHS
+from churn_pipeline.serving.request_context import ROUTES
+from churn_pipeline.serving.requests import RequestParser
 
 Json = dict[str, Any]
 
 
-def requests_of(contract: Contract) -> tuple[Requests, Requests]:
+def requests_of(contract: Contract) -> tuple[RequestParser, RequestParser]:
     top = Annotated[int, Field(ge=1)]
     columns = contract.numeric, contract.categorical
-    return Requests(contract, *columns, 10_000), Requests(contract, *columns, 100, top=NotRequired[top])
+    return RequestParser(contract, *columns, 10_000), RequestParser(contract, *columns, 100, top=NotRequired[top])
 
 
 def document_of(bundle: Bundle) -> Json:
@@ -77,15 +77,15 @@ def test_every_reference_leads_somewhere_and_every_component_is_used(told: Json)
 
 def test_its_paths_are_those_of_the_guards_with_the_same_methods(told: Json) -> None:
     for path, operations in told["paths"].items():
-        assert {method.upper() for method in operations} <= set(PATHS[path].methods)
-    assert {path for path, place in PATHS.items() if place.kind in ("work", "model")} <= set(told["paths"])
+        assert {method.upper() for method in operations} <= set(ROUTES[path].methods)
+    assert {path for path, place in ROUTES.items() if place.kind in ("scoring", "model")} <= set(told["paths"])
 
 
 def test_what_needs_a_key_says_so_and_answers_401(told: Json) -> None:
     for path, operations in told["paths"].items():
         for operation in operations.values():
             needed = operation["security"] == [{"key": []}]
-            assert needed == (PATHS[path].kind in ("work", "model"))
+            assert needed == (ROUTES[path].kind in ("scoring", "model"))
             # Figures need a key only where a setting says so.
             may_be_needed = needed or path == "/metrics"
             assert ({"401", "429"} <= set(operation["responses"])) == may_be_needed
@@ -172,7 +172,7 @@ def test_an_example_is_made_where_the_reference_data_tell_little() -> None:
 
 
 def test_answers_of_the_right_form_are_told_from_others(told: Json) -> None:
-    one = {"id": "C-1", "churn_probability": 0.25, "decision": "leave"}
+    one = {"id": "C-1", "churn_probability": 0.25, "decision": "no_contact"}
     answer = {"request_id": "a", "model_version": "1", "threshold": 0.3, "predictions": [one]}
     assert accepts(told, "Predictions", answer)
     assert accepts(told, "Predictions", {**answer, "predictions": [{**one, "decision": "contact"}]})

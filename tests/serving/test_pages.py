@@ -28,7 +28,7 @@ from churn_pipeline.serving.keys import make_key
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.openapi import document
 from churn_pipeline.serving.pages import HEADERS, STATIC, docs_page, landing_page
-from churn_pipeline.serving.requests import Requests
+from churn_pipeline.serving.requests import RequestParser
 from churn_pipeline.serving.settings import Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -148,7 +148,7 @@ CONTRACTS = {
 
 
 def document_of(bundle: Bundle, contract: Contract) -> dict[str, Any]:
-    schema = Requests(contract, contract.numeric, contract.categorical, max_rows=100).schema
+    schema = RequestParser(contract, contract.numeric, contract.categorical, max_rows=100).schema
     return document(contract, bundle.manifest, bundle.training_profile, schema, schema)
 
 
@@ -182,7 +182,7 @@ def test_the_form_as_it_is_given_keeps_the_contract(bundle: Bundle, contract: Co
     example = document_of(bundle, contract)["paths"]["/predict"]["post"]["requestBody"]["content"]
     customer = page.customer()
     assert customer == example["application/json"]["example"]["customers"][0]
-    requests = Requests(contract, contract.numeric, contract.categorical, max_rows=1)
+    requests = RequestParser(contract, contract.numeric, contract.categorical, max_rows=1)
     assert requests.read(json.dumps({"customers": [customer]}).encode())
 
 
@@ -205,9 +205,9 @@ def test_a_field_is_of_the_columns_kind_and_says_its_rules(bundle: Bundle) -> No
     assert page.form["fields"][places["lines"]]["choices"] == [1, 2, 3]
     assert page.form["fields"][places["paperless"]]["choices"] == [True, False]
     assert hint("months") == "A whole number, at least 0, below 600."
-    assert hint("total") == "Missing counts as 0. A number, at least 0."
+    assert hint("total") == "Defaults to 0 if missing. A number, at least 0."
     text = "".join(part for _, _, texts in page.elements for part in texts)
-    assert text.count("may be missing") == len({"customer", "region", "total", "calls"})
+    assert text.count("optional") == len({"customer", "region", "total", "calls"})
     empty = [attributes for attributes, text in page.all("option") if attributes["value"] == ""]
     assert len(empty) == 1  # of the levels, a region alone may be unknown
 
@@ -368,7 +368,7 @@ def tab(browser: Any, running: Running) -> Iterator[Any]:
 
 def field_of(tab: Any, name: str) -> Any:
     """The field that a person finds by its label."""
-    return tab.get_by_label(re.compile(f"^{re.escape(name)}( may be missing)?$"))
+    return tab.get_by_label(re.compile(f"^{re.escape(name)}( optional)?$"))
 
 
 def answering(status: int) -> Any:
@@ -410,13 +410,13 @@ def test_the_page_shows_what_the_service_answers(tab: Any, running: Running) -> 
         else:
             field.fill(str(value))
     field_of(tab, "total").fill("")  # a missing value
-    tab.get_by_role("button", name="Ask").click()
+    tab.get_by_role("button", name="Score this customer").click()
     tab.locator("#reasons").wait_for()
     (told,) = answer["predictions"]
     probability = told["churn_probability"]
     assert float(tab.locator("#probability").get_attribute("data-value")) == probability
     assert tab.locator("#probability").inner_text() == f"{100 * probability:.1f} %"
-    words = {"contact": "Contact this customer", "leave": "Leave this customer alone"}
+    words = {"contact": "Contact this customer", "no_contact": "Do not contact this customer"}
     assert tab.locator("#decision").inner_text() == words[told["decision"]]
     assert "<b>C-1</b>" in tab.locator("#comparison").inner_text()
     names = [reason["feature"] for reason in told["reasons"]]
@@ -431,7 +431,7 @@ def test_the_page_shows_what_the_service_answers(tab: Any, running: Running) -> 
     assert effects == pytest.approx([100 * reason["effect"] for reason in told["reasons"]], abs=0.051)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     assert tab.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
-    assert tab.title().startswith("Try a customer")
+    assert tab.title().startswith("Score a customer")
 
 
 @needs_chromium
@@ -440,7 +440,7 @@ def test_a_refusal_lands_at_its_field_and_takes_the_person_there(tab: Any, runni
     tab.get_by_label("API key").fill(KEY)
     field_of(tab, ODD["months"]).fill("-1")
     field_of(tab, ODD["plan"]).fill("")
-    tab.get_by_role("button", name="Ask").click()
+    tab.get_by_role("button", name="Score this customer").click()
     summary = tab.locator("#problems")
     summary.wait_for()
     assert tab.evaluate("document.activeElement.id") == "problems"
@@ -457,8 +457,8 @@ def test_a_refusal_lands_at_its_field_and_takes_the_person_there(tab: Any, runni
     assert tab.locator("[aria-invalid]").count() == 2
     assert not tab.locator("#prediction").is_visible()
     # What is mended is asked again, and the refusal is gone.
-    tab.get_by_role("button", name="Back to the example").click()
-    tab.get_by_role("button", name="Ask").click()
+    tab.get_by_role("button", name="Reset to the example").click()
+    tab.get_by_role("button", name="Score this customer").click()
     tab.locator("#prediction").wait_for()
     assert not summary.is_visible()
     assert tab.locator("[aria-invalid]").count() == 0
@@ -468,7 +468,7 @@ def test_a_refusal_lands_at_its_field_and_takes_the_person_there(tab: Any, runni
 def test_a_wrong_key_and_a_busy_service_are_told_in_words(tab: Any, running: Running) -> None:
     tab.goto(running.url)
     tab.get_by_label("API key").fill("churn_wrong")
-    tab.get_by_role("button", name="Ask").click()
+    tab.get_by_role("button", name="Score this customer").click()
     summary = tab.locator("#problems")
     summary.wait_for()
     assert "The API key is missing or not valid." in summary.inner_text()
@@ -480,12 +480,12 @@ def test_a_wrong_key_and_a_busy_service_are_told_in_words(tab: Any, running: Run
     assert request_id in running.printed()
     for status, words in ((429, "Try again in 7 seconds."), (503, "The service is busy"), (500, "The service failed.")):
         tab.route("**/explain", answering(status))
-        tab.get_by_role("button", name="Ask").click()
+        tab.get_by_role("button", name="Score this customer").click()
         tab.get_by_text(words).wait_for()
     tab.unroute_all()
     tab.route("**/explain", lambda route: route.abort())
-    tab.get_by_role("button", name="Ask").click()
-    tab.get_by_text("There was no answer.").wait_for()
+    tab.get_by_role("button", name="Score this customer").click()
+    tab.get_by_text("No response.").wait_for()
 
 
 @needs_chromium

@@ -17,7 +17,7 @@ from churn_pipeline.contract.table import Column, Contract
 from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.modelling.preprocessing import NUMBER_LIMIT, round_to_float32
 from churn_pipeline.serving import requests as module
-from churn_pipeline.serving.requests import UNKNOWN, Problem, RequestError, Requests, is_valid, rule_of
+from churn_pipeline.serving.requests import UNKNOWN, Problem, RequestError, RequestParser, is_valid, rule_of
 
 CONTRACT = make_contract()
 GOOD: dict[str, Any] = {
@@ -32,8 +32,8 @@ GOOD: dict[str, Any] = {
 }
 
 
-def requests(contract: Contract = CONTRACT, max_rows: int = 50) -> Requests:
-    return Requests(contract, contract.numeric, contract.categorical, max_rows)
+def requests(contract: Contract = CONTRACT, max_rows: int = 50) -> RequestParser:
+    return RequestParser(contract, contract.numeric, contract.categorical, max_rows)
 
 
 READER = requests()
@@ -88,7 +88,7 @@ def test_the_target_and_unknown_names_are_refused_and_an_unknown_name_is_not_rep
         ({"charge": [1]}, "charge", "a number, from 0 to 1000"),
         ({"region": "nowhere"}, "region", "one of north, south, east side"),
         ({"region": " north"}, "region", "one of north, south, east side"),
-        ({"plan": "AAA"}, "plan", "text, that matches ^[A-Z]{2}$, of a length that the contract allows"),
+        ({"plan": "AAA"}, "plan", "text, matching ^[A-Z]{2}$, at most 2 characters"),
         ({"plan": "  "}, "plan", "required"),
         ({"lines": True}, "lines", "one of 1, 2, 3"),
         ({"lines": "1"}, "lines", "one of 1, 2, 3"),
@@ -164,7 +164,7 @@ def test_the_first_problems_are_told_and_all_are_counted() -> None:
     refusal = refused(*[{}] * 50)
     required = [name for name in GOOD if not (CONTRACT.columns[name].nullable or CONTRACT.columns[name].default == 0)]
     assert refusal.count == 50 * len(required)
-    assert len(refusal.problems) == module.PROBLEMS
+    assert len(refusal.problems) == module.MAX_REPORTED_PROBLEMS
 
 
 # ---- parity with the batch -------------------------------------------------------------------------------------------

@@ -263,7 +263,7 @@ def test_every_line_is_json_but_those_of_the_command_itself(running: Running) ->
     [
         ({}, "no API key is set"),
         ({"CHURN_SERVING_AUTHENTICATION": "no"}, "CHURN_SERVING_AUTHENTICATION: "),
-        ({"CHURN_SERVICE_AUTHENTICATION": "off"}, "CHURN_SERVING_AUTHENTICATION is"),
+        ({"CHURN_SERVICE_AUTHENTICATION": "off"}, "use CHURN_SERVING_AUTHENTICATION"),
     ],
 )
 def test_with_settings_that_it_cannot_run_with_it_does_not_start(

@@ -91,7 +91,7 @@ def test_every_problem_is_told_at_once_and_no_value() -> None:
     for name in ("KEYS", "RATE_LIMIT", "MAX_ROWS", "REQUEST_SECONDS", "RATE_LIMIT_STORE", "PREDICTION_LOG_ID_KEY"):
         assert f"CHURN_SERVING_{name}: " in said
     assert "CHURN_SERVING_LOG_LEVEL: " in said
-    assert "CHURN_SERVING_MAX_ROW is no setting; CHURN_SERVING_MAX_ROWS is" in said
+    assert "CHURN_SERVING_MAX_ROW is not a setting: use CHURN_SERVING_MAX_ROWS" in said
     assert "hunter2" not in said
     assert "often" not in said
 
@@ -103,10 +103,11 @@ def test_every_problem_is_told_at_once_and_no_value() -> None:
         ("CHURN_SERVICE_KEYS", "CHURN_SERVING_KEYS"),
         ("churn_serving_keys", "CHURN_SERVING_KEYS"),
         ("CHURN_SERVING_AUTHENTIFICATION", "CHURN_SERVING_AUTHENTICATION"),
+        ("CHURN_SERVING_SHIPMENT", "CHURN_SERVING_BUNDLE"),
     ],
 )
 def test_a_misspelt_name_is_refused_with_the_near_one(name: str, near: str) -> None:
-    assert f"{name} is no setting; {near} is" in refusal({"CHURN_SERVING_KEYS": LINE, name: "x"})
+    assert f"{name} is not a setting: use {near}" in refusal({"CHURN_SERVING_KEYS": LINE, name: "x"})
 
 
 def test_what_kubernetes_sets_and_what_is_not_ours_is_passed_over() -> None:

@@ -1,4 +1,4 @@
-"""What the service answers, as a Starlette application; the guards stand around it."""
+"""The HTTP endpoints of the service, as a Starlette application. The guard wraps it."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -23,34 +23,38 @@ from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.openapi import document
 from churn_pipeline.serving.pages import HEADERS, STATIC, docs_page, landing_page
 from churn_pipeline.serving.prediction_log import PredictionLog
-from churn_pipeline.serving.requests import Problem, RequestError, Requests
+from churn_pipeline.serving.requests import Problem, RequestError, RequestParser
 from churn_pipeline.serving.scoring import Probabilities, Scorer
 from churn_pipeline.serving.settings import Settings
 
-# A body up to this size, some fifty customers, is answered where it is; the loop is not kept from others for long.
-AT_ONCE_BYTES = 32_768
-# So many larger ones are worked on at a time. More would be no sooner done: they would keep the interpreter from the loop, and
-# each holds its customers in memory.
-LARGE_AT_A_TIME = 2
-TOP = 5
-# JSON has one kind of number: 5.0 is a whole one.
+# RequestParser up to this size (about fifty customers) run on the event loop, which they block only briefly.
+MAX_INLINE_BYTES = 32_768
+# At most two large requests run at once, in threads. More would not finish sooner: they compete for the interpreter, and each
+# holds its customers in memory.
+MAX_LARGE_REQUESTS = 2
+DEFAULT_TOP = 5
+# A float, because JSON does not distinguish 5.0 from 5.
 Top = Annotated[
     float,
     Field(ge=1, le=1_000_000, multiple_of=1),
     WithJsonSchema(
-        {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Reasons for each customer."}
+        {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Number of reasons per customer."}
     ),
 ]
-DECISIONS = {True: "contact", False: "leave"}
+DECISIONS = {True: "contact", False: "no_contact"}
 
 
 class Application:
-    """The answers to all paths for one bundle.
+    """All endpoints for one bundle.
 
     Parameters
     ----------
-    bundle, settings, metrics
-        What is served, how, and where it is counted.
+    bundle
+        The served bundle.
+    settings
+        The service's settings.
+    metrics
+        The service's metrics.
     """
 
     def __init__(self, bundle: Bundle, settings: Settings, metrics: Metrics) -> None:
@@ -59,22 +63,22 @@ class Application:
         self._id_column = contract.roles.id
         self._scorer = Scorer(bundle)
         self._explainer = Explainer(self._scorer.probabilities, *columns, bundle.training_profile)
-        self._predictions = Requests(contract, *columns, settings.max_rows)
-        self._explanations = Requests(contract, *columns, settings.max_explained_rows, top=NotRequired[Top])
+        self._predictions = RequestParser(contract, *columns, settings.max_rows)
+        self._explanations = RequestParser(contract, *columns, settings.max_explained_rows, top=NotRequired[Top])
         self._log = PredictionLog(settings, bundle.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
         self._document = document(contract, bundle.manifest, bundle.training_profile, *schemas)
-        self._large = CapacityLimiter(LARGE_AT_A_TIME)
-        self._warm_since = time.monotonic()
+        self._large_requests = CapacityLimiter(MAX_LARGE_REQUESTS)
+        self._loaded_at = time.monotonic()
 
     def warm_up(self) -> None:
-        """Do once what the first request would wait for; from then on the service is ready."""
+        """Run the model once for several sizes, so that the first request does not wait for it."""
         self._scorer.warm_up()
-        self._metrics.loaded(self._bundle.manifest, fields=self._bundle.contract.columns)
-        self._warm_since = time.monotonic()
+        self._metrics.model_loaded(self._bundle.manifest, fields=self._bundle.contract.columns)
+        self._loaded_at = time.monotonic()
 
     def starlette(self) -> Starlette:
-        """The application."""
+        """Build the Starlette application."""
         pages = {
             "/": landing_page(self._bundle, self._document),
             "/docs": docs_page(self._bundle, self._document),
@@ -82,79 +86,86 @@ class Application:
         routes: list[BaseRoute] = [
             Route("/predict", self._predict, methods=["POST"]),
             Route("/explain", self._explain, methods=["POST"]),
-            Route("/model", _always(to_json(self._model()), "application/json")),
+            Route("/model", _constant(to_json(self._model_info()), "application/json")),
             Route("/health", self._health),
-            Route("/openapi.json", _always(to_json(self._document), "application/json")),
-            *(Route(path, _always(page.encode(), "text/html; charset=utf-8", HEADERS)) for path, page in pages.items()),
+            Route("/openapi.json", _constant(to_json(self._document), "application/json")),
+            *(
+                Route(path, _constant(page.encode(), "text/html; charset=utf-8", HEADERS))
+                for path, page in pages.items()
+            ),
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
-        return Starlette(routes=routes, lifespan=self._live)
+        return Starlette(routes=routes, lifespan=self._lifespan)
 
     @asynccontextmanager
-    async def _live(self, _: Starlette) -> AsyncIterator[None]:
-        """Nobody is let in before everything is warm, and what is left of the prediction log is written at the end."""
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Warm up before the first request, and write the rest of the prediction log at shutdown."""
         self.warm_up()
         yield
         self._log.close()
 
     async def _predict(self, request: Request) -> Response:
-        return await self._answer(request, self._predicted)
+        return await self._answer(request, self.predict)
 
     async def _explain(self, request: Request) -> Response:
-        # Thousands of rows are scored for a customer, whatever the body's size.
-        return await self._answer(request, self._explained, at_once_bytes=0)
+        # Each customer takes a thousand rows of scoring, so no request is small.
+        return await self._answer(request, self.explain, max_inline_bytes=0)
 
     async def _answer(
-        self, request: Request, answer: Callable[[bytes, str], tuple[int, bytes]], at_once_bytes: int = AT_ONCE_BYTES
+        self,
+        request: Request,
+        answer: Callable[[bytes, str], tuple[int, bytes]],
+        max_inline_bytes: int = MAX_INLINE_BYTES,
     ) -> Response:
         body, request_id = await request.body(), request.state.request_id
         try:
-            if len(body) <= at_once_bytes:
+            if len(body) <= max_inline_bytes:
                 rows, content = answer(body, request_id)
             else:
-                rows, content = await run_sync(answer, body, request_id, limiter=self._large)
+                rows, content = await run_sync(answer, body, request_id, limiter=self._large_requests)
         except RequestError as error:
             self._metrics.refused(error.problems)
             return Response(_refusal(error, request_id), error.status, media_type="application/json")
         request.state.rows = rows
         return Response(content, media_type="application/json")
 
-    def _predicted(self, body: bytes, request_id: str) -> tuple[int, bytes]:
-        """How many customers there were, and the answer."""
+    def predict(self, body: bytes, request_id: str) -> tuple[int, bytes]:
+        """Score the customers of a request; return their number and the answer as JSON."""
         customers = self._predictions.read(body)["customers"]
-        probabilities, predictions = self._scored(customers, request_id, self._predictions)
+        probabilities, predictions = self._score(customers, request_id, self._predictions)
         return len(probabilities), to_json({**self._head(request_id), "predictions": predictions})
 
-    def _explained(self, body: bytes, request_id: str) -> tuple[int, bytes]:
-        asked = self._explanations.read(body)
-        customers = asked["customers"]
-        probabilities, predictions = self._scored(customers, request_id, self._explanations)
+    def explain(self, body: bytes, request_id: str) -> tuple[int, bytes]:
+        """Score and explain the customers of a request; return their number and the answer as JSON."""
+        request = self._explanations.read(body)
+        customers = request["customers"]
+        probabilities, predictions = self._score(customers, request_id, self._explanations)
         base, effects = self._explainer.explain(*self._explanations.inputs(customers))
         names = [*self._bundle.numeric, *self._bundle.categorical]
-        for prediction, own in zip(predictions, effects, strict=True):
-            first = np.argsort(-np.abs(own), kind="stable")[: int(asked.get("top", TOP))]
-            prediction["reasons"] = [{"feature": names[place], "effect": float(own[place])} for place in first]
+        for prediction, row in zip(predictions, effects, strict=True):
+            largest = np.argsort(-np.abs(row), kind="stable")[: int(request.get("top", DEFAULT_TOP))]
+            prediction["reasons"] = [{"feature": names[index], "effect": float(row[index])} for index in largest]
         answer = {**self._head(request_id), "base_probability": base, "predictions": predictions}
         return len(probabilities), to_json(answer)
 
-    def _scored(
-        self, customers: Sequence[dict[str, Any]], request_id: str, requests: Requests
+    def _score(
+        self, customers: Sequence[dict[str, Any]], request_id: str, parser: RequestParser
     ) -> tuple[Probabilities, list[dict[str, Any]]]:
-        """Score customers, count and log them, and lay their answers out."""
-        probabilities = self._scorer.probabilities(*requests.inputs(customers))
+        """Score, count and log customers; return their probabilities and predictions."""
+        probabilities = self._scorer.probabilities(*parser.inputs(customers))
         contact = self._scorer.contact(probabilities)
         self._metrics.predicted(probabilities, contact)
         self._log.write(request_id, customers, probabilities, contact)
-        answers = [
+        predictions = [
             {"churn_probability": probability, "decision": DECISIONS[contacted]}
             for probability, contacted in zip(probabilities.tolist(), contact.tolist(), strict=True)
         ]
         if self._id_column is not None:
-            answers = [
-                {"id": customer[self._id_column], **answer} if customer.get(self._id_column) is not None else answer
-                for customer, answer in zip(customers, answers, strict=True)
+            predictions = [
+                {"id": customer[self._id_column], **made} if customer.get(self._id_column) is not None else made
+                for customer, made in zip(customers, predictions, strict=True)
             ]
-        return probabilities, answers
+        return probabilities, predictions
 
     def _head(self, request_id: str) -> dict[str, Any]:
         manifest = self._bundle.manifest
@@ -164,8 +175,8 @@ class Application:
             "threshold": manifest.threshold,
         }
 
-    def _model(self) -> dict[str, Any]:
-        """What is served, and under which contract."""
+    def _model_info(self) -> dict[str, Any]:
+        """Content of ``/model``: the manifest and the contract, without file digests and costs."""
         manifest = self._bundle.manifest.model_dump(mode="json", exclude={"files"})
         contract = self._bundle.contract.model_dump(mode="json", exclude_defaults=True, exclude={"costs"})
         return {**manifest, "contract": contract}
@@ -176,7 +187,7 @@ class Application:
             "status": "ready",
             "model": manifest.model_name,
             "model_version": manifest.model_version,
-            "seconds_since_load": round(time.monotonic() - self._warm_since, 1),
+            "seconds_since_load": round(time.monotonic() - self._loaded_at, 1),
         }
         return Response(to_json(facts), media_type="application/json")
 
@@ -184,19 +195,21 @@ class Application:
 def _refusal(error: RequestError, request_id: str) -> bytes:
     refusal: dict[str, Any] = {"error": str(error), "request_id": request_id}
     if error.problems:
-        refusal["problems"] = [_shown(problem) for problem in error.problems]
+        refusal["problems"] = [_problem_json(problem) for problem in error.problems]
         refusal["problem_count"] = error.count
     return to_json(refusal)
 
 
-def _shown(problem: Problem) -> dict[str, Any]:
+def _problem_json(problem: Problem) -> dict[str, Any]:
     return {"row": problem.row, "field": problem.field, "rule": problem.rule}
 
 
-async def _give(content: bytes, media_type: str, headers: Mapping[str, str] | None, _: Request) -> Response:
+async def _constant_response(
+    content: bytes, media_type: str, headers: Mapping[str, str] | None, _: Request
+) -> Response:
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _always(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Any:
+def _constant(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Any:
     """An endpoint whose answer never changes."""
-    return partial(_give, content, media_type, headers)
+    return partial(_constant_response, content, media_type, headers)

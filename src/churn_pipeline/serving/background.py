@@ -1,4 +1,4 @@
-"""Work that no answer waits for: a thread that takes what it is given in batches."""
+"""Work outside the request: a thread that processes queued items in batches."""
 
 import threading
 from collections import deque
@@ -7,36 +7,36 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
 class Background(Generic[Item]):
-    """Hands items over to a thread. Handing over never waits: where too many are waiting, the item is refused.
+    """Queues items for a thread. Queueing never blocks: if the queue is full, the item is rejected.
 
-    The thread looks for items twenty times a second and is not woken for each: a thread that is woken competes with
-    the one that answers requests. It starts with the first item, so that a process which only starts others has none.
+    The thread polls twenty times a second. Waking it for each item would make it compete with the thread that answers
+    requests. It starts with the first item, so a process that only starts others has no such thread.
 
     Parameters
     ----------
     work
-        Called in the thread with what has come since, in its order. It must not raise.
-    most
-        How many items may wait.
+        Called in the thread with the queued items, oldest first. It must not raise.
+    max_items
+        Maximum length of the queue.
     name
         The thread's name.
     """
 
-    def __init__(self, work: Callable[[list[Item]], None], most: int, name: str) -> None:
+    def __init__(self, work: Callable[[list[Item]], None], max_items: int, name: str) -> None:
         self._work = work
-        self._most = most
+        self._max_items = max_items
         self._name = name
         self._items: deque[Item] = deque()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def put(self, item: Item) -> bool:
-        """Hand an item over; False where it was refused."""
-        if len(self._items) >= self._most:
+        """Queue an item; False if the queue is full."""
+        if len(self._items) >= self._max_items:
             return False
         self._items.append(item)
         if self._thread is None:
@@ -45,9 +45,9 @@ class Background(Generic[Item]):
         return True
 
     def close(self, seconds: float = 5.0) -> bool:
-        """Let the thread finish what was handed over, and end it; False where it has not in so many seconds.
+        """Process all queued items and end the thread; False if that takes longer than `seconds`.
 
-        An item that comes later starts a new thread.
+        A later item starts a new thread.
         """
         thread, self._thread = self._thread, None
         if thread is None:
@@ -58,7 +58,7 @@ class Background(Generic[Item]):
         return not thread.is_alive()
 
     def _run(self, stop: threading.Event) -> None:
-        while not stop.wait(SECONDS):
+        while not stop.wait(POLL_SECONDS):
             self._drain()
         self._drain()
 

@@ -1,6 +1,6 @@
-"""What a service is given to serve: one folder, read once at start and believed only where every digest agrees.
+"""The bundle: the folder with the served model. It is read once at start, and only if every digest matches.
 
-Whoever packages a model writes these files; whoever serves it reads them, and nothing else.
+`pipelines.packaging` writes these files. The service reads them and nothing else.
 """
 
 import hashlib
@@ -29,40 +29,40 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Columns = TypeAdapter(tuple[str, ...])
-Shipped = TypeVar("Shipped", bound=BaseModel)
+Part = TypeVar("Part", bound=BaseModel)
 
 
 class BundleError(ValueError):
-    """A bundle that is not served; the message is one line, meant to be shown to a person as it is."""
+    """A bundle that cannot be served. The message is one line and can be shown unchanged."""
 
 
-class _Shipped(BaseModel):
+class _BundlePart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Manifest(_Shipped):
-    """Where a model comes from and what belongs to it.
+class Manifest(_BundlePart):
+    """Origin of a model, and the files that belong to it.
 
     Attributes
     ----------
     table
-        The table's name.
+        Name of the customer table.
     model_name, model_version
-        As registered.
+        Name and version in the model registry.
     run_id, commit
-        The MLflow run that trained the model, and the commit that it ran from.
+        MLflow run that trained the model, and its commit.
     created
-        When the model's version was registered, so that the same model is shipped with the same bytes.
+        Registration time of the model version; a build time would give the same model different bytes.
     candidate
-        The chosen candidate's name.
+        Name of the chosen candidate.
     model_digest
         SHA-256 of ``model.onnx``.
     contract_digest
-        `Contract.digest` of the contract that the model was trained under.
+        `Contract.digest` of the contract used in training.
     threshold
-        A customer is contacted from this churn probability on.
+        Customers with at least this churn probability are contacted.
     metrics
-        What the training measured on the hold-out.
+        Hold-out metrics by name.
     files
         SHA-256 of every other file in the folder, by name.
     """
@@ -81,13 +81,13 @@ class Manifest(_Shipped):
     files: dict[str, Sha256]
 
 
-class NumericProfile(_Shipped):
+class NumericProfile(_BundlePart):
     """One numeric feature of the training customers.
 
     Attributes
     ----------
     quantiles
-        From the least to the largest known value in steps of one percent; empty where none is known.
+        101 quantiles of the known values, from minimum to maximum in steps of one percent; empty if no value is known.
     missing
         Share of missing values.
     """
@@ -98,30 +98,30 @@ class NumericProfile(_Shipped):
     @model_validator(mode="after")
     def _rising(self) -> "NumericProfile":
         if len(self.quantiles) not in (0, QUANTILES) or list(self.quantiles) != sorted(self.quantiles):
-            raise ValueError(f"there must be {QUANTILES} rising quantiles, or none where no value is known")
+            raise ValueError(f"expected {QUANTILES} quantiles in ascending order, or none if no value is known")
         return self
 
 
-class CategoricalProfile(_Shipped):
+class CategoricalProfile(_BundlePart):
     """One categorical feature of the training customers.
 
     Attributes
     ----------
     levels
-        Share of each level, ``''`` for missing. They may sum to less than one: levels too rare to be told are left out.
+        Share of each level; ``''`` stands for missing. The sum may be below one because rare levels are left out.
     """
 
     levels: dict[str, Share]
 
 
-class ProbabilityProfile(_Shipped):
+class ProbabilityProfile(_BundlePart):
     """The model's churn probabilities on the training customers, as quantiles in steps of one percent."""
 
     quantiles: Annotated[tuple[Share, ...], Field(min_length=QUANTILES, max_length=QUANTILES)]
 
 
-class TrainingProfile(_Shipped):
-    """Summary of the training customers, with no customer's row: what drift and explanations are measured against."""
+class TrainingProfile(_BundlePart):
+    """Summary of the training customers without any row; the baseline of drift and explanations."""
 
     rows: Annotated[int, Field(gt=0)]
     numeric: dict[str, NumericProfile]
@@ -131,18 +131,18 @@ class TrainingProfile(_Shipped):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was read and checked.
+    """A bundle that has been read and checked.
 
     Attributes
     ----------
     manifest, contract, training_profile
-        What was shipped with the model.
+        Parsed files of the bundle.
     session
         The loaded model; `onnxruntime.InferenceSession`.
     numeric, categorical
-        The model's columns, in the order in which either input takes them.
+        The model's columns, in the order of its inputs.
     folder
-        Where it was read from.
+        Folder of the bundle.
     """
 
     manifest: Manifest
@@ -155,12 +155,12 @@ class Bundle:
 
 
 def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle, check every digest, and check that model, contract and training profile belong together.
+    """Read a bundle, and check every digest and that model, contract and training profile fit together.
 
     Raises
     ------
     BundleError
-        When a file is missing, changed or not of its form, or the parts do not fit each other.
+        If a file is missing, changed or malformed, or the parts do not fit together.
     """
     folder = Path(folder)
     manifest = _parse(Manifest, _read(folder, MANIFEST_FILE), MANIFEST_FILE)
@@ -174,68 +174,70 @@ def load_bundle(folder: str | Path) -> Bundle:
         found = hashlib.sha256(content).hexdigest()
         if found != expected[name]:
             raise BundleError(
-                f"{name} is not what was packaged: its SHA-256 is {found[:12]}…, and {MANIFEST_FILE} "
-                f"says {expected[name][:12]}…. Package the model again"
+                f"{name} has changed since packaging: its SHA-256 is {found[:12]}…, {MANIFEST_FILE} "
+                f"has {expected[name][:12]}…. Package the model again"
             )
     contract = _parse(Contract, contents[CONTRACT_FILE], CONTRACT_FILE)
     if contract.digest() != manifest.contract_digest:
         raise BundleError(
-            f"{CONTRACT_FILE} is not the contract of this model: its digest is {contract.digest()[:12]}…, and "
-            f"{MANIFEST_FILE} says {manifest.contract_digest[:12]}…. Package the model again"
+            f"{CONTRACT_FILE} is not the contract of this model: its digest is {contract.digest()[:12]}…, "
+            f"{MANIFEST_FILE} has {manifest.contract_digest[:12]}…. Package the model again"
         )
     training_profile = _parse(TrainingProfile, contents[TRAINING_PROFILE_FILE], TRAINING_PROFILE_FILE)
     _check_columns(
-        "the training profile are", tuple(training_profile.numeric), tuple(training_profile.categorical), contract
+        TRAINING_PROFILE_FILE, tuple(training_profile.numeric), tuple(training_profile.categorical), contract
     )
     session = open_session(contents[MODEL_FILE])
     numeric, categorical = _model_columns(session)
-    _check_columns("the model is", numeric, categorical, contract)
+    _check_columns(MODEL_FILE, numeric, categorical, contract)
     return Bundle(manifest, contract, training_profile, session, numeric, categorical, folder)
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Load an ONNX model for answers with the least delay: each run on the calling thread alone.
+    """Load an ONNX model for low latency: each run uses only the calling thread.
 
     Raises
     ------
     BundleError
-        When it is no model that onnxruntime can run.
+        If onnxruntime cannot load it.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors: they are raised as well
+    options.log_severity_level = 3  # errors, which are raised as well
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base
-        raise BundleError(f"{MODEL_FILE} does not load: {' '.join(str(error).split())}") from None
+        raise BundleError(f"{MODEL_FILE} cannot be loaded: {' '.join(str(error).split())}") from None
 
 
 def _model_columns(session: onnxruntime.InferenceSession) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns that an ONNX model says it takes, once its inputs and output agree with that."""
-    said = session.get_modelmeta().custom_metadata_map
+    """The columns in an ONNX model's metadata, checked against its inputs and output."""
+    metadata = session.get_modelmeta().custom_metadata_map
     try:
-        numeric, categorical = (Columns.validate_json(said[kind]) for kind in (NUMERIC, CATEGORICAL))
+        numeric, categorical = (Columns.validate_json(metadata[kind]) for kind in (NUMERIC, CATEGORICAL))
     except (KeyError, ValidationError):
-        raise BundleError(f"{MODEL_FILE} does not say which columns it takes: package the model again") from None
-    taken = {given.name: (given.type, given.shape[-1]) for given in session.get_inputs()}
+        raise BundleError(f"{MODEL_FILE} has no column names in its metadata. Package the model again") from None
+    inputs = {node.name: (node.type, node.shape[-1]) for node in session.get_inputs()}
     kinds = {NUMERIC: ("tensor(float)", len(numeric)), CATEGORICAL: ("tensor(string)", len(categorical))}
-    if taken != {name: kind for name, kind in kinds.items() if kind[1]}:
-        raise BundleError(f"{MODEL_FILE} takes other inputs than its columns: package the model again")
-    if [(given.name, given.type) for given in session.get_outputs()] != [(OUTPUT, "tensor(double)")]:
-        raise BundleError(f"{MODEL_FILE} does not answer {OUTPUT} in double: package the model again")
+    if inputs != {name: kind for name, kind in kinds.items() if kind[1]}:
+        raise BundleError(
+            f"{MODEL_FILE}: the inputs do not match the column names in its metadata. Package the model again"
+        )
+    if [(node.name, node.type) for node in session.get_outputs()] != [(OUTPUT, "tensor(double)")]:
+        raise BundleError(f"{MODEL_FILE}: the output is not {OUTPUT} in double precision. Package the model again")
     return numeric, categorical
 
 
-def _check_columns(what: str, numeric: tuple[str, ...], categorical: tuple[str, ...], contract: Contract) -> None:
-    for kind, found, wanted in (
+def _check_columns(file: str, numeric: tuple[str, ...], categorical: tuple[str, ...], contract: Contract) -> None:
+    for kind, found, expected in (
         (NUMERIC, numeric, contract.numeric),
         (CATEGORICAL, categorical, contract.categorical),
     ):
-        if set(found) != set(wanted):
-            apart = ", ".join(sorted(set(found) ^ set(wanted)))
+        if set(found) != set(expected):
+            differing = ", ".join(sorted(set(found) ^ set(expected)))
             raise BundleError(
-                f"{CONTRACT_FILE} does not fit: {what} of other {kind} columns ({apart}): package the model again"
+                f"{file} and {CONTRACT_FILE} have different {kind} columns ({differing}). Package the model again"
             )
 
 
@@ -248,10 +250,10 @@ def _read(folder: Path, name: str) -> bytes:
         raise BundleError(f"{name} cannot be read from {folder}: {error.strerror}") from None
 
 
-def _parse(kind: type[Shipped], content: bytes, name: str) -> Shipped:
+def _parse(kind: type[Part], content: bytes, name: str) -> Part:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{name} is not of its form: {where + ': ' if where else ''}{first['msg']}") from None
+        raise BundleError(f"{name} is malformed: {where + ': ' if where else ''}{first['msg']}") from None

@@ -1,4 +1,4 @@
-"""The end of a worker: what it took is answered, and whoever sends requests has time to go elsewhere."""
+"""Graceful shutdown of a worker: it answers every request it accepted, and clients have time to connect elsewhere."""
 
 import asyncio
 import signal
@@ -10,19 +10,24 @@ import uvicorn
 LAST_READ_SECONDS = 0.2
 
 
-def drain_when_told(seconds: float, began: Callable[[], None]) -> None:
-    """End in three steps on SIGTERM, where uvicorn would close idle connections at once, with requests on their way.
+def drain_on_sigterm(seconds: float, on_start: Callable[[], None]) -> None:
+    """Install a SIGTERM handler that shuts the worker down in three steps.
 
-    For some seconds all is served as before, but `began` was called: the worker says that it is not ready, and every answer
-    closes its connection. Then no connection is taken any more, and those that were have a moment to be read. Then uvicorn
-    ends, which finishes what is in work. Outside a worker of uvicorn nothing is done.
+    uvicorn's own handler closes idle connections at once, although a request may already be on its way.
+
+    1. For `seconds`, the worker serves as before. `on_start` makes it fail its readiness check and close each connection
+       after its answer.
+    2. It accepts no new connections, and reads from the open ones for another 0.2 s.
+    3. uvicorn finishes the requests in progress and exits.
+
+    Outside a uvicorn worker this does nothing.
 
     Parameters
     ----------
     seconds
-        The first step's.
-    began
-        Called once, when the end begins.
+        Duration of the first step.
+    on_start
+        Called once, when the shutdown starts.
     """
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if not isinstance(server, uvicorn.Server):
@@ -30,16 +35,16 @@ def drain_when_told(seconds: float, began: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
 
     def stop_listening() -> None:
-        for listening in server.servers:
-            listening.close()
+        for listener in server.servers:
+            listener.close()
         loop.call_later(LAST_READ_SECONDS, server.handle_exit, signal.SIGTERM, None)
 
-    def begin() -> None:
-        began()
+    def start() -> None:
+        on_start()
         loop.call_later(seconds, stop_listening)
 
-    def told(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # the end has begun; it does not begin again
-        loop.call_soon_threadsafe(begin)
+    def handle(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second SIGTERM must not start over
+        loop.call_soon_threadsafe(start)
 
-    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGTERM, handle)

@@ -1,11 +1,11 @@
-"""What moves a customer's churn probability, feature by feature: Shapley values.
+"""Shapley values: the effect of each feature on a customer's churn probability.
 
-A feature's effect is by how much the probability changes when the feature's value becomes known, averaged over all orders in
-which the features may become known, and over what stands in the place of those that are not known yet. In their place stand
-made-up customers, the background, whose features are drawn from the training profile, each on its own.
+The effect of a feature is the change in probability when its value becomes known. It is averaged over the orders in which
+features can become known, and over the values of the features that are still unknown. These values come from the background:
+synthetic customers whose features are drawn independently from the training profile.
 
-Orders are sampled in pairs, an order and its reverse: what the one gives too much to a feature that acts together with
-another, the other gives too little. Each pair starts from a customer of the background of its own.
+Orders are sampled in pairs of an order and its reverse. For two interacting features, one order overstates an effect by as much
+as the other understates it. Each pair starts from its own background customer.
 
 References
 ----------
@@ -16,7 +16,7 @@ Knowledge and Information Systems 41, 647-665.
 Mitchell, R., Cooper, J., Frank, E. and Holmes, G. (2022). Sampling permutations for Shapley value estimation. Journal of
 Machine Learning Research 23(43), 1-46: antithetic sampling.
 McKay, M. D., Beckman, R. J. and Conover, W. J. (1979). A comparison of three methods for selecting values of input variables in
-the analysis of output from a computer code. Technometrics 21(2), 239-245: Latin hypercubes, by which the background is drawn.
+the analysis of output from a computer code. Technometrics 21(2), 239-245: Latin hypercubes, used to draw the background.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,43 +34,44 @@ Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
 Score = Callable[[Numbers | None, Levels | None], Floats]
 
-STEPS, LEAST_PAIRS = 640, 16
-CELLS_AT_ONCE = 400_000  # some megabytes
-RARE = "any other level"  # a level never seen, which a model takes as it takes levels too rare to be told
+STEPS, MIN_PAIRS = 640, 16
+MAX_CELLS = 400_000  # a few megabytes
+RARE = "any other level"  # an unseen level; a model treats it like the rare levels that the profile leaves out
 
 
 class Explainer:
-    """Estimates the Shapley values of churn probabilities: for the same customer the same ones every time.
+    """Estimates Shapley values of churn probabilities; the same customer always gets the same values.
 
-    Background and orders are drawn once, at construction. A feature that the model does not use gets 0: exactly, where `score`
-    gives the same to equal rows. Where features act together in pairs at most, the orders add no error to the background's.
+    Background and orders are drawn once, at construction. A feature that the model does not use has an effect of exactly 0, if
+    `score` is deterministic per row. If features interact only in pairs, sampling the orders adds no error to that of the
+    background.
 
-    By default the standard error of an effect, from one seed to another, was 0.002 on average and 0.009 at worst with the
-    model of the simulated customers (17 features, 1,400 trees), 0.004 and 0.016 with one of 3,000 trees on 20 numbers, the
-    strongest of which act together; that of the base was 0.011 and 0.024. With the latter one customer took 15 ms, and 100
-    customers 1.5 s, on one core.
+    With default settings, the standard error of an effect across seeds was 0.002 on average and 0.009 at most for the model of
+    the simulated customers (17 features, 1,400 trees). For a model with 3,000 trees on 20 numbers with strong interactions it
+    was 0.004 and 0.016. The standard error of the base was 0.011 and 0.024. The second model took 15 ms for one customer and
+    1.5 s for 100, on one core.
 
     Parameters
     ----------
     score
-        Gives churn probabilities, float64 of shape (n,), of numeric features, float32 of shape (n, N) with NaN for missing,
-        and categorical ones, str objects of shape (n, C) with '' for missing. A kind without features is None.
+        Function of numeric features (float32 of shape (n, N), NaN for missing) and categorical features (str objects of shape
+        (n, C), '' for missing) that returns churn probabilities (float64 of shape (n,)). A kind without features is None.
     numeric, categorical
-        The features of either kind, in the order in which `score` takes them.
+        Names of the features, in the order that `score` expects.
     training_profile
-        Where the background is drawn from.
+        Summary of the training customers, for the background.
     pairs
-        How many pairs of orders, and customers in the background. Time grows with it, and errors fall. Without it so many
-        that a customer takes some 1,280 rows of `score`: 32 pairs for 20 features, more for fewer; 16 pairs at least.
+        Number of pairs of orders and of background customers. More pairs take more time and give smaller errors. The default
+        takes about 1,280 rows of `score` per customer: 640 / number of features, at least 16.
     seed
-        Decides the background and the orders.
+        Seed of the background and the orders.
 
     Attributes
     ----------
     features : tuple of str
-        What the effects are of: the numeric features, then the categorical ones.
+        Names of the effects: numeric features, then categorical ones.
     base : float
-        Mean churn probability of the background, the same for all customers: what is said before anything is known of one.
+        Mean churn probability of the background: the prediction if no feature is known.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Explainer:
     ) -> None:
         rng = np.random.default_rng(seed)
         self.features = (*numeric, *categorical)
-        pairs = pairs or max(LEAST_PAIRS, STEPS // len(self.features))
+        pairs = pairs or max(MIN_PAIRS, STEPS // len(self.features))
         self._score = score
         self._split = len(numeric)
         self._numbers = np.empty((pairs, len(numeric)), dtype=np.float32)
@@ -97,79 +98,79 @@ class Explainer:
         self._orders: Places = np.concatenate([orders, orders[:, ::-1]])
         self._steps: Places = np.argsort(self._orders, axis=1)
         self._walks: Places = np.tile(np.arange(pairs), 2)
-        self._starts = self._ask(self._numbers, self._levels)
+        self._starts = self._score_rows(self._numbers, self._levels)
         self.base = float(self._starts.mean())
 
     def explain(self, numeric: Numbers | None, categorical: Levels | None) -> tuple[float, Floats]:
-        """Take customers' churn probabilities apart.
+        """Split customers' churn probabilities into the effects of features.
 
         Parameters
         ----------
         numeric : ndarray of shape (rows, N), float32, or None
-            NaN where missing.
+            NaN for missing.
         categorical : ndarray of shape (rows, C), object (str), or None
-            ``''`` where missing.
+            ``''`` for missing.
 
         Returns
         -------
         base : float
-            As the attribute.
+            See the attribute.
         effects : ndarray of shape (rows, N + C), float64
-            By how much each feature moves the probability, in probability. Base and a customer's effects sum to the
-            customer's churn probability, up to rounding.
+            Effects on the probability scale. The base plus a customer's effects equals the customer's churn probability, up to
+            rounding.
         """
         given = numeric if numeric is not None else categorical
         rows = 0 if given is None else len(given)
         numbers = np.empty((rows, 0), dtype=np.float32) if numeric is None else numeric
         levels = np.empty((rows, 0), dtype=object) if categorical is None else categorical
-        at_once = max(1, CELLS_AT_ONCE // (self._orders.size * len(self.features)))
-        parts = [slice(first, first + at_once) for first in range(0, rows, at_once)]
+        chunk = max(1, MAX_CELLS // (self._orders.size * len(self.features)))
+        parts = [slice(first, first + chunk) for first in range(0, rows, chunk)]
         effects = [self._effects(numbers[part], levels[part]) for part in parts]
         return self.base, np.concatenate([np.empty((0, len(self.features))), *effects])
 
     def _effects(self, numbers: Numbers, levels: Levels) -> Floats:
-        """Walk from the background to each customer, in every order, and give each feature the gain of its steps."""
+        """Walk from the background to each customer in every order; an effect is the mean change at the feature's step."""
         changes = self._changes(numbers, levels)[:, self._walks]
         moves = np.take_along_axis(changes, self._orders[None], axis=2)
-        # After its last move a walk has reached the customer, and before its first it is at the background: both are known.
+        # A walk is at the background before its first move and at the customer after its last: those scores are known.
         left = np.cumsum(moves[:, :, ::-1], axis=2)[:, :, ::-1]
-        asked = moves & (left > 1)
-        customer, walk, step = np.nonzero(asked)
+        unknown = moves & (left > 1)
+        customer, walk, step = np.nonzero(unknown)
         reached = self._steps[walk] <= step[:, None]
-        between = self._ask(
+        between = self._score_rows(
             np.where(reached[:, : self._split], numbers[customer], self._numbers[self._walks[walk]]),
             np.where(reached[:, self._split :], levels[customer], self._levels[self._walks[walk]]),
         )
         values = np.empty((*moves.shape[:2], moves.shape[2] + 1))
         values[:, :, 0] = self._starts[self._walks]
-        ends = self._ask(numbers, levels)
+        ends = self._score_rows(numbers, levels)
         values[:, :, 1:] = ends[:, None, None]
-        values[:, :, 1:][asked] = between
-        # A step that changes nothing stays where the walk was.
+        values[:, :, 1:][unknown] = between
+        # A step that changes nothing keeps the score of the last move.
         last = np.maximum.accumulate(np.where(moves, np.arange(1, moves.shape[2] + 1), 0), axis=2)
         values[:, :, 1:] = np.take_along_axis(values, last, axis=2)
         gains = np.diff(values, axis=2)
         return np.asarray(np.take_along_axis(gains, self._steps[None], axis=2).mean(axis=1))
 
     def _changes(self, numbers: Numbers, levels: Levels) -> Bools:
-        """In which features customers differ from the background, of shape (rows, pairs, features)."""
+        """Whether customers differ from the background, of shape (rows, pairs, features)."""
         one, other = numbers[:, None], self._numbers[None]
         numbers_differ = (one != other) & ~(np.isnan(one) & np.isnan(other))
         return np.concatenate([numbers_differ, levels[:, None] != self._levels[None]], axis=2)
 
-    def _ask(self, numbers: Numbers, levels: Levels) -> Floats:
+    def _score_rows(self, numbers: Numbers, levels: Levels) -> Floats:
         if not len(numbers):
             return np.empty(0)
         return self._score(numbers if numbers.shape[1] else None, levels if levels.shape[1] else None)
 
 
 def _spread(count: int, rng: np.random.Generator) -> Floats:
-    """Numbers from 0 to 1, one at random in each of as many parts of equal width, in random order."""
+    """Latin hypercube sample in one dimension: a random number from each of `count` equal intervals, shuffled."""
     return np.asarray((rng.permutation(count) + rng.random(count)) / count)
 
 
 def _numbers(training_profile: NumericProfile, at: Floats) -> Floats:
-    """The values of a numeric feature at shares `at` of the training customers, the missing ones last."""
+    """Values of a numeric feature at the given quantile levels of the training customers; missing values come last."""
     quantiles, known = np.array(training_profile.quantiles), 1 - training_profile.missing
     if not len(quantiles) or not known:
         return np.full(len(at), np.nan)
@@ -178,6 +179,6 @@ def _numbers(training_profile: NumericProfile, at: Floats) -> Floats:
 
 
 def _levels(training_profile: CategoricalProfile, at: Floats) -> Levels:
-    """The levels of a categorical feature at shares `at` of the training customers, those too rare to be told last."""
+    """Levels of a categorical feature at the given cumulative shares of the training customers; rare levels come last."""
     shares = np.cumsum([*training_profile.levels.values()])
     return np.array([*training_profile.levels, RARE], dtype=object)[np.searchsorted(shares, at, side="right")]

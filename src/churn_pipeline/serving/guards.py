@@ -1,23 +1,25 @@
-"""What stands between the network and the service: one ASGI class, outermost, in this order.
+"""The guard between the network and the service: one ASGI class that wraps the whole application.
 
-1. The request gets an id: the caller's ``X-Request-ID`` where it is a sane one, else one made here. Every answer has it.
-2. A time limit starts. It covers the body, the wait and the work: 408, 503 and 504.
-3. The path must be in `PATHS`, spelled exactly so, and the method one of the path's: 404 and 405. Nothing else reaches the
-   application, BentoML's own routes included, so there is no path around what follows.
-4. A key, where the path needs one: 401. Then the key's rate limit: 429. Nothing of the body has been read until here.
-5. Room: where as many requests are in work and waiting as may be, 503 at once.
-6. The body: its media type and encoding, 415; its size, from Content-Length and while it comes, 413.
-7. A turn: so many requests are in work at once, and the others wait.
+It handles each request in these steps:
 
-A request holds no turn while its body is on the way, so slow senders keep nobody from being served. Every refusal is
-``{"error": …, "request_id": …}``. CORS (Starlette's) stands before all of this where origins are set: a browser's preflight
-request has no key.
+1. Request id: a well-formed ``X-Request-ID`` of the caller is kept, otherwise one is made. Every answer has it.
+2. Time limit: covers the body, the wait and the work. It answers 408, 503 or 504.
+3. Route: the path must match one of `ROUTES` exactly, and the method must be one of the route's: 404 or 405. The guard refuses
+   any other path, including BentoML's own routes, so no path bypasses the next steps.
+4. API key, if the route needs one: 401. Then the key's rate limit: 429. The body has not been read yet.
+5. Capacity: if concurrency and queue are full, 503 at once.
+6. Body: its media type and encoding, 415; its size, from Content-Length and while it arrives, 413.
+7. Concurrency: at most ``concurrency`` requests are processed at once; the others wait in the queue.
 
-BentoML has a time limit and a concurrency limit of its own (``traffic``). Neither is used: the first ends with the first byte
-of the answer and costs a task per request, the second answers 429, which tells a caller to blame himself, and has no
-queue. uvicorn has no time limit for a request's head: what stands in front of the service must have one.
+A request takes no concurrency slot while its body arrives, so slow senders do not block others. Every refusal has the body
+``{"error": …, "request_id": …}``. If origins are set, Starlette's CORS middleware runs before all steps, because a browser
+sends its preflight request without a key.
 
-Limits count per worker unless a shared store is set; answers say which in ``RateLimit-Policy``.
+BentoML's own timeout and concurrency limit (``traffic``) are not used. The timeout stops at the first byte of the answer and
+costs a task per request. The concurrency limit answers 429, which blames the caller, and has no queue. uvicorn has no time
+limit for the request head, so the proxy in front of the service must set one.
+
+Limits count per worker unless a shared store is set. The header ``RateLimit-Policy`` says which of the two applies.
 """
 
 import asyncio
@@ -37,60 +39,61 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from churn_pipeline.serving import logs
-from churn_pipeline.serving.draining import drain_when_told
+from churn_pipeline.serving.draining import drain_on_sigterm
 from churn_pipeline.serving.keys import KeyRing
 from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.request_context import ROUTES, ClientDisconnected, Kind, Refusal, RequestContext, Route
 from churn_pipeline.serving.settings import Access, Settings
-from churn_pipeline.serving.visits import PATHS, Gone, Kind, Place, Refused, Visit
 
 logger = logging.getLogger(__name__)
 
 STATIC = "/static/"
 JSON_TYPE = re.compile(rb"application/json\s*(;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.IGNORECASE)
-BUSY_SECONDS = 1  # what a caller is told to wait when there is no room
-CALLERS = 10_000
-REPLACED = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
-GONE = 499  # how a caller that hung up is logged; nothing is sent
+RETRY_SECONDS = 1  # Retry-After of a busy service
+MAX_KNOWN_CALLERS = 10_000
+REPLACED_MIDDLEWARE = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
+CLIENT_CLOSED_REQUEST = 499  # logged if the client hung up; nothing is sent
+STORE_ERROR_LOG_SECONDS = 60
 
 
-class _Limiter:
-    """A limit of the library `limits`: so many in a window of time that begins with the first."""
+class _RateLimiter:
+    """Fixed-window rate limit of the library `limits`; a window starts with its first request."""
 
     def __init__(self, limit: str, store: str, name: str) -> None:
         self.item = limits.parse(limit)
         storage = storage_from_string(store, wrap_exceptions=True)
-        assert isinstance(storage, Storage), "the settings admit asynchronous stores alone"
+        assert isinstance(storage, Storage), "Settings accept asynchronous stores only"
         self._limiter = FixedWindowRateLimiter(storage)
         self._name = name
 
-    async def hit(self, who: str) -> bool:
-        """Count one more; False where it is beyond the limit."""
-        return await self._limiter.hit(self.item, self._name, who)
+    async def hit(self, identifier: str) -> bool:
+        """Count a request; False if it exceeds the limit."""
+        return await self._limiter.hit(self.item, self._name, identifier)
 
-    async def has_room(self, who: str) -> bool:
-        """Whether one more would be within the limit."""
-        return await self._limiter.test(self.item, self._name, who)
+    async def allows(self, identifier: str) -> bool:
+        """Whether one more request would stay within the limit; counts nothing."""
+        return await self._limiter.test(self.item, self._name, identifier)
 
-    async def seconds(self, who: str) -> str:
-        """Whole seconds until there is room again, one at least."""
+    async def retry_seconds(self, identifier: str) -> str:
+        """Whole seconds until the window ends, at least one."""
         try:
-            window = await self._limiter.get_window_stats(self.item, self._name, who)
-        except StorageError:  # which has just answered: the whole window, then
+            window = await self._limiter.get_window_stats(self.item, self._name, identifier)
+        except StorageError:  # it worked a moment ago: return the length of the window
             return str(self.item.get_expiry())
         return str(max(1, math.ceil(window.reset_time - time.time())))
 
 
 class Guard:
-    """The guards of one worker, around an ASGI application.
+    """The guard of one worker: an ASGI application that wraps another one.
 
     Parameters
     ----------
     app
-        What is guarded, to its last route.
+        The guarded application, with all its routes.
     settings
         The service's settings.
     metrics
-        Where everything is counted.
+        The service's metrics.
     static
         Names of the files under ``/static/``.
     """
@@ -99,93 +102,94 @@ class Guard:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        page = Place("page", STATIC.rstrip("/"))
-        self._paths = {**PATHS, **{STATIC + name: page for name in static}}
-        self._keys = KeyRing(settings.keys, settings.keys_file)
-        self._per_key = _Limiter(settings.rate_limit, settings.rate_limit_store, "key")
-        self._per_address = _Limiter(settings.failure_limit, settings.rate_limit_store, "address")
-        counted = "shared" if settings.rate_limit_is_shared else "per-worker"
-        policy = f'"{counted}";q={self._per_key.item.amount};w={self._per_key.item.get_expiry()}'
+        page = Route("page", STATIC.rstrip("/"))
+        self._routes = {**ROUTES, **{STATIC + name: page for name in static}}
+        self.keys = KeyRing(settings.keys, settings.keys_file)
+        self._per_key = _RateLimiter(settings.rate_limit, settings.rate_limit_store, "key")
+        self._per_address = _RateLimiter(settings.failure_limit, settings.rate_limit_store, "address")
+        scope = "shared" if settings.rate_limit_is_shared else "per-worker"
+        policy = f'"{scope}";q={self._per_key.item.amount};w={self._per_key.item.get_expiry()}'
         self._policy = (b"ratelimit-policy", policy.encode())
-        self._callers: set[tuple[str, str]] = set()
-        self._inside = 0
-        self._turns = asyncio.Semaphore(settings.concurrency)
-        self._complained = -math.inf
+        self.known_callers: set[tuple[str, str]] = set()
+        self.admitted = 0  # requests that are processed or wait
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._store_error_logged = -math.inf
         self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any kind."""
         if scope["type"] == "http":
-            await self._visit(Visit(scope, send), receive)
+            await self._handle(RequestContext(scope, send), receive)
         elif scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        else:  # a websocket: there is nothing here that speaks it
+            await self._lifespan(scope, receive, send)
+        else:  # the service has no websockets
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take logs and the end over while the application lives, and write the last lines before it may end."""
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Configure logging and graceful shutdown at startup, and write the last log lines at shutdown."""
         handler = logs.configure(self._settings.log_level, self._metrics.lines_dropped)
 
-        async def told(message: Message) -> None:
+        async def forward(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                drain_when_told(self._settings.drain_seconds, self._drain)
+                drain_on_sigterm(self._settings.drain_seconds, self._start_draining)
             else:
-                handler.flush()
+                handler.close()
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, forward)
 
-    def _drain(self) -> None:
+    def _start_draining(self) -> None:
         self._draining = True
 
-    async def _visit(self, visit: Visit, receive: Receive) -> None:
+    async def _handle(self, context: RequestContext, receive: Receive) -> None:
         deadline = asyncio.timeout(self._settings.request_seconds)
         try:
             async with deadline:
-                await self._guard(visit, receive)
-        except Refused as refusal:
-            await visit.refuse(refusal)
-        except Gone:
-            visit.status, visit.reason = GONE, "gone"
+                await self._check_and_forward(context, receive)
+        except Refusal as refusal:
+            await context.refuse(refusal)
+        except ClientDisconnected:
+            context.status, context.reason = CLIENT_CLOSED_REQUEST, "client disconnected"
         except Exception as error:
             if isinstance(error, TimeoutError) and deadline.expired():
-                await visit.refuse(self._too_late(visit))
+                await context.refuse(self._timed_out(context))
             else:
-                logger.error("A request failed", exc_info=error, extra={"facts": {"request_id": visit.id}})
-                await visit.refuse(Refused(500, "error", "The service failed; its log has the request id."))
+                logger.error("A request failed", exc_info=error, extra={"facts": {"request_id": context.id}})
+                message = "The service failed. Its log has the error under this request id."
+                await context.refuse(Refusal(500, "error", message))
         finally:
-            self._tell(visit)
+            self._log_request(context)
 
-    async def _guard(self, visit: Visit, receive: Receive) -> None:
-        place = self._find(visit)
+    async def _check_and_forward(self, context: RequestContext, receive: Receive) -> None:
+        route = self._match_route(context)
         if self._draining:
-            visit.headers.append((b"connection", b"close"))
-            if place.name == "/readyz":
-                raise Refused(503, "draining", "The service is about to end.")
-        if self._access(place.kind) == "key":
-            await self._admit(visit)
-        if place.kind != "work":
-            if place.kind == "metrics":
-                self._metrics.asked()
-            visit.at = "work"
-            await self._app(visit.scope, receive, visit.send)
+            context.headers.append((b"connection", b"close"))
+            if route.name == "/readyz":
+                raise Refusal(503, "draining", "The service is shutting down.")
+        if self._access(route.kind) == "key":
+            await self._authenticate(context)
+        if route.kind != "scoring":
+            if route.kind == "metrics":
+                self._metrics.refresh()
+            context.stage = "work"
+            await self._app(context.scope, receive, context.send)
             return
-        if self._inside >= self._settings.concurrency + self._settings.queue:
+        if self.admitted >= self._settings.concurrency + self._settings.queue:
             self._metrics.shed()
             raise self._busy("shed")
-        self._inside += 1
+        self.admitted += 1
         try:
-            visit.at = "body"
-            receive = await self._body(visit, receive)
-            visit.at = "queue"
-            async with self._turns:
-                visit.at = "work"
-                await self._app(visit.scope, receive, visit.send)
+            context.stage = "body"
+            receive = await self._read_body(context, receive)
+            context.stage = "queue"
+            async with self._slots:
+                context.stage = "work"
+                await self._app(context.scope, receive, context.send)
         finally:
-            self._inside -= 1
+            self.admitted -= 1
 
     def _access(self, kind: Kind) -> Access:
-        """Whether a kind of path is open, needs a key, or is off."""
+        """Whether routes of a kind are open, need a key, or are off."""
         if kind == "metrics" and self._settings.metrics == "off":
             return "off"
         if kind == "page" and self._settings.pages == "off":
@@ -194,153 +198,153 @@ class Guard:
             return "open"
         return {"metrics": self._settings.metrics, "page": self._settings.pages}.get(kind, "key")
 
-    def _find(self, visit: Visit) -> Place:
-        place = self._paths.get(visit.scope["path"])
-        if place is None or self._access(place.kind) == "off":
-            raise Refused(404, "unknown path", "There is nothing here.")
-        visit.place = place
-        if visit.scope["method"] not in place.methods:
-            allowed = ", ".join(place.methods)
-            raise Refused(405, "method", f"This path takes {allowed}.", Allow=allowed)
-        return place
+    def _match_route(self, context: RequestContext) -> Route:
+        route = self._routes.get(context.scope["path"])
+        if route is None or self._access(route.kind) == "off":
+            raise Refusal(404, "unknown path", "This path does not exist.")
+        context.route = route
+        if context.scope["method"] not in route.methods:
+            allowed = ", ".join(route.methods)
+            raise Refusal(405, "method", f"This path does not accept the method. Use {allowed}.", Allow=allowed)
+        return route
 
-    async def _admit(self, visit: Visit) -> None:
-        """Let a caller with a valid key in, if the key's rate limit has room.
+    async def _authenticate(self, context: RequestContext) -> None:
+        """Admit a caller with a valid key that is within its rate limit.
 
-        An address with too many refused keys is shut out, so that keys cannot be tried at speed. A key that was valid
-        from there before goes on working: one caller with a revoked key must not shut out all who share its address.
+        An address that sends too many invalid keys is blocked, so that keys cannot be guessed at speed. Keys that were accepted
+        from it before keep working: one caller's revoked key must not block the others behind the same address.
         """
-        scheme, _, key = (visit.header(b"authorization") or b"").partition(b" ")
+        scheme, _, key = (context.header(b"authorization") or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key:
-            raise await self._unauthenticated(visit, "malformed" if visit.has(b"authorization") else "missing")
-        name = self._keys.name_of(key.strip())
+            raise await self._unauthenticated(context, "malformed" if context.has(b"authorization") else "missing")
+        name = self.keys.name_of(key.strip())
         if name is None:
-            raise await self._unauthenticated(visit, "unknown")
-        if (visit.address, name) not in self._callers:
-            if not await self._has_room(self._per_address, visit.network):
-                raise await self._shut_out(visit)
-            if len(self._callers) >= CALLERS:
-                self._callers.clear()
-            self._callers.add((visit.address, name))
-        visit.key_name = visit.scope["state"]["key_name"] = name
-        visit.headers.append(self._policy)
-        if not await self._counted(self._per_key, name):
+            raise await self._unauthenticated(context, "unknown")
+        if (context.address, name) not in self.known_callers:
+            if not await self._allows(self._per_address, context.network):
+                raise await self._blocked_address(context)
+            if len(self.known_callers) >= MAX_KNOWN_CALLERS:
+                self.known_callers.clear()
+            self.known_callers.add((context.address, name))
+        context.key_name = context.scope["state"]["key_name"] = name
+        context.headers.append(self._policy)
+        if not await self._hit(self._per_key, name):
             self._metrics.rate_limited("key")
-            self._audit(visit, "refused", "rate limit")
-            seconds = await self._per_key.seconds(name)
-            raise Refused(429, "rate limit", "Too many requests with this key.", Retry_After=seconds)
-        self._audit(visit, "granted", "key")
+            self._audit(context, "refused", "rate limit")
+            seconds = await self._per_key.retry_seconds(name)
+            raise Refusal(429, "rate limit", "Too many requests with this API key.", Retry_After=seconds)
+        self._audit(context, "granted", "key")
 
-    async def _unauthenticated(self, visit: Visit, reason: str) -> Refused:
+    async def _unauthenticated(self, context: RequestContext, reason: str) -> Refusal:
         self._metrics.unauthenticated(reason)
-        if not await self._counted(self._per_address, visit.network):
-            return await self._shut_out(visit)
-        self._audit(visit, "refused", f"{reason} key")
-        message = "This path needs a valid key: Authorization: Bearer <key>."
-        return Refused(401, f"{reason} key", message, WWW_Authenticate="Bearer")
+        if not await self._hit(self._per_address, context.network):
+            return await self._blocked_address(context)
+        self._audit(context, "refused", f"{reason} key")
+        message = "This path needs a valid API key. Send the header Authorization: Bearer <key>."
+        return Refusal(401, f"{reason} key", message, WWW_Authenticate="Bearer")
 
-    async def _shut_out(self, visit: Visit) -> Refused:
+    async def _blocked_address(self, context: RequestContext) -> Refusal:
         self._metrics.rate_limited("address")
-        self._audit(visit, "refused", "too many refused keys")
-        seconds = await self._per_address.seconds(visit.network)
-        message = "Too many requests without a valid key."
-        return Refused(429, "too many refused keys", message, Retry_After=seconds)
+        self._audit(context, "refused", "too many invalid keys")
+        seconds = await self._per_address.retry_seconds(context.network)
+        message = "Too many requests without a valid API key from this address."
+        return Refusal(429, "too many invalid keys", message, Retry_After=seconds)
 
-    async def _counted(self, limiter: _Limiter, who: str) -> bool:
-        """Count one more. Where the store fails all are let through: a limit guards the load, the keys guard the rest."""
+    async def _hit(self, limiter: _RateLimiter, identifier: str) -> bool:
+        """Count a request. If the store fails, allow it: rate limits protect capacity, keys protect access."""
         try:
-            return await limiter.hit(who)
+            return await limiter.hit(identifier)
         except StorageError as error:
-            return self._store_failed(error)
+            return self._allow_uncounted(error)
 
-    async def _has_room(self, limiter: _Limiter, who: str) -> bool:
+    async def _allows(self, limiter: _RateLimiter, identifier: str) -> bool:
         try:
-            return await limiter.has_room(who)
+            return await limiter.allows(identifier)
         except StorageError as error:
-            return self._store_failed(error)
+            return self._allow_uncounted(error)
 
-    def _store_failed(self, error: StorageError) -> bool:
+    def _allow_uncounted(self, error: StorageError) -> bool:
         self._metrics.store_failed()
-        if time.monotonic() - self._complained >= 60:
-            self._complained = time.monotonic()
-            logger.error("Requests are not counted: the store of the rate limits fails", exc_info=error.storage_error)
+        if time.monotonic() - self._store_error_logged >= STORE_ERROR_LOG_SECONDS:
+            self._store_error_logged = time.monotonic()
+            logger.error("The rate limit store failed: requests are allowed uncounted", exc_info=error.storage_error)
         return True
 
-    async def _body(self, visit: Visit, receive: Receive) -> Receive:
-        """Read a body of the right type and size, and give what the application will read it from."""
-        if visit.has(b"content-encoding"):
-            raise Refused(415, "content encoding", "A body comes as it is, not compressed.")
-        if not JSON_TYPE.fullmatch((visit.header(b"content-type") or b"").strip()):
-            raise Refused(415, "media type", "A body is JSON: Content-Type: application/json.")
-        most = self._settings.max_body_bytes
-        too_large = Refused(413, "body size", f"A body has {most:,} bytes at most.")
-        declared = visit.header(b"content-length") or b"0"
-        if not declared.isdigit() or len(declared) > 18 or int(declared) > most:
+    async def _read_body(self, context: RequestContext, receive: Receive) -> Receive:
+        """Check and read the body. Return a ``receive`` that replays it to the application."""
+        if context.has(b"content-encoding"):
+            raise Refusal(415, "content encoding", "Compressed bodies are not accepted. Send plain JSON.")
+        if not JSON_TYPE.fullmatch((context.header(b"content-type") or b"").strip()):
+            raise Refusal(415, "media type", "The body must be JSON with the header Content-Type: application/json.")
+        limit = self._settings.max_body_bytes
+        too_large = Refusal(413, "body size", f"The body is too large: at most {limit:,} bytes are accepted.")
+        declared = context.header(b"content-length") or b"0"
+        if not declared.isdigit() or len(declared) > 18 or int(declared) > limit:
             raise too_large
         parts, size, more = [], 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Gone
+                raise ClientDisconnected
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > most:
+            if size > limit:
                 raise too_large
             more = message.get("more_body", False)
-        whole: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+        body: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
 
-        async def again() -> Message:
-            return whole.pop() if whole else await receive()
+        async def replay() -> Message:
+            return body.pop() if body else await receive()
 
-        return again
+        return replay
 
-    def _too_late(self, visit: Visit) -> Refused:
-        self._metrics.timed_out(visit.at)
-        if visit.at == "body":  # the rest of a body that is not there cannot be told from a next request
-            return Refused(408, "slow body", "The body took too long to come.", Connection="close")
-        if visit.at in ("limits", "queue"):
-            return self._busy(f"slow {visit.at}")
-        return Refused(504, "slow work", f"No answer within {self._settings.request_seconds:g} seconds.")
+    def _timed_out(self, context: RequestContext) -> Refusal:
+        self._metrics.timed_out(context.stage)
+        if context.stage == "body":  # unread bytes could be taken for the next request, so the connection must close
+            return Refusal(408, "slow body", "The request body arrived too slowly.", Connection="close")
+        if context.stage in ("limits", "queue"):
+            return self._busy(f"slow {context.stage}")
+        return Refusal(504, "slow work", f"The request took longer than {self._settings.request_seconds:g} seconds.")
 
     @staticmethod
-    def _busy(reason: str) -> Refused:
-        return Refused(503, reason, "The service is busy; try again.", Retry_After=str(BUSY_SECONDS))
+    def _busy(reason: str) -> Refusal:
+        return Refusal(503, reason, "The service is busy. Try again later.", Retry_After=str(RETRY_SECONDS))
 
-    def _audit(self, visit: Visit, outcome: str, reason: str) -> None:
+    def _audit(self, context: RequestContext, outcome: str, reason: str) -> None:
         facts = {
-            "request_id": visit.id,
+            "request_id": context.id,
             "outcome": outcome,
             "reason": reason,
-            "key": visit.key_name,
-            "method": visit.method,
-            "path": visit.path,
+            "key": context.key_name,
+            "method": context.method,
+            "path": context.path,
         }
         if outcome == "refused":
-            facts["address"] = visit.address
+            facts["address"] = context.address
         logs.log(logs.AUDIT, logging.INFO, "access", facts)
 
-    def _tell(self, visit: Visit) -> None:
-        """Log and count a request that has ended."""
-        seconds = time.perf_counter() - visit.started
-        self._metrics.answered(visit.path, visit.status, seconds)
-        probe = visit.place is not None and visit.place.kind in ("probe", "metrics")
+    def _log_request(self, context: RequestContext) -> None:
+        """Log and count a finished request."""
+        seconds = time.perf_counter() - context.started
+        self._metrics.answered(context.path, context.status, seconds)
+        probe = context.route is not None and context.route.kind in ("probe", "metrics")
         facts = {
-            "request_id": visit.id,
-            "key": visit.key_name,
-            "method": visit.method,
-            "path": visit.path,
-            "status": visit.status,
-            "rows": visit.scope["state"].get("rows"),
+            "request_id": context.id,
+            "key": context.key_name,
+            "method": context.method,
+            "path": context.path,
+            "status": context.status,
+            "rows": context.scope["state"].get("rows"),
             "milliseconds": round(seconds * 1000, 3),
-            "outcome": visit.reason or ("answered" if visit.status < 400 else "refused"),
+            "outcome": context.reason or ("answered" if context.status < 400 else "refused"),
         }
-        logs.log(logs.REQUESTS, logging.DEBUG if probe and visit.status < 400 else logging.INFO, "request", facts)
+        logs.log(logs.REQUESTS, logging.DEBUG if probe and context.status < 400 else logging.INFO, "request", facts)
 
 
-def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, static: Path | None = None) -> ASGIApp:
-    """Put the guards around an application.
+def make_guard(app: ASGIApp, settings: Settings, metrics: Metrics, static: Path | None = None) -> ASGIApp:
+    """Wrap an application in a guard and, if origins are set, in CORS middleware.
 
-    What is inside finds ``request_id`` and ``key_name`` in ``scope["state"]``, and leaves ``rows`` there for the log.
+    The guard puts ``request_id`` and ``key_name`` into ``scope["state"]``. It logs ``rows`` if the application puts it there.
 
     Parameters
     ----------
@@ -351,7 +355,7 @@ def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, static: Path | N
     metrics
         The service's metrics.
     static
-        The folder of what is served under ``/static/``.
+        Folder of the files under ``/static/``.
     """
     names = tuple(sorted(file.name for file in static.iterdir())) if static else ()
     guard = Guard(app, settings, metrics, names)
@@ -366,23 +370,27 @@ def guarded(app: ASGIApp, settings: Settings, metrics: Metrics, static: Path | N
     )
 
 
-def surround(app: Starlette, settings: Settings, metrics: Metrics, static: Path | None = None) -> Starlette:
-    """Put the guards around the whole of BentoML's application, and take out what they replace.
+def add_guard(app: Starlette, settings: Settings, metrics: Metrics, static: Path | None = None) -> Starlette:
+    """Add the guard to BentoML's application as outermost middleware, and remove the middleware it replaces.
 
-    Guards around what is mounted in it alone would leave BentoML's own routes open, and BentoML's own metrics, which have
-    the path as it was asked for as a label, would grow with every path that anyone thinks of. This is for the ``to_asgi`` of a
-    ``service_class``, which ``bentoml.service`` takes as an argument.
+    Call it in ``to_asgi`` of a ``service_class``, an argument of ``bentoml.service``. A guard around the mounted application
+    alone would leave BentoML's own routes open. BentoML's metrics use the raw path as a label, so they would also grow with
+    every path that a caller invents.
 
-    BentoML's time limit goes, which cannot be switched off by its configuration, and so does its tracing, which takes
-    longer than all guards together whether or not anyone collects the traces: requests are told apart by their ids.
+    BentoML's timeout and tracing middleware are removed. BentoML's configuration cannot switch the timeout off. Tracing takes
+    longer than the guard even if no one collects the traces; request ids replace it.
 
     Parameters
     ----------
     app
-        What ``to_asgi`` of BentoML's own class gives.
+        The return value of ``to_asgi`` of BentoML's own class.
     settings, metrics, static
-        As `guarded` takes them.
+        See `make_guard`.
     """
-    app.user_middleware = [one for one in app.user_middleware if getattr(one.cls, "__name__", "") not in REPLACED]
-    app.add_middleware(guarded, settings=settings, metrics=metrics, static=static)
+    app.user_middleware = [
+        middleware
+        for middleware in app.user_middleware
+        if getattr(middleware.cls, "__name__", "") not in REPLACED_MIDDLEWARE
+    ]
+    app.add_middleware(make_guard, settings=settings, metrics=metrics, static=static)
     return app

@@ -1,7 +1,7 @@
-"""API keys: named, stored as hashes, revoked by taking them out of the file.
+"""API keys: named, stored as hashes, revoked by deleting their line from the key file.
 
-A key is 256 random bits, so nobody finds it by trying, at any speed, and a plain SHA-256 keeps it as safe as a slow
-hash would; slow hashes exist for passwords, which people choose. A slow one would cost every request milliseconds.
+A key is 256 random bits, so it cannot be guessed and a plain SHA-256 protects it as well as a slow hash would. Slow hashes
+are for passwords that people choose; one would add milliseconds to every request.
 
 ``python -m churn_pipeline.serving.keys NAME`` makes a key. It prints the key, once, and the line to store.
 """
@@ -21,20 +21,20 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "churn_"
 LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63}):(?P<digest>[0-9a-f]{64})")
-REREAD_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 
 class StoredKey(NamedTuple):
-    """What is kept of a key: whose it is, and its SHA-256."""
+    """The stored part of a key: the name of its holder and its SHA-256."""
 
     name: str
     digest: bytes
 
 
-class _Seen(NamedTuple):
-    changed: int
+class _FileVersion(NamedTuple):
+    modified: int
     size: int
-    node: int
+    inode: int
 
 
 def make_key(name: str) -> tuple[str, str]:
@@ -43,63 +43,63 @@ def make_key(name: str) -> tuple[str, str]:
     Returns
     -------
     key : str
-        To be handed to the caller, and kept nowhere else.
+        Give it to its holder and store it nowhere else.
     line : str
-        ``name:hash``, to be stored.
+        ``name:hash``, the line to store.
 
     Raises
     ------
     ValueError
-        When the name is not made of letters, digits, dots, dashes and underscores.
+        If the name is not made of 1 to 64 letters, digits, dots, dashes and underscores.
     """
     key = PREFIX + secrets.token_urlsafe(32)
     line = f"{name}:{hashlib.sha256(key.encode()).hexdigest()}"
     if not LINE.fullmatch(line):
-        raise ValueError("a key's name is made of letters, digits, '.', '-' and '_', and has at most 64 of them")
+        raise ValueError("a key name has 1 to 64 letters, digits, '.', '-' or '_', and starts with a letter or digit")
     return key, line
 
 
 def read_keys(lines: Iterable[str]) -> tuple[list[StoredKey], list[int]]:
-    """Read stored keys.
+    """Parse stored keys.
 
-    Several keys may share a name: so that one can take another's place with no gap between them.
+    Several keys may share a name, so that a new key can replace an old one without an interruption.
 
     Parameters
     ----------
     lines
-        ``name:hash`` each; empty ones and such as begin with ``#`` are passed over.
+        ``name:hash`` each; empty lines and lines that start with ``#`` are ignored.
 
     Returns
     -------
     keys : list of StoredKey
-        In their order.
+        The keys in the order of their lines.
     wrong : list of int
-        The numbers, from 1, of lines that are none of these.
+        Numbers of the invalid lines, counted from 1.
     """
     keys, wrong = [], []
     for number, line in enumerate(lines, 1):
         text = line.strip()
-        if found := LINE.fullmatch(text):
-            keys.append(StoredKey(found["name"], bytes.fromhex(found["digest"])))
+        if match := LINE.fullmatch(text):
+            keys.append(StoredKey(match["name"], bytes.fromhex(match["digest"])))
         elif text and not text.startswith("#"):
             wrong.append(number)
     return keys, wrong
 
 
 class KeyRing:
-    """The keys that are valid now.
+    """The keys that are currently valid.
 
-    The file is read again when it has changed, looked at once a second at most. What it holds then is what is valid:
-    a key taken out of it stops working, and a file that is gone or cannot be read holds none.
+    The key file is checked for changes at most once a second and read again when it changed. A key deleted from the file stops
+    working. If the file is missing or unreadable, none of its keys is valid.
 
     Parameters
     ----------
     lines
-        Keys that stay as long as the service runs.
+        Keys that are valid as long as the service runs, one ``name:hash`` each.
     file
-        A file of further ones, a key a line.
+        Key file with more of these lines.
     clock
-        Seconds, from any beginning.
+        Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -107,18 +107,18 @@ class KeyRing:
     ) -> None:
         self._fixed, _ = read_keys(lines)
         self._file = file
-        self._clock = clock
+        self.clock = clock
         self._keys = self._fixed
-        self._seen: _Seen | None = None
-        self._look_again = -float("inf")
+        self._version: _FileVersion | None = None
+        self._next_check = -float("inf")
         self._refresh()
 
     def name_of(self, key: bytes) -> str | None:
-        """The name of a key's holder; None for a key that is not valid.
+        """The name of a key's holder; None if the key is not valid.
 
-        It takes the same time whichever key it is, or none.
+        The comparison takes the same time for every key, valid or not.
         """
-        if self._file is not None and self._clock() >= self._look_again:
+        if self._file is not None and self.clock() >= self._next_check:
             self._refresh()
         digest = hashlib.sha256(key).digest()
         name = None
@@ -130,36 +130,36 @@ class KeyRing:
     def _refresh(self) -> None:
         if self._file is None:
             return
-        self._look_again = self._clock() + REREAD_SECONDS
+        self._next_check = self.clock() + CHECK_SECONDS
         try:
-            found = self._file.stat()
-            seen = _Seen(found.st_mtime_ns, found.st_size, found.st_ino)
-            if seen == self._seen:
+            stat = self._file.stat()
+            version = _FileVersion(stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if version == self._version:
                 return
             keys, wrong = read_keys(self._file.read_text(encoding="utf-8").splitlines())
         except (OSError, UnicodeDecodeError) as error:
-            if len(self._keys) > len(self._fixed) or self._seen is None:
-                logger.error("The file of keys cannot be read, so its keys are not valid: %s", type(error).__name__)
-            self._keys, self._seen = self._fixed, _Seen(0, 0, 0)
+            if len(self._keys) > len(self._fixed) or self._version is None:
+                logger.error("The key file cannot be read: its keys are not valid (%s)", type(error).__name__)
+            self._keys, self._version = self._fixed, _FileVersion(0, 0, 0)
             return
-        self._keys, self._seen = [*self._fixed, *keys], seen
-        logger.info("Keys read: %d", len(self._keys))
+        self._keys, self._version = [*self._fixed, *keys], version
+        logger.info("API keys: %d are valid", len(self._keys))
         if wrong:
-            logger.error("Lines of the file of keys that are no name:hash: %s", ", ".join(map(str, wrong)))
+            logger.error("Key file: lines that are not name:hash are ignored (%s)", ", ".join(map(str, wrong)))
 
 
-def main(words: list[str]) -> int:
-    """Print a new key, and the line to store."""
+def main(arguments: list[str]) -> int:
+    """Print a new key and the line to store."""
     try:
-        [name] = words
+        [name] = arguments
         key, line = make_key(name)
     except ValueError as error:
-        reason = str(error) if len(words) == 1 else "name the one who will hold the key"
+        reason = str(error) if len(arguments) == 1 else "give one name, of the key's holder"
         sys.stderr.write(f"{reason}: python -m churn_pipeline.serving.keys NAME\n")
         return 2
     sys.stdout.write(
-        f"The key, shown this once:\n{key}\n\n"
-        f"The line to store, in CHURN_SERVING_KEYS or the file that CHURN_SERVING_KEYS_FILE names:\n{line}\n"
+        f"The API key, shown only this once:\n{key}\n\n"
+        f"The line to store, in CHURN_SERVING_KEYS or in the file named by CHURN_SERVING_KEYS_FILE:\n{line}\n"
     )
     return 0
 

@@ -1,16 +1,16 @@
-"""Logs as JSON lines, with no customer's value in them.
+"""Logs as JSON lines, without customer data.
 
-Three kinds of lines go to standard output, one JSON object each, with ``time``, ``level``, ``logger`` and ``event``:
+Each line on standard output is one JSON object with ``time``, ``level``, ``logger`` and ``event``. There are three kinds:
 
-- ``request``, one for every request: who, what, how many rows, how long, and how it ended;
-- ``access``, one for every access that was granted or refused where a key is needed: the audit trail;
-- everything else that this program, BentoML and uvicorn have to say.
+- ``request``, one for each request: key, path, rows, duration and outcome;
+- ``access``, one for each access that was granted or refused because of a key: the audit trail;
+- everything else that this program, BentoML and uvicorn log.
 
-What other programs put into a message may be a customer's: of their warnings and errors only the message's template,
-the exception's type and the place it comes from are kept. The same holds for our own errors' exceptions.
+Messages of other libraries may contain customer data. Of their warnings and errors, a line has only the message template, the
+exception's type and its location. The same holds for exceptions logged by our own code.
 
-A line is made where it is logged, and written by a thread: a slow disk delays no answer. Where 10,000 lines wait, further
-ones are dropped and counted. A process that is killed loses what was logged in its last twentieth of a second.
+A line is formatted where it is logged and written by a thread, so a slow disk delays no answer. If 10,000 lines wait, further
+lines are dropped and counted. A killed process loses the lines of its last twentieth of a second.
 """
 
 import json
@@ -34,10 +34,10 @@ FOREIGN = ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asg
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as JSON."""
+        """Format a record as JSON."""
         line: dict[str, Any] = {
             "time": _utc(record.created, record.msecs),
             "level": record.levelname.lower(),
@@ -48,7 +48,7 @@ class JsonFormatter(logging.Formatter):
             line.update(facts)
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = record.exc_info[0].__name__
-            line["place"] = _place(record.exc_info[2])
+            line["place"] = _location(record.exc_info[2])
         return ENCODE(line)
 
 
@@ -62,20 +62,20 @@ def _event(record: logging.LogRecord) -> str:
     return str(record.msg).partition("\n")[0]
 
 
-def _warned(_message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
-    """Log a warning of Python's as what it is and where it comes from."""
+def _log_warning(_message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """Log a Python warning as its category and location, without its message."""
     facts = {"warning": category.__name__, "place": f"{filename}:{lineno}"}
     log(logging.getLogger("py.warnings"), logging.WARNING, "A warning", facts)
 
 
-def _place(trace: TracebackType | None) -> str | None:
-    """Where an exception was raised, without what was raised."""
+def _location(trace: TracebackType | None) -> str | None:
+    """Code location at which an exception was raised."""
     frames = traceback.extract_tb(trace)
     return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].name}" if frames else None
 
 
 def log(logger: logging.Logger, level: int, event: str, facts: dict[str, Any]) -> None:
-    """Log an event with facts beside it; without the search for the calling line, which costs more than the rest."""
+    """Log an event with facts. It skips the search for the calling line, which costs more than the rest."""
     if logger.isEnabledFor(level):
         record = logger.makeRecord(logger.name, level, "", 0, event, (), None)
         record.facts = facts
@@ -83,70 +83,66 @@ def log(logger: logging.Logger, level: int, event: str, facts: dict[str, Any]) -
 
 
 class BackgroundHandler(logging.Handler):
-    """Formats a record where it is logged, and leaves the writing to a thread.
+    """Formats a record where it is logged; a thread writes it.
 
     Parameters
     ----------
     stream
-        Where lines go.
-    dropped
-        Told how many lines are not written, because too many were waiting or the stream failed.
+        Destination of the lines.
+    on_dropped
+        Called with the number of lines that are not written because the queue is full or the stream failed.
     """
 
-    def __init__(self, stream: TextIO, dropped: Callable[[int], None]) -> None:
+    def __init__(self, stream: TextIO, on_dropped: Callable[[int], None]) -> None:
         super().__init__()
         self._stream = stream
-        self._dropped = dropped
+        self._on_dropped = on_dropped
         self._lines: Background[str] = Background(self._write, WAITING_LINES, "logs")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand the record's line over."""
+        """Format a record and queue its line."""
         try:
             line = self.format(record)
-        except (TypeError, ValueError):  # a message and its arguments that do not fit, or no JSON
-            self._dropped(1)
+        except (TypeError, ValueError):  # the arguments do not fit the message, or are not JSON
+            self._on_dropped(1)
             return
         if not self._lines.put(line):
-            self._dropped(1)
+            self._on_dropped(1)
 
     def _write(self, lines: list[str]) -> None:
         try:
             self._stream.write("\n".join(lines) + "\n")
             self._stream.flush()
-        except (OSError, ValueError):  # no space, a closed pipe, a closed stream
-            self._dropped(len(lines))
-
-    def flush(self) -> None:
-        """Wait until what was logged is written."""
-        self._lines.close()
+        except (OSError, ValueError):  # full disk, closed pipe or closed stream
+            self._on_dropped(len(lines))
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write all queued lines and end the thread; a later record starts it again."""
         self._lines.close()
         super().close()
 
 
-def configure(level: str, dropped: Callable[[int], None], stream: TextIO | None = None) -> BackgroundHandler:
-    """Send every log of this process through one handler, BentoML's and uvicorn's included.
+def configure(level: str, on_dropped: Callable[[int], None], stream: TextIO | None = None) -> BackgroundHandler:
+    """Send all logs of this process through one handler, including BentoML's and uvicorn's.
 
-    uvicorn's own lines of access hold the query string: they are off, and so should BentoML's be
-    (``logging={"access": {"enabled": False}}``), which `REQUESTS` replaces.
+    uvicorn's access lines contain the query string, so they are disabled; `REQUESTS` replaces them. Disable BentoML's as
+    well: ``logging={"access": {"enabled": False}}``.
 
     Parameters
     ----------
     level
-        The least level of our own lines, by name; others' are kept from ``warning`` on, BentoML's from ``info`` on.
-    dropped
-        Told how many lines are not written.
+        Lowest level of our own lines, by name. Other libraries log from ``warning`` on, BentoML from ``info`` on.
+    on_dropped
+        Called with the number of lines that are not written.
     stream
-        Where lines go; standard output unless given.
+        Destination of the lines; defaults to standard output.
 
     Returns
     -------
     BackgroundHandler
-        To be flushed before the process ends.
+        Close it before the process ends.
     """
-    handler = BackgroundHandler(stream or sys.stdout, dropped)
+    handler = BackgroundHandler(stream or sys.stdout, on_dropped)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -157,12 +153,12 @@ def configure(level: str, dropped: Callable[[int], None], stream: TextIO | None 
         foreign.propagate = True
         foreign.setLevel(logging.NOTSET)
     access = logging.getLogger("uvicorn.access")
-    access.propagate = False  # with no handler, uvicorn does not even make the line
+    access.propagate = False  # without a handler, uvicorn does not format the line
     access.disabled = True
     threshold = getattr(logging, level.upper())
     logging.getLogger("bentoml").setLevel(max(threshold, logging.INFO))
     logging.getLogger(OURS).setLevel(threshold)
-    warnings.showwarning = _warned  # type: ignore[assignment]  # called by position
-    # what no line shows need not be found out for each
+    warnings.showwarning = _log_warning  # type: ignore[assignment]  # called by position
+    # No line shows these, and collecting them costs time for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return handler

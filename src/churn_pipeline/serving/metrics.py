@@ -1,8 +1,7 @@
-"""What the service counts, for Prometheus, beside BentoML's own metrics on ``/metrics``.
+"""The service's Prometheus metrics, shown on ``/metrics`` together with BentoML's own.
 
-BentoML's workers write their figures to files that are put together when they are asked for (prometheus_client's
-multi-process mode), so every figure here is of all workers. Labels take their values from this program, the contract and the
-bundle, never from a caller.
+The workers write their values to files, and ``/metrics`` adds them up (prometheus_client's multi-process mode), so each metric
+covers all workers. Label values come from this program, the contract and the bundle, never from a caller.
 """
 
 import time
@@ -41,19 +40,19 @@ OTHER = "other"
 
 
 class Problem(Protocol):
-    """What was wrong with a request: the rule that was broken, and the field."""
+    """A violated rule of the contract, and its field."""
 
     @property
     def field(self) -> str | None:
-        """The contract's column, or what the caller wrote."""
+        """A column of the contract, or the caller's text."""
 
     @property
     def rule(self) -> str:
-        """The rule, in the contract's words."""
+        """The rule, in words of the contract."""
 
 
-class _Probabilities(Histogram):
-    """A histogram that takes many values at a time: one by one, 1,000 of them take 2 ms."""
+class _BatchHistogram(Histogram):
+    """A histogram that counts many values in one call; 1,000 single calls take 2 ms."""
 
     def observe_many(self, values: npt.NDArray[np.float64]) -> None:
         """Count values."""
@@ -68,13 +67,12 @@ class _Probabilities(Histogram):
 
 
 class Metrics:
-    """Everything that is counted.
+    """All metrics of the service.
 
     Parameters
     ----------
     registry
-        Where the figures are kept within one process; one of their own unless given. What BentoML shows on ``/metrics``
-        is read from the workers' files and does not depend on it.
+        Registry of this process; a new one by default. BentoML's ``/metrics`` reads the workers' files and does not use it.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -83,81 +81,86 @@ class Metrics:
             "churn_predictions", "Customers scored, by decision.", ["decision"], registry=self.registry
         )
         self._contacted = self._predictions.labels("contact")
-        self._left_alone = self._predictions.labels("no_contact")
-        self._probabilities = _Probabilities(
+        self._not_contacted = self._predictions.labels("no_contact")
+        self.probabilities = _BatchHistogram(
             "churn_probability", "Churn probabilities served.", buckets=PROBABILITIES, registry=self.registry
         )
         self._rows = Histogram(
-            "churn_request_rows", "Customers in a request that was answered.", buckets=ROWS, registry=self.registry
+            "churn_request_rows", "Customers per answered request.", buckets=ROWS, registry=self.registry
         )
         self._refusals = Counter(
             "churn_refusals",
-            "Rules that requests broke, by the contract's field.",
+            "Violated rules of the contract, by field and rule.",
             ["field", "rule"],
             registry=self.registry,
         )
         self._seconds = Histogram(
             "churn_request_seconds",
-            "Time of a request from its head to the end of its answer.",
+            "Seconds from the head of a request to the end of its answer.",
             ["path", "status"],
             buckets=SECONDS,
             registry=self.registry,
         )
         self._unauthenticated = Counter(
             "churn_authentication_failures",
-            "Requests without a valid key where one is needed.",
+            "Requests without a valid API key to a path that needs one.",
             ["reason"],
             registry=self.registry,
         )
         self._limited = Counter(
-            "churn_rate_limited", "Requests beyond a rate limit.", ["limit"], registry=self.registry
+            "churn_rate_limited", "Requests refused because of a rate limit.", ["limit"], registry=self.registry
         )
-        self._shed = Counter("churn_shed", "Requests refused because too many were in work.", registry=self.registry)
+        self._shed = Counter(
+            "churn_shed", "Requests refused because concurrency and queue were full.", registry=self.registry
+        )
         self._timeouts = Counter(
-            "churn_timeouts", "Requests that took too long, by what they were at.", ["at"], registry=self.registry
+            "churn_timeouts", "Requests over the time limit, by stage.", ["at"], registry=self.registry
         )
         self._store_failures = Counter(
             "churn_rate_limit_store_failures",
-            "Requests let through uncounted, as the rate limits' store failed.",
+            "Requests allowed uncounted because the rate limit store failed.",
             registry=self.registry,
         )
         self._logged = Counter(
-            "churn_prediction_log_rows", "Customers by what became of their line.", ["outcome"], registry=self.registry
+            "churn_prediction_log_rows",
+            "Customers in the prediction log, by outcome of their line.",
+            ["outcome"],
+            registry=self.registry,
         )
         self._lines_dropped = Counter(
-            "churn_log_lines_dropped", "Lines of logs that were not written.", registry=self.registry
+            "churn_log_lines_dropped", "Log lines that were not written.", registry=self.registry
         )
         self._model = Gauge(
             "churn_model_info",
-            "1, with what the served model is as labels.",
+            "Always 1; the labels describe the served model.",
             ["table", "model_name", "model_version", "run_id", "commit", "model_digest", "threshold"],
             multiprocess_mode="max",
             registry=self.registry,
         )
         self._loaded_at = Gauge(
             "churn_model_loaded_timestamp_seconds",
-            "When a worker last loaded the model.",
+            "Unix time at which a worker last loaded the model.",
             multiprocess_mode="max",
             registry=self.registry,
         )
         self._since_load = Gauge(
             "churn_seconds_since_load",
-            "Time since the worker that shows these figures loaded the model.",
+            "Seconds since the worker that answers /metrics loaded the model.",
             multiprocess_mode="mostrecent",
             registry=self.registry,
         )
         self._loaded: float | None = None
         self._fields: frozenset[str] = frozenset()
 
-    def loaded(self, manifest: Manifest, fields: Collection[str] = ()) -> None:
-        """Tell which model is served, now that it is.
+    def model_loaded(self, manifest: Manifest, fields: Collection[str] = ()) -> None:
+        """Record which model is served and since when.
 
         Parameters
         ----------
         manifest
-            The bundle's.
+            Manifest of the served bundle.
         fields
-            The contract's columns: refusals of any other field are counted as ``other``.
+            Columns of the contract. Violations in any other field are counted as ``other``.
         """
         self._fields = frozenset(fields)
         self._model.labels(
@@ -171,39 +174,39 @@ class Metrics:
         ).set(1)
         self._loaded = time.time()
         self._loaded_at.set(self._loaded)
-        self.asked()
+        self.refresh()
 
-    def asked(self) -> None:
-        """Bring up to date what changes by itself: to be called when the figures are asked for."""
+    def refresh(self) -> None:
+        """Update the metrics that change with time; call it before ``/metrics`` is read."""
         if self._loaded is not None:
             self._since_load.set(time.time() - self._loaded)
 
     def predicted(self, probabilities: npt.NDArray[np.float64], contact: npt.NDArray[np.bool_]) -> None:
-        """Count an answered request's customers.
+        """Count the customers of an answered request.
 
         Parameters
         ----------
         probabilities : ndarray of shape (rows,), float64
             Churn probabilities.
         contact : ndarray of shape (rows,), bool
-            Whether each is to be contacted.
+            Whether to contact each customer.
         """
         contacted = int(np.count_nonzero(contact))
         if contacted:
             self._contacted.inc(contacted)
         if contacted < len(contact):
-            self._left_alone.inc(len(contact) - contacted)
-        self._probabilities.observe_many(probabilities)
+            self._not_contacted.inc(len(contact) - contacted)
+        self.probabilities.observe_many(probabilities)
         self._rows.observe(len(probabilities))
 
     def refused(self, problems: Iterable[Problem]) -> None:
-        """Count the rules that a request broke."""
+        """Count the rules that a request violates."""
         for problem in problems:
             field = problem.field if problem.field in self._fields else OTHER
             self._refusals.labels(field, problem.rule).inc()
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """Count a request. ``path`` is one of the paths that the service knows, or ``other``."""
+        """Count a finished request; ``path`` is a route's name or ``other``."""
         self._seconds.labels(path, str(status)).observe(seconds)
 
     def unauthenticated(self, reason: str) -> None:
@@ -211,25 +214,25 @@ class Metrics:
         self._unauthenticated.labels(reason).inc()
 
     def rate_limited(self, limit: str) -> None:
-        """Count a request beyond a limit, ``key`` or ``address``."""
+        """Count a request over a rate limit, ``key`` or ``address``."""
         self._limited.labels(limit).inc()
 
     def shed(self) -> None:
-        """Count a request that found too many in work."""
+        """Count a request refused because concurrency and queue were full."""
         self._shed.inc()
 
-    def timed_out(self, at: str) -> None:
-        """Count a request that took too long ``at`` the ``limits``' store, its ``body``, the ``queue`` or its ``work``."""
-        self._timeouts.labels(at).inc()
+    def timed_out(self, stage: str) -> None:
+        """Count a request over the time limit, by stage: ``limits`` (rate limit store), ``body``, ``queue`` or ``work``."""
+        self._timeouts.labels(stage).inc()
 
     def store_failed(self) -> None:
-        """Count a request that could not be counted."""
+        """Count a request that the rate limit store could not count."""
         self._store_failures.inc()
 
     def logged(self, outcome: str, rows: int) -> None:
-        """Count customers by what became of their line in the prediction log."""
+        """Count customers by the outcome of their line in the prediction log."""
         self._logged.labels(outcome).inc(rows)
 
     def lines_dropped(self, lines: int) -> None:
-        """Count lines of logs that were not written."""
+        """Count log lines that were not written."""
         self._lines_dropped.inc(lines)

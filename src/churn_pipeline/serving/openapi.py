@@ -1,4 +1,4 @@
-"""The service's OpenAPI document: every path a program calls, every answer it gets, and an example that works when pasted.
+"""The service's OpenAPI document: all paths and answers, with an example request that works when pasted.
 
 References
 ----------
@@ -11,8 +11,8 @@ from typing import Any
 
 from churn_pipeline.contract.table import Column, Contract
 from churn_pipeline.serving.bundle import Manifest, TrainingProfile
+from churn_pipeline.serving.request_context import REQUEST_ID
 from churn_pipeline.serving.requests import JSON_TYPES, is_valid
-from churn_pipeline.serving.visits import SANE_ID
 
 Json = dict[str, Any]
 
@@ -21,44 +21,50 @@ EXAMPLE_TOP = 3
 
 HEADERS: Json = {
     "X-Request-ID": {
-        "description": "The request's id: the caller's own, where it is of this form, else one made here. Logs have it.",
+        "description": "Id of the request in the service's logs: the caller's own if it matches this pattern, else a new one.",
         "required": True,
-        "schema": {"type": "string", "pattern": f"^{SANE_ID.pattern.decode()}$"},
+        "schema": {"type": "string", "pattern": f"^{REQUEST_ID.pattern.decode()}$"},
     },
     "RateLimit-Policy": {
-        "description": 'Requests per key: `"per-worker";q=6000;w=60` are 6,000 in 60 seconds, counted by each worker.',
+        "description": 'Rate limit of the API key. `"per-worker";q=6000;w=60` means 6,000 requests per 60 s in each worker.',
         "schema": {"type": "string"},
     },
     "Retry-After": {
-        "description": "Seconds after which to try again.",
+        "description": "Seconds to wait before the next attempt.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     },
     "WWW-Authenticate": {
-        "description": "What is needed.",
+        "description": "Required authentication scheme.",
         "required": True,
         "schema": {"type": "string", "const": "Bearer"},
     },
-    "Allow": {"description": "The path's methods.", "required": True, "schema": {"type": "string"}},
+    "Allow": {"description": "Methods that the path accepts.", "required": True, "schema": {"type": "string"}},
 }
 
-# By status: what it means, and which headers an answer has beside its id.
+# Meaning of each status, and the headers of the answer besides the request id.
 REFUSALS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "400": ("The body is no JSON.", ()),
-    "401": ("There is no key, or no valid one.", ("WWW-Authenticate",)),
-    "404": ("The path is switched off.", ()),
-    "405": ("The path does not take the method.", ("Allow",)),
-    "408": ("The body took too long to come; the connection is closed.", ()),
-    "413": ("The body is too large, or has too many customers.", ()),
-    "415": ("The body is not `application/json` in UTF-8, or is compressed.", ()),
-    "422": ("The request breaks the contract. It is told where, and which rules; values are not repeated.", ()),
-    "429": ("Too many requests with this key, or too many without a valid one.", ("Retry-After",)),
-    "500": ("The service failed; its log has the request id.", ()),
-    "503": ("The service is busy.", ("Retry-After",)),
-    "504": ("The answer took too long.", ()),
+    "400": ("The body is not valid JSON.", ()),
+    "401": ("The API key is missing or invalid.", ("WWW-Authenticate",)),
+    "404": ("The path is disabled by a setting.", ()),
+    "405": ("The path does not accept this method.", ("Allow",)),
+    "408": ("The request body arrived too slowly; the connection is closed.", ()),
+    "413": ("The body is too large or has too many customers.", ()),
+    "415": ("The body is not `application/json` in UTF-8, or it is compressed.", ()),
+    "422": (
+        "The request violates the contract. The answer lists row, field and rule of each problem, never the value.",
+        (),
+    ),
+    "429": (
+        "Too many requests with this API key, or too many from this address without a valid key.",
+        ("Retry-After",),
+    ),
+    "500": ("The service failed. Its log has the error under the request id.", ()),
+    "503": ("The service is busy. Try again later.", ("Retry-After",)),
+    "504": ("The request took longer than the time limit.", ()),
 }
 UNREADY = "Not ready"
-# What is not told by the guards themselves, but by Starlette or BentoML, comes as text.
+# Errors from Starlette or BentoML, unlike those from the guard, are plain text.
 ALSO_TEXT = ("500", UNREADY)
 ALWAYS = ("405", "500", "504")
 WITH_KEY = ("401", "429", "503")
@@ -70,10 +76,13 @@ PROBLEM: Json = {
         "row": {
             "type": ["integer", "null"],
             "minimum": 0,
-            "description": "The customer's place in the request, from 0.",
+            "description": "Index of the customer in the request, from 0.",
         },
-        "field": {"type": ["string", "null"], "description": "The column; null where more than one is meant."},
-        "rule": {"type": "string", "description": "The rule that is broken, in the contract's words."},
+        "field": {
+            "type": ["string", "null"],
+            "description": "The column; null if the problem is in the whole customer or request.",
+        },
+        "rule": {"type": "string", "description": "The violated rule, in words of the contract."},
     },
     "required": ["row", "field", "rule"],
     "additionalProperties": False,
@@ -87,7 +96,7 @@ REFUSAL: Json = {
         "problem_count": {
             "type": "integer",
             "minimum": 1,
-            "description": "Of all problems; the first ones are listed.",
+            "description": "Total number of problems; `problems` lists only the first ones.",
         },
     },
     "required": ["error", "request_id"],
@@ -113,14 +122,14 @@ def document(
     predict_schema: Json,
     explain_schema: Json,
 ) -> Json:
-    """Describe the service of one bundle.
+    """Build the OpenAPI document for one bundle.
 
     Parameters
     ----------
     contract, manifest, training_profile
-        What was shipped.
+        Parts of the bundle.
     predict_schema, explain_schema
-        JSON schemas of the two kinds of request, as `churn_pipeline.serving.requests.Requests` has them.
+        JSON schemas of the two request bodies, from `churn_pipeline.serving.requests.RequestParser.schema`.
 
     Returns
     -------
@@ -143,7 +152,7 @@ def document(
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"Churn probabilities of {contract.name}",
+            "title": f"Churn predictions: {contract.name}",
             "version": manifest.model_version,
             "description": _description(contract, manifest),
         },
@@ -152,61 +161,59 @@ def document(
             "schemas": schemas,
             "headers": HEADERS,
             "responses": {name.replace(" ", ""): _refusal(name) for name in (*REFUSALS, UNREADY)},
-            "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "An API key of this service."}
-            },
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "API key of this service."}},
         },
     }
 
 
 def example_customer(contract: Contract, training_profile: TrainingProfile) -> Json:
-    """Make a customer up who keeps the contract and is nobody: the middle of each number, the most frequent levels.
+    """Build a fictitious valid customer from the examples in the contract, the medians and the most frequent levels.
 
     Parameters
     ----------
     contract
-        Whose features, and id, the customer has. The contract's own examples come first.
+        Contract that defines the features and the id. Its own examples are used first.
     training_profile
         Summary of the training customers.
 
     Returns
     -------
     dict
-        Values by column, as JSON has them. A column of which no value is known is left out.
+        JSON values by column. A column without any known valid value is left out.
     """
     customer: Json = {}
     for name in (contract.roles.id, *contract.features):
         if name is not None:
             column = contract.columns[name]
-            kept = [value for value in _values(name, column, training_profile) if is_valid(column, value)]
-            customer |= {name: kept[0]} if kept else {}
+            valid = [value for value in _values(name, column, training_profile) if is_valid(column, value)]
+            customer |= {name: valid[0]} if valid else {}
     return customer
 
 
 def _values(name: str, column: Column, training_profile: TrainingProfile) -> Iterator[Any]:
-    """Values that a customer might have, the best ones first."""
+    """Plausible values of a column, the best ones first."""
     yield column.example
     if name in training_profile.numeric and (quantiles := training_profile.numeric[name].quantiles):
-        middle = quantiles[len(quantiles) // 2]
-        yield {"int64": int, "bool": bool}.get(column.dtype, _readable)(middle)
-        yield middle  # where the bounds leave no room for rounding
+        median = quantiles[len(quantiles) // 2]
+        yield {"int64": int, "bool": bool}.get(column.dtype, _readable)(median)
+        yield median  # rounding may leave narrow bounds
     elif name in training_profile.categorical:
         shares = training_profile.categorical[name].levels
         for level in sorted(shares, key=lambda level: -shares[level]):
             yield int(level) if column.dtype == "int64" and level else level
     yield from column.isin or ()
     lengths = column.str_length
-    most, least = (lengths.max_value, lengths.min_value) if lengths else (None, None)
-    yield from (column.default, "example"[:most].ljust(least or 0, "e"), 1, False)
+    longest, shortest = (lengths.max_value, lengths.min_value) if lengths else (None, None)
+    yield from (column.default, "example"[:longest].ljust(shortest or 0, "e"), 1, False)
 
 
 def _readable(number: float) -> float:
-    """A number with three digits, or with two decimals, as a person would write it."""
+    """A number rounded to two decimals, or to three significant digits below one."""
     return float(f"{number:.3g}") if abs(number) < 1 else round(number, 2)
 
 
 def _components(name: str, schema: Json) -> tuple[Json, Json]:
-    """A training_profile to a schema, and that schema and all that it refers to, as the document's components."""
+    """A reference to a schema; and the schema with its definitions, as components of the document."""
     placed = json.loads(json.dumps(schema).replace('"$ref": "#/$defs/', '"$ref": "#/components/schemas/'))
     definitions: Json = placed.pop("$defs", {})
     return {"$ref": f"#/components/schemas/{name}"}, {**definitions, name: placed}
@@ -214,56 +221,61 @@ def _components(name: str, schema: Json) -> tuple[Json, Json]:
 
 def _description(contract: Contract, manifest: Manifest) -> str:
     label = contract.label
-    meant = [label.meaning]
-    meant += [f"{word}: {said}." for word, said in (("Observed", label.observed), ("Horizon", label.horizon)) if said]
+    facts = [label.meaning]
+    facts += [f"{word}: {text}." for word, text in (("Observed", label.observed), ("Horizon", label.horizon)) if text]
     return (
-        f"{contract.description}\n\nChurn: {' '.join(meant)}\n\nA customer is to be contacted from a churn "
-        f"probability of {manifest.threshold:g} on.\n\nA path that is not here is answered 404, but for the pages: `/` with a "
-        "form, `/docs`, and `/openapi.json`, which is this document. A service may be set to ask for no keys, or for keys also "
-        "where none is needed here."
+        f"{contract.description}\n\nChurn: {' '.join(facts)}\n\nThe decision is `contact` for a churn probability of at least "
+        f"{manifest.threshold:g}, and `no_contact` below.\n\nPaths not listed here return 404, except `/` (a form), `/docs` "
+        "and `/openapi.json` (this document). The service can be configured to need no API keys, or to need them for paths "
+        "that are open by default."
     ).strip()
 
 
 def _paths(predict: Json, explain: Json, customers: Json) -> Json:
     key: list[Json] = [{"key": []}]
     probe: Json = {"security": [], "refusals": (*ALWAYS, UNREADY)}
-    work: Json = {"security": key, "refusals": (*ALWAYS, *WITH_KEY, *WITH_BODY)}
-    text, answer = {TEXT: {"schema": {"type": "string"}}}, "The answer, customers in the order of the request."
+    scoring: Json = {"security": key, "refusals": (*ALWAYS, *WITH_KEY, *WITH_BODY)}
+    text, answer = (
+        {TEXT: {"schema": {"type": "string"}}},
+        "The predictions, in the order of the customers in the request.",
+    )
     return {
         "/predict": {
             "post": {
-                **_operation("predict", "Churn probabilities and decisions", answer, _json("Predictions"), **work),
+                **_operation("predict", "Churn probabilities and decisions", answer, _json("Predictions"), **scoring),
                 "requestBody": _body(predict, customers),
             }
         },
         "/explain": {
             "post": {
                 **_operation(
-                    "explain", "The same, and what moves each probability", answer, _json("Explanations"), **work
+                    "explain", "Predictions with the effect of each feature", answer, _json("Explanations"), **scoring
                 ),
-                "description": "Effects are Shapley values of the churn probability. They are estimated, for the same customer "
-                "always alike; base probability and the effects of all features sum to the churn probability.",
+                "description": "Effects are estimated Shapley values on the probability scale. The same customer always gets "
+                "the same effects. The base probability plus the effects of all features equals the churn probability.",
                 "requestBody": _body(explain, {**customers, "top": EXAMPLE_TOP}),
             }
         },
         "/model": {
             "get": _operation(
                 "model",
-                "What is served",
-                "The model.",
+                "The served model and its contract",
+                "The manifest and the contract of the model.",
                 _json("Model"),
                 security=key,
                 refusals=(*ALWAYS, *WITH_KEY),
             )
         },
-        "/health": {"get": _operation("health", "Whether it is well", "It is.", _json("Health"), **probe)},
-        "/livez": {"get": _operation("livez", "Whether it is alive", "It is.", text, **probe)},
-        "/readyz": {"get": _operation("readyz", "Whether it may be asked", "It may be asked.", text, **probe)},
+        "/health": {"get": _operation("health", "Health check", "The service is ready.", _json("Health"), **probe)},
+        "/livez": {"get": _operation("livez", "Liveness check", "The process is alive.", text, **probe)},
+        "/readyz": {
+            "get": _operation("readyz", "Readiness check", "The service is ready for requests.", text, **probe)
+        },
         "/metrics": {
             "get": _operation(
                 "metrics",
-                "What is counted",
-                "Figures in the form that Prometheus reads.",
+                "Prometheus metrics",
+                "Metrics in the Prometheus text format.",
                 text,
                 security=[],
                 refusals=(*ALWAYS, *WITH_KEY, "404"),
@@ -296,7 +308,9 @@ def _body(schema: Json, example: Json) -> Json:
 
 
 def _refusal(name: str) -> Json:
-    meaning, headers = ("It is not: it starts, or is about to end.", ()) if name == UNREADY else REFUSALS[name]
+    meaning, headers = (
+        ("The service is not ready: it is starting or shutting down.", ()) if name == UNREADY else REFUSALS[name]
+    )
     content = _json("Refusal")
     if name in ALSO_TEXT:
         content[TEXT] = {"schema": {"type": "string"}}
@@ -304,32 +318,36 @@ def _refusal(name: str) -> Json:
 
 
 def _predictions(contract: Contract, explained: bool) -> Json:
-    """An answer's schema: a head, and a prediction for every customer."""
+    """Schema of an answer: a head, and one prediction per customer."""
     probability = {"type": "number", "minimum": 0, "maximum": 1}
-    one: Json = {"churn_probability": probability, "decision": {"enum": ["contact", "leave"]}}
+    prediction: Json = {"churn_probability": probability, "decision": {"enum": ["contact", "no_contact"]}}
     head: Json = {
         "request_id": {"type": "string"},
         "model_version": {"type": "string"},
-        "threshold": {"type": "number", "description": "From this churn probability on a customer is to be contacted."},
+        "threshold": {
+            "type": "number",
+            "description": "Customers with at least this churn probability should be contacted.",
+        },
     }
     if explained:
         head["base_probability"] = {
             **probability,
-            "description": "What is said of a customer of whom nothing is known.",
+            "description": "Prediction if no feature is known: the Shapley base value.",
         }
-        effect = {"type": "number", "minimum": -1, "maximum": 1, "description": "By how much, in probability."}
+        effect = {"type": "number", "minimum": -1, "maximum": 1, "description": "Change of the churn probability."}
         reason = {"feature": {"enum": list(contract.features)}, "effect": effect}
-        one["reasons"] = {
+        prediction["reasons"] = {
             "type": "array",
-            "description": "What moves the churn probability from the base, the most first.",
+            "description": "Effects of features relative to the base probability, largest first.",
             "items": _object(reason),
             "minItems": 1,
             "maxItems": len(contract.features),
         }
-    item = _object(one)
+    item = _object(prediction)
     if contract.roles.id is not None:
-        given = {"type": JSON_TYPES[contract.columns[contract.roles.id].dtype], "description": "Where it was given."}
-        item["properties"] = {"id": given, **one}
+        kind = JSON_TYPES[contract.columns[contract.roles.id].dtype]
+        identity = {"type": kind, "description": "The id in the request, if it was given."}
+        item["properties"] = {"id": identity, **prediction}
     return _object({**head, "predictions": {"type": "array", "items": item, "minItems": 1}})
 
 
@@ -338,8 +356,8 @@ def _object(properties: Json) -> Json:
 
 
 def _model() -> Json:
-    """What ``/model`` tells: the manifest, without the digests of files, and the contract."""
+    """Schema of ``/model``: the manifest without file digests, and the contract."""
     schema = Manifest.model_json_schema(mode="serialization")
-    told = {name: kind for name, kind in schema["properties"].items() if name != "files"}
+    manifest = {name: kind for name, kind in schema["properties"].items() if name != "files"}
     contract = {"type": "object", "description": "Columns, types, bounds, levels and roles."}
-    return _object({**told, "contract": contract})
+    return _object({**manifest, "contract": contract})

@@ -1,8 +1,8 @@
-"""The pages for people: a form that asks the service about one customer, and the documentation of all paths.
+"""The HTML pages: a form that scores one customer, and the documentation of all paths.
 
-Both are made once, at start, from the contract and the OpenAPI document, with templates that escape all they are given. They
-load nothing from elsewhere, and nothing stands in them that the content security policy would have to let through: code and
-style are files under ``static/``, and what the code needs to know is a block of JSON.
+Both are rendered once, at start, from the contract and the OpenAPI document; the templates escape every value. The pages load
+nothing from other hosts and need no exception in the content security policy: scripts and styles are files under ``static/``,
+and the scripts read their data from a block of JSON.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from churn_pipeline.serving.requests import is_valid, may_be_missing, rule_of
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
-# What a browser may do with a page: use this service's own files, ask this service, and be framed by nobody.
+# A page may load files of this service and call it. No other site may frame it.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -35,27 +35,27 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-BASE_URL = "http://localhost:3000"  # where BentoML serves unless told otherwise; the page puts its own address there
-REASONS = 8
+BASE_URL = "http://localhost:3000"  # BentoML's default; a script replaces it with the page's own address
+MAX_REASONS = 8
 YES_NO = ((True, "yes"), (False, "no"))
 
 
 @dataclass(frozen=True)
 class Field:
-    """A column as the form asks for it.
+    """A column as a field of the form.
 
     Attributes
     ----------
     index
-        Its place in the form. Elements go by it, since a name may be anything.
+        Position in the form. Element ids use it, because a column name may be any text.
     name
         The column's name.
     column
-        Its part of the contract.
+        The column in the contract.
     may_be_missing
-        Whether a customer may lack it.
+        Whether it can be left empty.
     value
-        What the example has there; None for nothing.
+        Value in the example; None for empty.
     """
 
     index: int
@@ -66,24 +66,24 @@ class Field:
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
+        """Title of the column, or else its name."""
         return self.column.title or self.name
 
     @property
     def rule(self) -> str:
-        """What the contract asks of a value, in the words of a refusal."""
+        """The column's rule, in the words of an error message."""
         return rule_of(self.column)
 
     @property
     def meaning(self) -> str:
-        """What is known of the column beside its rule."""
+        """Description of the column, and its default for missing values."""
         default = self.column.default
-        missing = f"Missing counts as {default}." if default is not None and is_valid(self.column, default) else ""
+        missing = f"Defaults to {default} if missing." if default is not None and is_valid(self.column, default) else ""
         return " ".join(part for part in (self.column.description, missing) if part)
 
     @property
     def hint(self) -> str:
-        """What stands beside the field: a choice shows its rule itself."""
+        """Help text of the field. A choice needs no rule, because it shows its levels."""
         rule = "" if self.kind == "choice" else f"{self.rule[0].upper()}{self.rule[1:]}."
         return " ".join(part for part in (self.meaning, rule) if part)
 
@@ -96,14 +96,14 @@ class Field:
 
     @cached_property
     def choices(self) -> tuple[tuple[str | int | bool, str], ...]:
-        """Values to choose from, and how they are shown; empty where there are no such."""
+        """Values to choose from, with their labels; empty for a number or text."""
         if self.column.dtype == "bool":
             return YES_NO
         return tuple((level, str(level)) for level in self.column.isin or ())
 
     @property
     def limits(self) -> dict[str, Any]:
-        """A number's attributes. HTML knows no bound that is itself left out; the service does."""
+        """HTML attributes of a number. HTML has no exclusive bounds, but the service checks them."""
         if self.kind != "number":
             return {}
         column, span = self.column, self.column.in_range
@@ -118,16 +118,16 @@ class Field:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the hold-out, laid out."""
+    """A hold-out metric, formatted."""
 
-    words: str
+    label: str
     value: str
     interval: str
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A path and a method, as the OpenAPI document has them."""
+    """One operation of the OpenAPI document."""
 
     path: str
     method: str
@@ -139,17 +139,17 @@ class Operation:
 
     @property
     def anchor(self) -> str:
-        """Its place in the page."""
+        """Id of the operation's section in the page."""
         return f"{self.method}{re.sub(r'[^a-z]+', '-', self.path)}".lower().rstrip("-")
 
     @property
     def can_be_tried(self) -> bool:
-        """Whether the page can ask it and show the answer."""
+        """Whether the page can send it and show the answer."""
         return self.method == "GET" or self.body is not None
 
     @property
     def curl(self) -> str:
-        """A line for a shell."""
+        """A curl command for a shell."""
         parts = [f"curl {BASE_URL}{self.path}"]
         if self.access == "key":
             parts.append('-H "Authorization: Bearer $CHURN_KEY"')
@@ -160,12 +160,12 @@ class Operation:
 
 
 def landing_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
-    """The page at ``/``: a form for one customer, its answer and reasons, and what is served.
+    """The page at ``/``: a form for one customer, the prediction with reasons, and facts about the model.
 
     Parameters
     ----------
     bundle
-        What is served.
+        The served bundle.
     document
         The OpenAPI document; its example fills the form.
 
@@ -188,7 +188,7 @@ def landing_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
         metrics=metrics,
         intervals=any(metric.interval for metric in metrics),
         form={
-            "reasons": min(REASONS, len(contract.features)),
+            "reasons": min(MAX_REASONS, len(contract.features)),
             "fields": [
                 {
                     "name": field.name,
@@ -204,12 +204,12 @@ def landing_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
 
 
 def docs_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
-    """The page at ``/docs``: every path with an example, its answers, and a way to try it.
+    """The page at ``/docs``: every path with an example, its answers, and a form to try it.
 
     Parameters
     ----------
     bundle
-        What is served.
+        The served bundle.
     document
         The OpenAPI document.
 
@@ -243,27 +243,27 @@ def _render(template: str, bundle: Bundle, **facts: Any) -> str:
 
 
 def _static(name: str) -> str:
-    """The address of a static file: a new one for a new content, so that no browser mixes versions."""
+    """Address of a static file; it changes with the content, so that browsers do not mix versions."""
     digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()
     return f"static/{name}?v={digest[:12]}"
 
 
 def _prose(text: str | None) -> Markup:
-    """Paragraphs of a description, with what stands between backticks as code."""
+    """Render a description as paragraphs, with text in backticks as code."""
     paragraphs = [part for part in re.split(r"\n\s*\n", text or "") if part.strip()]
     marked = (re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(part))) for part in paragraphs)
     return Markup("\n").join(Markup(f"<p>{part}</p>") for part in marked)  # noqa: S704 - escaped above
 
 
 def _fields(contract: Contract, customer: Mapping[str, Any]) -> Iterator[Field]:
-    """The id, where there is one, and the features."""
+    """Fields for the id, if there is one, and for the features."""
     names = [contract.roles.id, *contract.features] if contract.roles.id else [*contract.features]
     for index, name in enumerate(names):
         yield Field(index, name, contract.columns[name], may_be_missing(contract, name), customer.get(name))
 
 
 def _metrics(metrics: Mapping[str, float]) -> Iterator[Metric]:
-    """Metrics with the intervals that belong to them; what the best of all models would reach is no metric of this one."""
+    """Metrics with their intervals, without the best possible values, which are not metrics of this model."""
     parts = re.compile("_(lower|upper|best_possible)$")
     for name, value in metrics.items():
         if parts.search(name) and parts.sub("", name) in metrics:
@@ -290,22 +290,22 @@ def _operations(document: Mapping[str, Any]) -> Iterator[Operation]:
 
 
 def _access(security: Sequence[Mapping[str, Any]]) -> Literal["key", "either", "open"]:
-    """Whether a key is needed; `either` where the service's settings decide."""
+    """Whether a key is needed; `either` if the service's settings decide."""
     if not security:
         return "open"
     return "either" if {} in security else "key"
 
 
 def _example(document: Mapping[str, Any]) -> Any:
-    """The request that the document shows."""
+    """The example request of the document."""
     return document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["example"]
 
 
 def _resolved(document: Mapping[str, Any], part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A part of the document, where it may be a reference to another."""
+    """Follow the references of a part of the document."""
     while "$ref" in part:
-        found: Any = document
+        target: Any = document
         for step in part["$ref"].removeprefix("#/").split("/"):
-            found = found[step]
-        part = found
+            target = target[step]
+        part = target
     return part

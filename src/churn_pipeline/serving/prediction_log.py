@@ -1,13 +1,13 @@
-"""What was served, for monitoring: a JSON line for every customer, in files that only their owner can read.
+"""The prediction log for monitoring: one JSON line per scored customer, in files that only their owner can read.
 
-The one place where a customer's values are written. The customer's id is not among them: only its HMAC-SHA256 under
-a key of the settings, by which outcomes can be joined later. Each worker writes files of its own,
-``predictions-<UTC time>-<process>-<random>.jsonl``; a file is followed by a new one at a size or after a day, and deleted
-at an age.
+This is the only place where customer data is written. A customer's id is stored only as its HMAC-SHA256 under a secret from
+the settings, so that outcomes can be joined later. Each worker writes its own files,
+``predictions-<UTC time>-<process>-<random>.jsonl``. A new file starts at a maximum size or after a day. Files are deleted at a
+maximum age.
 
-Writing neither delays an answer nor fails it: a thread writes, 20,000 customers may wait, and what comes beyond that, or
-cannot be written, is counted in ``churn_prediction_log_rows_total`` and dropped. Monitoring must not take a log with drops
-for the whole.
+Writing never delays or fails an answer. A thread writes, and up to 20,000 customers wait for it. Lines beyond that, or that
+cannot be written, are dropped and counted in ``churn_prediction_log_rows_total``, so monitoring can see that the log is
+incomplete.
 """
 
 import hmac
@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 
 WAITING_ROWS = 20_000
 DAY = 86_400.0
-COMPLAIN_SECONDS = 60.0
+ERROR_LOG_SECONDS = 60.0
 PATTERN = "predictions-*.jsonl"
-# The thread rests after a few lines: what it holds up, by holding the interpreter, is this much of a request at most.
+# The thread pauses after a few lines, because it holds the interpreter and would delay requests.
 ROWS_BEFORE_REST, REST_SECONDS = 10, 0.00005
 
 
-class _Served(NamedTuple):
+class _Record(NamedTuple):
     when: float
     request_id: str
     customers: Sequence[Mapping[str, Any]]
@@ -51,16 +51,16 @@ class _Served(NamedTuple):
 
 
 class PredictionLog:
-    """The log of one worker. Without a folder in the settings it writes nothing.
+    """The prediction log of one worker. Without a folder in the settings it writes nothing.
 
     Parameters
     ----------
     settings
-        Folder, share, size, age and the key of ids.
+        The service's settings: folder, share, size, age and the secret for ids.
     manifest, contract
-        The bundle's: what every line says of the model, and which columns are features and which is the id.
+        From the bundle: the model's version and digest, the features and the id column.
     metrics
-        Where lines are counted.
+        Metrics that count the lines.
     """
 
     def __init__(self, settings: Settings, manifest: Manifest, contract: Contract, metrics: Metrics) -> None:
@@ -74,10 +74,10 @@ class PredictionLog:
         self._features = contract.features
         self._model = {"model_version": manifest.model_version, "model_digest": manifest.model_digest}
         self._metrics = metrics
-        # Each is written by one thread alone: the difference waits.
-        self._given = self._taken = 0
-        self._complained = -math.inf
-        self._background: Background[_Served] = Background(self._write, WAITING_ROWS, "prediction-log")
+        # Rows queued and rows processed. Each is changed by one thread only, so no lock is needed.
+        self._queued = self._processed = 0
+        self._error_logged = -math.inf
+        self._background: Background[_Record] = Background(self._write, WAITING_ROWS, "prediction-log")
 
     def write(
         self,
@@ -86,14 +86,14 @@ class PredictionLog:
         probabilities: npt.NDArray[np.float64],
         contact: npt.NDArray[np.bool_],
     ) -> None:
-        """Log an answered request, some time soon. It neither waits nor raises.
+        """Queue an answered request for the log. It neither blocks nor raises.
 
         Parameters
         ----------
         request_id
-            The request's id; it decides alone whether the request is in the sample.
+            Id of the request; its hash decides whether the request is in the sample.
         customers
-            The customers as they were asked about, by the contract's columns; they must not be changed afterwards.
+            The customers of the request, as dicts by column; do not change them afterwards.
         probabilities : ndarray of shape (rows,), float64
             Churn probabilities.
         contact : ndarray of shape (rows,), bool
@@ -105,38 +105,38 @@ class PredictionLog:
         if zlib.crc32(request_id.encode("utf-8", "replace")) >= self._share * 2**32:
             self._metrics.logged("sampled_out", rows)
             return
-        waiting = self._given - self._taken
-        served = _Served(time.time(), request_id, customers, probabilities, contact)
-        if (waiting and waiting + rows > WAITING_ROWS) or not self._background.put(served):
+        waiting = self._queued - self._processed
+        record = _Record(time.time(), request_id, customers, probabilities, contact)
+        if (waiting and waiting + rows > WAITING_ROWS) or not self._background.put(record):
             self._metrics.logged("dropped", rows)
             return
-        self._given += rows
+        self._queued += rows
 
     def close(self) -> None:
-        """Write what is waiting, and close the file unless the disk is still at it."""
+        """Write the queued lines, and close the file unless a write is stuck."""
         if self._background.close() and self._files is not None:
             self._files.close()
 
-    def _write(self, requests: list[_Served]) -> None:
-        assert self._files is not None, "nothing is given to the thread without a folder"
-        for served in requests:
-            rows = len(served.customers)
+    def _write(self, requests: list[_Record]) -> None:
+        assert self._files is not None, "without a folder nothing is queued"
+        for record in requests:
+            rows = len(record.customers)
             try:
-                self._files.append(self._lines(served))
+                self._files.append(self._lines(record))
                 self._metrics.logged("written", rows)
-            except Exception as error:  # whatever it is, the next request may do better
+            except Exception as error:  # any error: the next request may succeed
                 self._metrics.logged("failed", rows)
-                self._complain(error)
-            self._taken += rows
+                self._log_error(error)
+            self._processed += rows
 
-    def _lines(self, served: _Served) -> Iterator[bytes]:
-        when = datetime.fromtimestamp(served.when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = {"time": when, "request_id": served.request_id, **self._model}
-        answers = zip(served.customers, served.probabilities.tolist(), served.contact.tolist(), strict=True)
+    def _lines(self, record: _Record) -> Iterator[bytes]:
+        when = datetime.fromtimestamp(record.when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        head = {"time": when, "request_id": record.request_id, **self._model}
+        answers = zip(record.customers, record.probabilities.tolist(), record.contact.tolist(), strict=True)
         for number, (customer, probability, contact) in enumerate(answers, 1):
             line = {
                 **head,
-                "features": {name: _known(customer.get(name)) for name in self._features},
+                "features": {name: _finite_or_none(customer.get(name)) for name in self._features},
                 "churn_probability": probability,
                 "contact": contact,
             }
@@ -151,52 +151,52 @@ class PredictionLog:
             return None
         return hmac.digest(self._id_key, str(customer[self._id_column]).encode("utf-8", "replace"), "sha256").hex()
 
-    def _complain(self, error: Exception) -> None:
-        if time.monotonic() - self._complained >= COMPLAIN_SECONDS:
-            self._complained = time.monotonic()
-            logger.error("The prediction log cannot be written; predictions go unlogged", exc_info=error)
+    def _log_error(self, error: Exception) -> None:
+        if time.monotonic() - self._error_logged >= ERROR_LOG_SECONDS:
+            self._error_logged = time.monotonic()
+            logger.error("The prediction log cannot be written: predictions are not logged", exc_info=error)
 
 
-def _known(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _plain(value: Any) -> Any:
+def _python_value(value: Any) -> Any:
     if isinstance(value, np.generic):
-        return _known(value.item())
-    raise TypeError(f"a {type(value).__name__} is no feature's value")
+        return _finite_or_none(value.item())
+    raise TypeError(f"a feature cannot have a value of type {type(value).__name__}")
 
 
-ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
+ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_python_value).encode
 
 
 class _Files:
-    """Files that follow one another in a folder.
+    """Log files with rotation in one folder.
 
     Parameters
     ----------
     folder
-        Made where it is missing.
-    most
-        Bytes after which a file is followed by a new one.
+        Folder of the files; created if it is missing.
+    max_bytes
+        Maximum size of a file, in bytes.
     days
         Days since its last line after which a file is deleted.
     """
 
-    def __init__(self, folder: Path, most: int, days: float) -> None:
+    def __init__(self, folder: Path, max_bytes: int, days: float) -> None:
         self._folder = folder
-        self._most = most
+        self._max_bytes = max_bytes
         self._days = days
         self._open: int | None = None
         self._size = 0
         self._since = self._swept = -math.inf
 
     def append(self, lines: Iterable[bytes]) -> None:
-        """Write whole lines, or raise OSError."""
+        """Write complete lines, or raise OSError."""
         part: list[bytes] = []
         size = 0
         for line in lines:
-            if part and self._size + size + len(line) > self._most:
+            if part and self._size + size + len(line) > self._max_bytes:
                 self._put(b"".join(part))
                 part, size = [], 0
             part.append(line)
@@ -205,7 +205,7 @@ class _Files:
             self._put(b"".join(part))
 
     def close(self) -> None:
-        """Close the file; a later line begins a new one."""
+        """Close the file; the next line starts a new one."""
         if self._open is not None:
             os.close(self._open)
             self._open = None
@@ -216,9 +216,9 @@ class _Files:
             self._swept = now
             self._delete_old(now)
         if self._open is not None and (
-            (self._size and self._size + len(data) > self._most)
+            (self._size and self._size + len(data) > self._max_bytes)
             or now - self._since >= DAY
-            or os.fstat(self._open).st_nlink == 0  # deleted under our hands: what is written there is lost
+            or os.fstat(self._open).st_nlink == 0  # deleted from outside: its lines would be lost
         ):
             self.close()
         file = self._file(now)
@@ -227,7 +227,7 @@ class _Files:
             while written < len(data):
                 written += os.write(file, data[written:])
         except OSError:
-            os.ftruncate(file, self._size)  # no half line is left behind
+            os.ftruncate(file, self._size)  # leave no partial line
             raise
         self._size += len(data)
 
@@ -246,5 +246,5 @@ class _Files:
             try:
                 if now - file.stat().st_mtime > self._days * DAY:
                     file.unlink()
-            except FileNotFoundError:  # another worker was faster
+            except FileNotFoundError:  # another worker deleted it
                 continue

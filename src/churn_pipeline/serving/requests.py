@@ -1,11 +1,10 @@
-"""What a request may hold: a strict model made from the contract, and from its rows what the ONNX model takes.
+"""Request validation with a strict pydantic model built from the contract, and conversion of rows to model inputs.
 
-A request is ``{"customers": [{…}, …]}``. In a customer, JSON's types are meant: ``"5"`` is no number and ``true`` is no 1; a
-whole number may be written ``5.0``. ``null``, text that is nothing but blanks, and a column that is left out all mean that the
-value is missing. Only features have to be there; the contract's other columns may be, and are held to their rules; the target
-may not, since it is what is asked for. Where a key is there twice, the last one counts.
+A request is ``{"customers": [{…}, …]}``. JSON types are checked strictly: ``"5"`` is not a number and ``true`` is not 1, but
+``5.0`` is accepted as a whole number. A value is missing if it is ``null``, blank text, or left out. Features are required.
+Other columns of the contract are optional but validated. The target is not allowed. The last value of a repeated key counts.
 
-What is accepted is what a batch accepts (`churn_pipeline.contract.schema`), and gives the model the same inputs.
+The rules are those of batch validation (`churn_pipeline.contract.schema`), and the same row gives the same model inputs.
 """
 
 import math
@@ -21,24 +20,24 @@ import numpy.typing as npt
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError, WithJsonSchema
 from typing_extensions import TypedDict
 
-from churn_pipeline.contract.table import Column, Contract
+from churn_pipeline.contract.table import Column, Contract, Lengths
 
 Row = Mapping[str, Any]
-PROBLEMS = 100
-# Where more rules are broken, those of the first customer alone are told: nobody else is answered while pydantic lays a
-# hundred thousand errors out.
-MANY = 1_000
-# As the fitted model rounds and limits (`modelling.preprocessing.round_to_float32`).
+MAX_REPORTED_PROBLEMS = 100
+# Above this many errors, only those of the first invalid customer are reported: formatting a hundred thousand errors would
+# block the worker.
+MAX_ERRORS = 1_000
+# Same limit as in the fitted model (`modelling.preprocessing.round_to_float32`).
 NUMBER_LIMIT = float(np.float32(1e30))
 INT64 = 2**63
-LEAST_YEAR, LAST_YEAR = 1678, 2261  # what a date of nanoseconds can hold
-# A whole day or a moment. A batch also takes a year or a month for its first day; a customer has a day.
+MIN_YEAR, MAX_YEAR = 1678, 2261  # the full years of datetime64[ns]
+# A date, optionally with a time. Batch data may also have a year or a month, read as its first day; requests may not.
 DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
 )
-NOT_BLANK = r"[^\s\x1c-\x1f]"  # what Python's strip leaves
-MESSAGE = "The request breaks rules of the contract."
-REQUIRED, UNKNOWN, MALFORMED = "required", "not in the contract", "of another form"
+NOT_BLANK = r"[^\s\x1c-\x1f]"  # a character that str.strip does not remove
+MESSAGE = "The request violates the contract."
+REQUIRED, UNKNOWN, MALFORMED = "required", "not in the contract", "a value that the OpenAPI document allows"
 JSON_TYPES = {"str": "string", "int64": "integer", "float64": "number", "bool": "boolean", "datetime64[ns]": "string"}
 TYPE_RULES = {
     "str": "text",
@@ -51,16 +50,16 @@ TYPE_RULES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A rule that a request breaks; of the value nothing is told.
+    """A violated rule. The value itself is never reported.
 
     Attributes
     ----------
     row
-        The customer's place in the request, from 0; None where the request as a whole is meant.
+        Index of the customer in the request, from 0; None if the problem is in the request itself.
     field
-        The column; None where a customer, or the request, as a whole is meant.
+        The column; None if the problem is in the whole customer or request.
     rule
-        The rule, in words that do not depend on the request.
+        The rule, in words that do not contain any text of the request.
     """
 
     row: int | None
@@ -69,16 +68,16 @@ class Problem:
 
 
 class RequestError(ValueError):
-    """A request that is not answered.
+    """An invalid request.
 
     Attributes
     ----------
     status
-        400 where it is no JSON, 413 where it has too many customers, 422 where it breaks rules.
+        400 if it is not JSON, 413 if it has too many customers, 422 if it violates rules.
     problems
-        The first rules that it breaks.
+        The first violated rules.
     count
-        How many there are in all; of very many, how many pydantic found.
+        Total number of violated rules; above `MAX_ERRORS`, the number of pydantic errors.
     """
 
     def __init__(self, status: int, message: str, problems: Sequence[Problem] = (), count: int = 0) -> None:
@@ -88,22 +87,24 @@ class RequestError(ValueError):
         super().__init__(message)
 
 
-class Requests:
-    """The requests of one contract.
+class RequestParser:
+    """Parses and validates requests under one contract.
 
     Parameters
     ----------
     contract
         The contract of the served model.
     numeric, categorical
-        The model's columns, in its order.
+        The model's columns, in the order of its inputs.
     max_rows
-        Customers in a request.
+        Maximum number of customers per request.
+    **more
+        Types of further request fields, by name.
 
     Examples
     --------
-    >>> requests = Requests(contract, bundle.numeric, bundle.categorical, max_rows=100)  # doctest: +SKIP
-    >>> rows = requests.read(b'{"customers": [{"tenure": 3}]}')["customers"]  # doctest: +SKIP
+    >>> parser = RequestParser(contract, bundle.numeric, bundle.categorical, max_rows=100)  # doctest: +SKIP
+    >>> rows = parser.read(b'{"customers": [{"tenure": 3}]}')["customers"]  # doctest: +SKIP
     """
 
     def __init__(
@@ -112,30 +113,30 @@ class Requests:
         self._contract = contract
         self._numeric = [(name, contract.columns[name].default) for name in numeric]
         self._categorical = [
-            (name, _is_certain(contract.columns[name]), _as_level(contract.columns[name].default))
+            (name, _needs_no_conversion(contract.columns[name]), _as_level(contract.columns[name].default))
             for name in categorical
         ]
         self._max_rows = max_rows
-        # A value has one colon before it, and a date some more in it.
+        # Each value has one colon before it; a date has more.
         self._max_colons = 2 * len(contract.columns)
         self._model = TypeAdapter(_request_type(contract, max_rows, more))
-        self._until_broken = TypeAdapter(_request_type(contract, max_rows, more, fail_fast=True))
+        self._fail_fast_model = TypeAdapter(_request_type(contract, max_rows, more, fail_fast=True))
         self.schema: dict[str, Any] = self._model.json_schema()
 
     def read(self, body: bytes) -> dict[str, Any]:
-        """Read a request's body.
+        """Parse and validate a request body.
 
         Returns
         -------
         dict
-            ``customers``, a list of rows by column, and what else was asked.
+            ``customers``, a list of dicts, and any other request fields.
 
         Raises
         ------
         RequestError
-            When it is not JSON, too long, or breaks the contract.
+            If the body is not JSON, has too many customers or violates the contract.
         """
-        self._refuse_a_flood(body)
+        self._check_size(body)
         try:
             request: dict[str, Any] = self._model.validate_json(body)
         except ValidationError as error:
@@ -143,14 +144,14 @@ class Requests:
         return request
 
     def inputs(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.object_] | None]:
-        """What the ONNX model takes for rows that were read.
+        """Convert parsed rows to inputs of the ONNX model.
 
         Returns
         -------
         numeric : ndarray of shape (rows, N), float32, or None
-            NaN where missing; None, if the model takes no numbers.
+            NaN for missing; None if the model has no numeric feature.
         categorical : ndarray of shape (rows, C), object (str), or None
-            ``''`` where missing; None, if the model takes no levels.
+            ``''`` for missing; None if the model has no categorical feature.
         """
         numbers = levels = None
         if self._numeric:
@@ -159,52 +160,52 @@ class Requests:
             numbers = limited.astype(np.float32, order="C")
         if self._categorical:
             texts = [
-                column if certain else [_level(value, default) for value in column]
-                for column, certain, default in (
-                    (_column(rows, name), certain, default) for name, certain, default in self._categorical
+                column if converted else [_level(value, default) for value in column]
+                for column, converted, default in (
+                    (_column(rows, name), converted, default) for name, converted, default in self._categorical
                 )
             ]
             levels = np.array(texts, dtype=object).T
         return numbers, levels
 
-    def _refuse_a_flood(self, body: bytes) -> None:
-        """Refuse unread what has far more columns than the contract: pydantic would make an error of each.
+    def _check_size(self, body: bytes) -> None:
+        """Reject a body with far more fields than the contract before parsing: pydantic would create one error per field.
 
-        A column has a colon; so has a text with colons, but not a thousand.
+        The number of fields is estimated by counting colons. Text values may contain colons, but rarely a thousand.
         """
-        if (colons := body.count(b":")) > MANY:
+        if (colons := body.count(b":")) > MAX_ERRORS:
             if colons > self._max_colons * self._max_rows:
-                raise self._too_long()
+                raise self._too_many_customers()
             if colons > self._max_colons * body.count(b"{"):
                 raise RequestError(422, MESSAGE, [Problem(None, None, UNKNOWN)], 1)
 
-    def _too_long(self) -> RequestError:
-        return RequestError(413, f"A request has {self._max_rows:,} customers at most.")
+    def _too_many_customers(self) -> RequestError:
+        return RequestError(413, f"The request has too many customers: at most {self._max_rows:,} are accepted.")
 
     def _refusal(self, error: ValidationError, body: bytes) -> RequestError:
-        if (count := error.error_count()) > MANY:
-            error = self._first_broken(body)
-            if error.error_count() > MANY:  # which known columns do not come to
+        if (count := error.error_count()) > MAX_ERRORS:
+            error = self._first_invalid(body)
+            if error.error_count() > MAX_ERRORS:  # only unknown columns can be this many
                 return RequestError(422, MESSAGE, [Problem(None, None, UNKNOWN)], count)
         else:
             count = 0
-        found = error.errors(include_url=False)
-        kind = found[0]["type"]
+        details = error.errors(include_url=False)
+        kind = details[0]["type"]
         if kind == "json_invalid":
-            return RequestError(400, "The body is no JSON.")
+            return RequestError(400, "The body is not valid JSON.")
         if kind == "too_long":
-            return self._too_long()
-        # A rule that has several branches is broken once.
-        problems = dict.fromkeys(self._problem(detail) for detail in found)
-        return RequestError(422, MESSAGE, list(problems)[:PROBLEMS], max(count, len(problems)))
+            return self._too_many_customers()
+        # A violated union type gives one error per branch; report it once.
+        problems = dict.fromkeys(self._problem(detail) for detail in details)
+        return RequestError(422, MESSAGE, list(problems)[:MAX_REPORTED_PROBLEMS], max(count, len(problems)))
 
-    def _first_broken(self, body: bytes) -> ValidationError:
-        """What is wrong with the first customer that is not as it should be."""
+    def _first_invalid(self, body: bytes) -> ValidationError:
+        """Errors of the first invalid customer."""
         try:
-            self._until_broken.validate_json(body)
+            self._fail_fast_model.validate_json(body)
         except ValidationError as error:
             return error
-        raise AssertionError("a request that was refused is accepted")
+        raise AssertionError("the full model rejected the request, but the fail-fast model accepted it")
 
     def _problem(self, detail: Any) -> Problem:
         place, kind = detail["loc"], detail["type"]
@@ -212,7 +213,7 @@ class Requests:
             field = None if kind == "extra_forbidden" or not place else str(place[0])
             return Problem(None, field, UNKNOWN if kind == "extra_forbidden" else MALFORMED)
         if len(place) == 1:
-            rule = REQUIRED if kind == "missing" else "a list of one customer or more"
+            rule = REQUIRED if kind == "missing" else "a list of at least one customer"
             return Problem(None, "customers", rule)
         row = place[1]
         if len(place) == 2:
@@ -220,7 +221,7 @@ class Requests:
         name = str(place[2])
         column = self._contract.columns.get(name)
         if kind == "extra_forbidden" or column is None:
-            # The name is the caller's own text, which may be anything.
+            # Do not repeat the name: it is the caller's text.
             return Problem(row, name if column is not None else None, UNKNOWN)
         if kind == "missing" or _is_missing(detail.get("input")):
             return Problem(row, name, REQUIRED)
@@ -236,12 +237,12 @@ def _column(rows: Sequence[Row], name: str) -> list[Any]:
 
 
 def _numbers(column: list[Any], default: Any) -> list[Any]:
-    """A column of numbers with its default; None is left where there is none, which numpy takes for NaN."""
+    """Fill missing numbers with the default; without one, None stays and numpy converts it to NaN."""
     return column if default is None else [default if value is None else value for value in column]
 
 
-def _is_certain(column: Column) -> bool:
-    """Whether every value that is accepted is a level as the model has it, with nothing missing."""
+def _needs_no_conversion(column: Column) -> bool:
+    """Whether accepted values go to the model unchanged: levels as text, never missing."""
     return column.dtype == "str" and column.isin is not None and not column.nullable and column.default is None
 
 
@@ -252,14 +253,14 @@ def _level(value: Any, default: str) -> str:
 
 
 def _as_level(value: Any) -> str:
-    """A level as a batch's model inputs have it."""
+    """Convert a level to the text used in batch model inputs."""
     if isinstance(value, float):
         value = int(value)
     return "" if value is None else str(value)
 
 
 def rule_of(column: Column) -> str:
-    """Everything that the contract asks of a value, in one sentence."""
+    """All rules of a column, in one sentence."""
     if column.isin is not None:
         shown = ", ".join(map(str, column.isin[:20]))
         return f"one of {shown}{', …' if len(column.isin) > 20 else ''}"
@@ -279,23 +280,31 @@ def rule_of(column: Column) -> str:
         if bound is not None:
             rules.append(f"{words} {_shown(bound)}")
     if column.str_matches is not None:
-        rules.append(f"that matches {column.str_matches}")
+        rules.append(f"matching {column.str_matches}")
     if column.str_length is not None:
-        rules.append("of a length that the contract allows")
+        rules.append(_length_rule(column.str_length))
     return ", ".join(rules)
 
 
+def _length_rule(lengths: Lengths) -> str:
+    if lengths.min_value is None:
+        return f"at most {lengths.max_value} characters"
+    if lengths.max_value is None:
+        return f"at least {lengths.min_value} characters"
+    return f"{lengths.min_value} to {lengths.max_value} characters"
+
+
 def _shown(bound: float) -> str:
-    """A bound with all its digits."""
+    """A bound with all its digits, as text."""
     return str(int(bound)) if math.isfinite(bound) and bound == int(bound) else repr(bound)
 
 
-# ---- the model of a request -------------------------------------------------------------------------------------------
+# ---- the request model -------------------------------------------------------------------------------------------------
 
 
 def _request_type(contract: Contract, max_rows: int, more: Mapping[str, Any], fail_fast: bool = False) -> Any:
     target = contract.roles.target.column
-    # Any, since types that are known at run time alone are nothing that a type checker could follow.
+    # Any, because a type checker cannot follow types that are built at run time.
     annotated: Any = Annotated
     make: Any = TypedDict
     fields: dict[str, Any] = {}
@@ -314,7 +323,7 @@ def _request_type(contract: Contract, max_rows: int, more: Mapping[str, Any], fa
 
 
 def _value_type(column: Column, may_be_missing: bool) -> Any:
-    """The type of a column's values: what is plainly right is told by pydantic's own code, the rest is looked at here."""
+    """Value type of a column: pydantic's fast path accepts clear cases, and `check` decides the others."""
 
     def check(value: Any) -> Any:
         if _is_missing(value) and may_be_missing:
@@ -326,14 +335,14 @@ def _value_type(column: Column, may_be_missing: bool) -> Any:
     slow = Annotated[Any, AfterValidator(check)]
     quick = _quick_type(column)
     if quick is not None and not may_be_missing and column.dtype != "int64":
-        return quick  # there is nothing left to look at: only a whole number may be written in two ways
+        return quick  # exact: only whole numbers have a second spelling, such as 5.0
     return slow if quick is None else Annotated[quick | slow, Field(union_mode="left_to_right")]
 
 
 def _quick_type(column: Column) -> Any:
-    """A type of pydantic's that takes no value which breaks a rule, and nearly all that break none."""
+    """A pydantic type that accepts no invalid value and nearly all valid ones; None if there is none."""
     if column.isin is not None:
-        # Among numbers pydantic takes true for 1. A level of blanks is never read: blanks are a missing value.
+        # Not for numbers: Literal[1] accepts true. Blank levels never match, because blank text is missing.
         levels = tuple(level for level in column.isin if not _is_missing(level))
         return Literal[levels] if column.dtype == "str" and levels else None
     if column.dtype in ("int64", "float64"):
@@ -349,7 +358,7 @@ def _quick_type(column: Column) -> Any:
 
 
 def _bounds(column: Column) -> dict[str, float]:
-    """A numeric column's bounds, by the names that pydantic has for them; of two of a kind the narrower one."""
+    """Bounds of a numeric column under pydantic's names; if two bounds of one kind exist, the stricter one."""
     found: dict[str, list[float]] = {"gt": [], "ge": [], "lt": [], "le": []}
     if (span := column.in_range) is not None:
         found["ge" if span.include_min else "gt"].append(span.min_value)
@@ -366,19 +375,19 @@ def _bounds(column: Column) -> dict[str, float]:
 
 
 def _whole_bounds(bounds: Mapping[str, float]) -> dict[str, int]:
-    """The same bounds in whole numbers of 64 bits, as pydantic has them for those."""
-    least, most = [-INT64], [INT64 - 1]
+    """The same bounds as 64-bit integers, for pydantic's int fields."""
+    lows, highs = [-INT64], [INT64 - 1]
     for name, bound in bounds.items():
         limited = max(-INT64 - 1, min(INT64, bound))  # infinity too
         if name in ("gt", "ge"):
-            least.append(math.floor(limited) + 1 if name == "gt" else math.ceil(limited))
+            lows.append(math.floor(limited) + 1 if name == "gt" else math.ceil(limited))
         else:
-            most.append(math.ceil(limited) - 1 if name == "lt" else math.floor(limited))
-    return {"ge": max(least), "le": min(most)}
+            highs.append(math.ceil(limited) - 1 if name == "lt" else math.floor(limited))
+    return {"ge": max(lows), "le": min(highs)}
 
 
 def is_valid(column: Column, value: Any) -> bool:
-    """Whether a value, as JSON has it, keeps every rule of its column. A missing one keeps none.
+    """Whether a JSON value satisfies every rule of its column. Missing values never do.
 
     Parameters
     ----------
@@ -407,7 +416,7 @@ def is_valid(column: Column, value: Any) -> bool:
 
 
 def may_be_missing(contract: Contract, name: str) -> bool:
-    """Whether a customer may lack a column: where missing is allowed or has a default, and wherever it is no feature."""
+    """Whether a request may leave a column out: it is nullable, has a valid default or is not a feature."""
     column = contract.columns[name]
     return name not in contract.features or column.nullable or is_valid(column, column.default)
 
@@ -428,7 +437,7 @@ def _is_number(column: Column, value: Any) -> bool:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(float(value))
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -436,13 +445,13 @@ def _is_date(value: str) -> bool:
     if not DATE.fullmatch(value.strip()):
         return False
     try:
-        return LEAST_YEAR <= datetime.fromisoformat(value.strip()).year <= LAST_YEAR
+        return MIN_YEAR <= datetime.fromisoformat(value.strip()).year <= MAX_YEAR
     except ValueError:
         return False
 
 
 def _json_schema(column: Column, may_be_missing: bool) -> dict[str, Any]:
-    """A column's rules as JSON Schema has them."""
+    """Convert the rules of a column to JSON Schema."""
     kind = JSON_TYPES[column.dtype]
     found: dict[str, Any] = {"type": [kind, "null"] if may_be_missing else kind}
     if column.description:
@@ -459,7 +468,7 @@ def _json_schema(column: Column, may_be_missing: bool) -> dict[str, Any]:
             found |= {"minLength": lengths.min_value} if lengths.min_value else {}
             found |= {"maxLength": lengths.max_value} if lengths.max_value else {}
         if column.str_matches is not None:
-            # The contract's patterns hold from the first character, JSON Schema's anywhere.
+            # The contract's patterns match at the start of the text, JSON Schema's anywhere.
             found["pattern"] = f"^(?:{column.str_matches})"
     if column.dtype == "datetime64[ns]":
         found["format"] = "date-time"

@@ -1,11 +1,11 @@
-"""Churn probabilities by the ONNX model, and what is decided by them."""
+"""Churn probabilities from the ONNX model, and the contact decision."""
 
 import numpy as np
 import numpy.typing as npt
 
 from churn_pipeline.serving.bundle import CATEGORICAL, NUMERIC, OUTPUT, Bundle
 
-# onnxruntime plans its memory anew for every size that it has not seen: the first request must not wait for that.
+# onnxruntime plans its memory at the first batch of each size; no request should wait for that.
 WARM_ROWS = (1, 2, 10, 100, 1_000, 1, 1)
 
 Numeric = npt.NDArray[np.float32] | None
@@ -19,7 +19,7 @@ class Scorer:
     Parameters
     ----------
     bundle
-        What was shipped.
+        The served bundle.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -33,9 +33,9 @@ class Scorer:
         Parameters
         ----------
         numeric : ndarray of shape (rows, N), float32, or None
-            NaN where missing; None, if the model takes no numbers.
+            NaN for missing; None if the model has no numeric feature.
         categorical : ndarray of shape (rows, C), object (str), or None
-            ``''`` where missing; None, if the model takes no levels.
+            ``''`` for missing; None if the model has no categorical feature.
 
         Returns
         -------
@@ -43,15 +43,15 @@ class Scorer:
             Churn probabilities.
         """
         inputs = {name: given for name, given in ((NUMERIC, numeric), (CATEGORICAL, categorical)) if given is not None}
-        found: Probabilities = self._session.run([OUTPUT], inputs)[0]
-        return found
+        probabilities: Probabilities = self._session.run([OUTPUT], inputs)[0]
+        return probabilities
 
     def contact(self, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
-        """Who is to be contacted: those at the shipped threshold or above, of shape (rows,)."""
+        """Whether to contact each customer: probability at or above the bundle's threshold; shape (rows,)."""
         return probabilities >= self._threshold
 
     def warm_up(self) -> None:
-        """Score made-up rows of several sizes, so that no caller waits for what onnxruntime does once."""
+        """Score dummy batches of several sizes, so that onnxruntime has planned its memory before the first request."""
         n_numbers, n_levels = self._widths
         for rows in WARM_ROWS:
             numbers = np.zeros((rows, n_numbers), dtype=np.float32) if n_numbers else None

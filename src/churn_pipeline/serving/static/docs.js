@@ -1,5 +1,5 @@
 "use strict";
-// The documentation: curl lines with this service's own address, ready to be copied, and forms that try a path.
+// The documentation page: fills this service's address into the curl commands, copies them, and sends the example requests.
 
 const HERE = new URL(".", location.href).href.replace(/\/$/, "");
 
@@ -13,7 +13,7 @@ for (const button of document.querySelectorAll("button.copy")) {
     try {
       await navigator.clipboard.writeText(code.textContent);
       button.textContent = "Copied";
-    } catch { // browsers give the clipboard to https and localhost alone
+    } catch { // browsers allow the clipboard only on https and localhost
       getSelection().selectAllChildren(code);
       button.textContent = "Selected: copy with Ctrl+C";
     }
@@ -29,11 +29,11 @@ for (const form of document.querySelectorAll("form.try")) {
     if (busy) return;
     busy = true;
     const outcome = form.querySelector(".outcome");
-    outcome.textContent = "Asking the service …";
-    const answer = await ask(form.dataset.method, form.dataset.path, form.querySelector("textarea")?.value);
+    outcome.textContent = "Sending …";
+    const answer = await callService(form.dataset.method, form.dataset.path, form.querySelector("textarea")?.value);
     const id = answer.requestId ? ` Request id ${answer.requestId}.` : "";
-    const fine = answer.status >= 200 && answer.status < 300;
-    outcome.textContent = fine ? `${answer.status}.${id}` : `${answer.status || "No answer"}: ${inWords(answer)}${id}`;
+    const ok = answer.status >= 200 && answer.status < 300;
+    outcome.textContent = ok ? `${answer.status}.${id}` : `${answer.status || "Error"}: ${explainError(answer)}${id}`;
     const reply = form.querySelector(".reply");
     reply.textContent = answer.body === null ? answer.text : JSON.stringify(answer.body, null, 2);
     reply.hidden = reply.textContent === "";

@@ -1,5 +1,5 @@
 "use strict";
-// The form for one customer: what it sends, and how answers and refusals are shown. Nothing of it is stored.
+// The form for one customer: sends it to the service, and shows the prediction or the errors. It stores nothing.
 
 const { fields, reasons: TOP } = JSON.parse(document.getElementById("form").textContent);
 const places = new Map(fields.map((field, index) => [field.name, index]));
@@ -15,9 +15,9 @@ form.addEventListener("submit", async (event) => {
   busy = true;
   at("submit").setAttribute("aria-disabled", "true");
   clear();
-  say("Asking the service …");
+  setProgress("Scoring …");
   try {
-    await askForCustomer();
+    await scoreCustomer();
   } finally {
     busy = false;
     at("submit").removeAttribute("aria-disabled");
@@ -25,33 +25,33 @@ form.addEventListener("submit", async (event) => {
 });
 form.addEventListener("reset", () => {
   const key = at("key").value;
-  setTimeout(() => { at("key").value = key; }); // once the form is as it was: the key is no part of the customer
+  setTimeout(() => { at("key").value = key; }); // after the reset, which should not clear the key
   clear();
-  say("");
-  changed();
+  setProgress("");
+  markStale();
 });
-form.addEventListener("input", (event) => { if (event.target.id !== "key") changed(); });
+form.addEventListener("input", (event) => { if (event.target.id !== "key") markStale(); });
 
-function changed() {
+function markStale() {
   at("stale").hidden = at("prediction").hidden;
 }
 
-function say(words) {
-  at("progress").textContent = words;
+function setProgress(text) {
+  at("progress").textContent = text;
 }
 
-// ---- what is sent
+// ---- the request
 
-async function askForCustomer() {
+async function scoreCustomer() {
   const { customer, problems } = read();
-  if (problems.length) return refuse("The form holds what is no number.", problems);
-  const answer = await ask("POST", "/explain", JSON.stringify({ customers: [customer], top: TOP }));
-  if (answer.status !== 200) return refuseAnswer(answer);
+  if (problems.length) return showErrors("Some values are not numbers.", problems);
+  const answer = await callService("POST", "/explain", JSON.stringify({ customers: [customer], top: TOP }));
+  if (answer.status !== 200) return showRefusal(answer);
   showPrediction(answer.body);
   showReasons(answer.body, customer);
 }
 
-/** The customer in the form. What is left empty is left out: the service says where that is not allowed. */
+/** Read the customer from the form. Empty fields are left out; the service reports those that are required. */
 function read() {
   const customer = Object.create(null); // a column may have any name
   const problems = [];
@@ -65,7 +65,7 @@ function read() {
   return { customer, problems };
 }
 
-// ---- what is refused
+// ---- errors
 
 function clear() {
   at("problems").hidden = true;
@@ -74,7 +74,7 @@ function clear() {
     hint.hidden = true;
     hint.textContent = "";
   }
-  for (const one of form.querySelectorAll("[aria-invalid]")) one.removeAttribute("aria-invalid");
+  for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
 }
 
 function hideAnswer() {
@@ -82,23 +82,23 @@ function hideAnswer() {
   at("no-answer").hidden = false;
 }
 
-function refuseAnswer(answer) {
+function showRefusal(answer) {
   const problems = answer.body?.problems ?? [];
   const requestId = answer.body?.request_id ?? answer.requestId;
-  if (answer.status === 401) markWrong("key", "Needs a valid key.");
-  refuse(inWords(answer), problems, requestId, answer.body?.problem_count, answer.status === 401);
+  if (answer.status === 401) markInvalid("key", "Needs a valid key.");
+  showErrors(explainError(answer), problems, requestId, answer.body?.problem_count, answer.status === 401);
 }
 
-/** Say at the top what was refused, with the way to each field, and at each field what it needs; take the person there. */
-function refuse(message, problems, requestId, count = problems.length, isKey = false) {
+/** Show a summary with links to the invalid fields, mark each of them, and move the focus to the summary. */
+function showErrors(message, problems, requestId, count = problems.length, isKey = false) {
   hideAnswer();
-  say("");
+  setProgress("");
   const items = problems.map(({ field, rule }) => {
     const index = places.get(field);
-    const words = needs(rule);
-    if (index === undefined) return element("li", {}, field ? `${field}: ${words}` : `The customer ${words}`);
-    markWrong(`field-${index}`, `${words[0].toUpperCase()}${words.slice(1)}.`);
-    return element("li", {}, linkTo(`field-${index}`, labels.get(field)), `: ${words}`);
+    const text = needs(rule);
+    if (index === undefined) return element("li", {}, field ? `${field}: ${text}` : `The customer ${text}`);
+    markInvalid(`field-${index}`, `${text[0].toUpperCase()}${text.slice(1)}.`);
+    return element("li", {}, linkTo(`field-${index}`, labels.get(field)), `: ${text}`);
   });
   if (isKey) items.push(element("li", {}, linkTo("key", "API key")));
   const title = problems.length ? `${message} ${count === 1 ? "One problem" : `${count} problems`}:` : message;
@@ -115,23 +115,23 @@ function needs(rule) {
   return rule === "not in the contract" ? "is not in the contract" : `needs ${rule}`;
 }
 
-function linkTo(id, words) {
-  const link = element("a", { href: `#${id}` }, words);
+function linkTo(id, text) {
+  const link = element("a", { href: `#${id}` }, text);
   link.addEventListener("click", (event) => { event.preventDefault(); at(id).focus(); });
   return link;
 }
 
-function markWrong(id, words) {
+function markInvalid(id, text) {
   at(id).setAttribute("aria-invalid", "true");
-  at(`${id}-error`).textContent = words;
+  at(`${id}-error`).textContent = text;
   at(`${id}-error`).hidden = false;
 }
 
-// ---- what is answered
+// ---- the prediction
 
-const DECISIONS = { contact: "Contact this customer", leave: "Leave this customer alone" };
+const DECISIONS = { contact: "Contact this customer", no_contact: "Do not contact this customer" };
 
-/** A share in percent; enough digits that it does not look like another one which it is not. */
+/** A share in percent, with enough digits to differ from another share. */
 function percent(share, other = share) {
   let digits = 1;
   while (share !== other && digits < 9 && (100 * share).toFixed(digits) === (100 * other).toFixed(digits)) digits += 1;
@@ -163,26 +163,26 @@ function showPrediction({ predictions: [prediction], threshold, model_version: v
   const side = contacted ? "at or above" : "below";
   at("comparison").textContent =
     `${prediction.id === undefined ? "The customer" : `Customer “${prediction.id}”`} is ${side} the threshold of ` +
-    `${percent(threshold, probability)}, says version ${version} of the model.`;
+    `${percent(threshold, probability)} (model version ${version}).`;
   at("prediction").hidden = false;
   at("request-id").querySelector("code").textContent = id;
   at("request-id").hidden = false;
-  say(`Churn probability ${percent(probability, threshold)}. ${at("decision").textContent}.`);
+  setProgress(`Churn probability ${percent(probability, threshold)}. ${at("decision").textContent}.`);
   const box = at("answer").getBoundingClientRect();
   if (box.top < 0 || box.top > window.innerHeight / 2) {
-    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    at("answer").scrollIntoView({ behavior: calm ? "auto" : "smooth" });
+    const reduced = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    at("answer").scrollIntoView({ behavior: reduced ? "auto" : "smooth" });
   }
 }
 
-/** From the base probability to the customer's, one bar a feature, each from where the last one ended. */
+/** A waterfall chart from the base probability to the customer's: each bar starts where the previous one ends. */
 function showReasons(answer, customer) {
   const { reasons, churn_probability: probability } = answer.predictions[0];
   const base = answer.base_probability;
-  const steps = reasons.map(({ feature, effect }) => ({ words: labels.get(feature) ?? feature, value: shownValue(feature, customer), effect }));
-  const told = reasons.reduce((sum, { effect }) => sum + effect, 0);
-  if (Math.abs(probability - base - told) >= 0.0005) {
-    steps.push({ words: "All other features", value: "", effect: probability - base - told });
+  const steps = reasons.map(({ feature, effect }) => ({ label: labels.get(feature) ?? feature, value: shownValue(feature, customer), effect }));
+  const total = reasons.reduce((sum, { effect }) => sum + effect, 0);
+  if (Math.abs(probability - base - total) >= 0.0005) {
+    steps.push({ label: "All other features", value: "", effect: probability - base - total });
   }
   let from = base;
   for (const step of steps) {
@@ -193,8 +193,8 @@ function showReasons(answer, customer) {
   const scaled = (share) => (100 * Math.max(0, share)) / high;
   at("reason-rows").replaceChildren(
     row("Average customer", "", percent(base), bar(0, scaled(base), "whole"), "total"),
-    ...steps.map(({ words, value, effect, from, to }) =>
-      row(words, value, points(effect), bar(scaled(from), scaled(to), effect > 0 ? "up" : "down"), "")),
+    ...steps.map(({ label, value, effect, from, to }) =>
+      row(label, value, points(effect), bar(scaled(from), scaled(to), effect > 0 ? "up" : "down"), "")),
     row("This customer", "", percent(probability), bar(0, scaled(probability), "whole"), "total"),
   );
   at("reasons").hidden = false;
@@ -206,8 +206,8 @@ function shownValue(feature, customer) {
   return typeof value === "boolean" ? (value ? "yes" : "no") : String(value);
 }
 
-function row(words, value, number, picture, kind) {
-  const name = element("th", { scope: "row" }, words);
+function row(label, value, number, picture, kind) {
+  const name = element("th", { scope: "row" }, label);
   if (value !== "") name.append(element("span", { className: "value" }, value));
   return element("tr", { className: kind }, name, element("td", { className: "number" }, number), element("td", { className: "picture" }, picture));
 }

@@ -1,20 +1,20 @@
 "use strict";
-// How both pages ask the service.
+// Calls to the service, shared by both pages.
 
-const PATIENCE = 60_000; // milliseconds; the service itself gives up long before
+const TIMEOUT = 60_000; // milliseconds; above the service's own default time limit
 
-/** Ask, and give {status, body, requestId, wait}; status 0 where there was no answer. The key is read and not kept. */
-async function ask(method, path, body) {
+/** Call the service and return {status, text, body, requestId, wait}; status 0 means no response. The key is not stored. */
+async function callService(method, path, body) {
   const headers = {};
   const key = document.getElementById("key").value.trim();
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response, text;
   try {
-    // Relative, so that the service may lie below a path of a proxy's.
+    // A relative address also works below a path prefix of a proxy.
     const address = path.replace(/^\//, "") || ".";
     response = await fetch(address, {
-      method, headers, body, cache: "no-store", credentials: "same-origin", signal: AbortSignal.timeout(PATIENCE),
+      method, headers, body, cache: "no-store", credentials: "same-origin", signal: AbortSignal.timeout(TIMEOUT),
     });
     text = await response.text();
   } catch {
@@ -37,25 +37,25 @@ function parsed(text) {
   }
 }
 
-/** What a refusal means and what can be done about it. */
-function inWords(answer) {
-  const said = answer.body?.error ?? "";
+/** Explain an error, and what the user can do about it. */
+function explainError(answer) {
+  const error = answer.body?.error ?? "";
   const later = answer.wait ? `Try again in ${answer.wait} ${answer.wait === "1" ? "second" : "seconds"}.` : "Try again in a moment.";
-  const words = {
-    0: "There was no answer. Check the connection, and whether the service is running.",
-    401: "The API key is missing or not valid. Enter a valid key; whoever runs the service gives keys out.",
-    429: `${said || "Too many requests."} ${later}`,
-    503: `The service is busy or about to end. ${later}`,
-    504: "The service took too long. Try again; if it stays so, tell whoever runs the service the request id.",
+  const texts = {
+    0: "No response. Check the connection and whether the service is running.",
+    401: "The API key is missing or not valid. Enter a valid key. The operator of the service issues keys.",
+    429: `${error || "Too many requests."} ${later}`,
+    503: `The service is busy or shutting down. ${later}`,
+    504: "The service took too long. Try again. If it happens again, give the request id to the operator of the service.",
   };
-  if (answer.status in words) return words[answer.status];
-  if (answer.status >= 500) return "The service failed. Tell whoever runs it the request id.";
-  return said || `The service refused with status ${answer.status}.`;
+  if (answer.status in texts) return texts[answer.status];
+  if (answer.status >= 500) return "The service failed. Give the request id to the operator of the service.";
+  return error || `The service refused the request with status ${answer.status}.`;
 }
 
-/** An element with text or other elements in it. */
+/** Make an element with children. */
 function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const created = Object.assign(document.createElement(name), properties);
+  created.append(...children);
+  return created;
 }
