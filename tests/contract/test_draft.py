@@ -1,4 +1,4 @@
-"""Drafts: for any table, the draft is a valid table file, and the table is valid by it."""
+"""Drafts: the draft of any table is a valid table file, and the table is valid by its contract."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def validated_by_its_draft(table: pd.DataFrame) -> ValidationResult:
 
 
 def read_by_its_draft(path: Path) -> tuple[pd.DataFrame, Contract]:
-    """The file as Kedro reads it by the draft, and the draft's contract."""
+    """The table as Kedro reads it with the drafted source, and the drafted contract."""
     table, source = read_for_draft(path)
     content = yaml.safe_load(draft(table, source))
     return AbstractDataset.from_config("source", content["source"]).load(), contract_from(content, "drafted")

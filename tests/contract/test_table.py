@@ -21,7 +21,7 @@ def parse(content: dict[str, Any], name: str = "customers") -> Contract:
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> Contract:
-    """The contract of a table file after a change of its content."""
+    """The contract of a changed table file."""
     content = deepcopy(table_file())
     change(content)
     return parse(content)
@@ -168,7 +168,7 @@ def properties(contract: Contract) -> dict[str, Any]:
 def test_a_copy_has_the_properties_of_a_freshly_parsed_contract(update: dict[str, Any], used: bool) -> None:
     contract = make_contract()
     if used:
-        properties(contract)  # an earlier use must not leave anything behind
+        properties(contract)  # an earlier use must not influence the copy
     copy = contract.model_copy(update=update)
     try:
         parsed = Contract.model_validate_json(copy.model_dump_json())
@@ -227,8 +227,8 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "not one of its levels",
     ),
     "a role of an absent column": (
-        lambda content: content["roles"].update(id="nobody"),
-        "the column 'nobody', which is missing from columns",
+        lambda content: content["roles"].update(id="absent"),
+        "the column 'absent', which is missing from columns",
     ),
     "two roles": (
         lambda content: content["roles"].update(protected=["customer"]),
@@ -316,9 +316,9 @@ def test_an_error_lists_all_mistakes() -> None:
     said = mistakes(content)
     assert all(words in said for words in ("columns.age.dtype", "columns.plan", "unknown"))
     roles = deepcopy(table_file())
-    roles["roles"] |= {"id": "nobody", "protected": ["churn"]}
+    roles["roles"] |= {"id": "absent", "protected": ["churn"]}
     said = mistakes(roles)
-    assert "'nobody'" in said
+    assert "'absent'" in said
     assert "'churn' has two roles" in said
 
 

@@ -67,7 +67,7 @@ def customers(rows: int, seed: int = 0, ids: int | None = None, sizes: int = 10*
 
 @st.composite
 def tables(draw: st.DrawFn) -> pd.DataFrame:
-    """Few ids, few features and few days, so that everything repeats."""
+    """Tables with few ids, features and days, so that all of them are repeated."""
     rows = draw(st.integers(5, 60))
     return customers(
         rows, draw(st.integers(0, 10**6)), draw(st.integers(2, 60)), draw(st.integers(1, 60)), draw(st.integers(2, 400))
@@ -132,7 +132,7 @@ def test_an_empty_table_has_no_fractions() -> None:
 def test_fractions_are_uniform(ids: Any) -> None:
     fractions = stable_fraction(pd.DataFrame({"id": ids}))
     assert stats.kstest(fractions, "uniform").statistic < 0.015
-    # and those of neighbouring ids are unrelated
+    # fractions of consecutive ids are unrelated
     assert abs(np.corrcoef(fractions[:-1], fractions[1:])[0, 1]) < 0.03
 
 
@@ -190,7 +190,7 @@ def test_no_customer_and_no_feature_row_is_on_both_sides(table: pd.DataFrame, wi
     assert not set(rows[0]) & set(rows[1])
     if with_id:
         assert not shared(train["id"], holdout["id"])
-        # nor does any customer have rows on the train side while others of theirs were set aside for the hold-out
+        # nor does a customer have rows in training and others that are set aside because of the hold-out
         assert not shared(train["id"], table["id"][side == EARLY])
 
 
@@ -286,7 +286,7 @@ def test_a_fold_with_a_customer_on_both_sides_is_an_error(monkeypatch: pytest.Mo
     with pytest.raises(TableError, match="training customers are also in the validation side of fold_1") as refused:
         make_folds(customers(200, ids=60), contract())
     assert "C1" not in str(refused.value)
-    # Without an id, identical features are all that tells one customer from another.
+    # Without an id, customers are identified by their features.
     with pytest.raises(TableError, match="identical features"):
         make_folds(customers(200, sizes=5), contract(with_id=False))
 

@@ -1,4 +1,4 @@
-"""The draw as a whole: bytes, quirks, calibration, layouts, scenarios."""
+"""Complete draws: bytes, quirks, calibration, layouts, scenarios, validation of the configuration."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_charges_are_cents_and_add_up(base: Draw) -> None:
 def test_shares_and_ages_are_plausible(base: Draw) -> None:
     customers, _ = base
     shares = {column: customers[column].value_counts(normalize=True) for column in MODEL.choices}
-    # IBM's sample, to a percent; the draw must be close to it, not equal.
+    # Shares in IBM's sample, rounded to a percent; those of the draw must be close.
     real: dict[str, dict[Any, float]] = {
         "SeniorCitizen": {1: 0.16}, "Partner": {"Yes": 0.48}, "Dependents": {"Yes": 0.30},
         "PhoneService": {"Yes": 0.90}, "InternetService": {"DSL": 0.34, "Fiber optic": 0.44, "No": 0.22},

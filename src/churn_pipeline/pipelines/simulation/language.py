@@ -5,7 +5,7 @@ configuration file:
 
 - a *choice* is a categorical column, drawn by shares; a *case* has other shares for rows that match its condition;
 - a *condition* (``when``) lists columns and the levels that they must all have;
-- the *charge* is a price list: the sum of the items whose conditions hold;
+- the *charge* is a price list: the sum of the items whose conditions match;
 - a *curve* is a piecewise linear function, constant outside its points;
 - the *hazard* is the monthly risk of leaving: effects of levels, and terms (a number or a curve, with a condition).
 """

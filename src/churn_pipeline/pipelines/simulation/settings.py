@@ -35,7 +35,7 @@ class Simulation(Frozen):
     """The parameters of a draw.
 
     Validation merges the chosen scenario into ``model``, so ``model`` is what is drawn. Merging twice has no further
-    effect, because a scenario holds values and not increments.
+    effect, because a scenario sets values and does not add to them.
 
     Raises
     ------
