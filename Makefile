@@ -10,7 +10,7 @@ export UV_NO_PROGRESS := 1
 # The certificates that this machine trusts, as pip does: behind a proxy they are the only ones that fit.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup train test lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
+.PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
   dist lint-workflows benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
   benchmark-soak benchmark-failures fuzz-serving readme
 
@@ -37,11 +37,15 @@ $(READY): requirements/requirements.lock requirements/uv.txt pyproject.toml
 train: $(READY) ## train on the embedded table: kedro run --pipelines training
 	@$(BIN)/kedro run --pipelines training
 
-# Measuring coverage takes half as long again: CI does it.
-COVERAGE := $(if $(CI),--cov --cov-report=term --cov-fail-under=90)
+# Measuring coverage takes half as long again: CI does it, over both targets. A worker takes a file's tests in order, so that
+# what a file sets up is mostly set up once.
+PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 
-test: $(READY) ## all tests; with coverage where CI is set
-	@$(BIN)/pytest -n 2 $(COVERAGE)
+test: $(READY) ## the tests, except for the slow ones; with coverage where CI is set
+	@$(PYTEST) -m "not slow" $(if $(CI),--cov --cov-report=)
+
+test-slow: $(READY) ## the slow tests: the first hour, public tables, a tracking server; where CI is set, coverage of `make test` too
+	@$(PYTEST) -m slow $(if $(CI),--cov --cov-append --cov-report=term --cov-fail-under=90)
 
 lint: $(READY) ## format, rules, types and import rules, as CI checks them
 	@$(BIN)/ruff format --check .

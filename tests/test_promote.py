@@ -1,5 +1,6 @@
 """`kedro promote`, against a registry of the test's own."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,9 @@ Promote = Callable[..., Result]
 
 
 @pytest.fixture
-def promote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Promote:
+def promote(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Promote:
     """The command, on a table with three versions: let through, refused, let through; the last is the challenger."""
+    shutil.copy(empty_store, tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.setenv(name, uri)

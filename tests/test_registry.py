@@ -1,5 +1,7 @@
 """The pipelines that Kedro lists, with and without a run under way."""
 
+from collections.abc import Callable
+
 import pytest
 from kedro.framework.startup import bootstrap_project
 
@@ -9,7 +11,9 @@ from tests.conftest import Project
 
 
 @pytest.fixture
-def pipelines(project: Project, monkeypatch: pytest.MonkeyPatch):
+def pipelines(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch):
+    project = make_project()
+    monkeypatch.chdir(project.path)
     monkeypatch.setattr(configuration, "_in_use", [])
     bootstrap_project(project.path)
     return register_pipelines()

@@ -1,5 +1,6 @@
 """What is written to MLflow and read from it, against a store of the test's own."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from churn_pipeline.pipelines.evaluation.nodes import record_model
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A SQLite store and a folder of artifacts; one for this file, as a new one takes seconds."""
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """A SQLite store and a folder of artifacts, for all tests of this file."""
     folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(empty_store, folder)
     before, uri = (mlflow.get_tracking_uri(), mlflow.get_registry_uri()), f"sqlite:///{folder}/mlflow.db"
     with pytest.MonkeyPatch.context() as environment:
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.conftest import Project
+from tests.conftest import ROWS, Project
 
 SOURCE = "data/01_raw/simulated_customers.csv"
 Break = Callable[[Path], None]
@@ -99,7 +99,7 @@ def test_few_broken_rows_go_to_quarantine_and_the_run_goes_on(project: Project) 
     customers = pd.read_parquet(project.path / "data/03_primary/simulated/customers.parquet")
     assert quarantine["row"].tolist() == [1, 2, 3]
     assert quarantine["reasons"].str.startswith("Contract: isin").all()
-    assert len(quarantine) + len(customers) == 8000
+    assert len(quarantine) + len(customers) == ROWS
     assert quarantine["Contract"].tolist() == ["SECRET"] * 3
 
 

@@ -195,6 +195,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield Reader(clone, environment, terminals)
 
 
+@pytest.mark.slow
 def test_the_first_hour_goes_as_the_page_says(reader: Reader) -> None:
     text = PAGE.read_text(encoding="utf-8")
     # Other tests, and other programs, may have the ports that a reader has free.

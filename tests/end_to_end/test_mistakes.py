@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, shorten
 
 TRAIN = ("run", "--pipelines", "training")
 
@@ -156,17 +156,17 @@ def _trials(project: Project) -> int:
 
 
 def test_after_ctrl_c_the_same_command_goes_on(project: Project) -> None:
-    few = 1_000
-    for name in ("simulated_customers.csv", "simulated_truth.csv"):
-        file = project.path / "data/01_raw" / name
-        file.write_text(
-            "".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[: few + 1]), encoding="utf-8"
-        )
-    (project.path / "conf/local/parameters_search.yml").write_text("search: {trials: 500}\n", encoding="utf-8")
-    (project.path / "conf/local/parameters.yml").write_text(
-        "candidates:\n  logistic:\n    class: sklearn.linear_model.LogisticRegression\n    arguments: {C: 1.0}\n"
-        "    numeric: scaled\n    space: {arguments: {C: {low: 0.01, high: 10.0}}}\n",
-        encoding="utf-8",
+    shorten(project.path, rows=1_000)
+    project.configure(
+        search={"trials": 500},
+        candidates={
+            "logistic": {
+                "class": "sklearn.linear_model.LogisticRegression",
+                "arguments": {"C": 1.0},
+                "numeric": "scaled",
+                "space": {"arguments": {"C": {"low": 0.01, "high": 10.0}}},
+            }
+        },
     )
     running = _started(project, *TRAIN)
     deadline = time.monotonic() + 120
@@ -186,7 +186,7 @@ def test_after_ctrl_c_the_same_command_goes_on(project: Project) -> None:
 
     kept = _trials(project)
     assert kept >= 3
-    (project.path / "conf/local/parameters_search.yml").write_text(f"search: {{trials: {kept}}}\n", encoding="utf-8")
+    project.configure(search={"trials": kept})
     again = project.kedro(*TRAIN, "--to-nodes", "logistic.search")
     assert again.code == 0, again.output
     assert _trials(project) >= kept

@@ -10,7 +10,7 @@ import bentoml
 import pytest
 import yaml
 from tests.bentos import could_unpickle, files_in
-from tests.conftest import Ended, Project
+from tests.conftest import Ended, Project, quick_parameters
 from tests.customers import invented_table
 from tests.serving.running import serving
 from tests.smoke import check_service
@@ -38,6 +38,7 @@ def last_bento(project: Project) -> bentoml.Bento:
 
 
 def test_an_invented_table_is_packaged_and_asked(project: Project, tmp_path: Path) -> None:
+    project.configure(**quick_parameters())
     project.kedro("table", "draft", str(invented_table(random.Random(3), project.path)), "--name", "invented")
 
     trained = project.kedro("run", "--params", "table=invented")

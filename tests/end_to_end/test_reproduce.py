@@ -6,9 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from tests.conftest import ROOT, Project
-
-ROWS = 2_000
+from tests.conftest import ROOT, Project, quick_parameters, shorten
 
 
 @pytest.fixture
@@ -19,18 +17,17 @@ def checkout(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch)
     (path / "mlruns").mkdir()
     shutil.copy(empty_store, path / "mlruns")
     (path / "conf/local").mkdir(exist_ok=True)
-    (path / "conf/local/parameters_search.yml").write_text("search: {trials: 1}\n", encoding="utf-8")
     monkeypatch.chdir(path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Project(path)
+    project = Project(path)
+    project.configure(**quick_parameters())
+    return project
 
 
+@pytest.mark.slow
 def test_a_changed_data_file_and_a_changed_lock_are_named(checkout: Project) -> None:
     # Neither is committed: the rebuilt run has the data and the lock of the commit.
-    data = checkout.path / "data/01_raw/simulated_customers.csv"
-    data.write_text("".join(data.read_text(encoding="utf-8").splitlines(keepends=True)[: ROWS + 1]), encoding="utf-8")
-    truth = checkout.path / "data/01_raw/simulated_truth.csv"
-    truth.write_text("".join(truth.read_text(encoding="utf-8").splitlines(keepends=True)[: ROWS + 1]), encoding="utf-8")
+    shorten(checkout.path)
     with (checkout.path / "requirements/requirements.lock").open("a", encoding="utf-8") as lock:
         lock.write("# one line more\n")
     trained = checkout.kedro("run", "--pipelines", "training")

@@ -15,36 +15,23 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import PUBLIC, Project, needs_public_data
+from tests.conftest import PUBLIC, Project, Trained, needs_public_data, quick_parameters
 from tests.customers import invented_table
 
-FEW_ROWS = 2_000
 
-
-def _shorten(project: Project) -> None:
-    for name in ("simulated_customers.csv", "simulated_truth.csv"):
-        file = project.path / "data/01_raw" / name
-        file.write_text(
-            "".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[: FEW_ROWS + 1]), encoding="utf-8"
-        )
-
-
-def _last_run(project: Project) -> mlflow.entities.Run:
+def _training_run(project: Project) -> mlflow.entities.Run:
+    """The run of the last training; its trials are nested in it, and packaging has a run of its own."""
     client = mlflow.MlflowClient(f"sqlite:///{project.path}/mlruns/mlflow.db")
     experiment = client.get_experiment_by_name("churn_simulated")
     runs = client.search_runs([experiment.experiment_id])
-    return next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    return next(run for run in runs if " training " in run.info.run_name)
 
 
-def test_training_ends_with_leaderboard_metrics_and_the_evaluated_model_registered(project: Project) -> None:
-    _shorten(project)
-
-    ended = project.kedro("run", "--pipelines", "training")
-
-    assert ended.code == 0, ended.output
+def test_training_ends_with_leaderboard_metrics_and_the_evaluated_model_registered(trained: Trained) -> None:
+    project, printed = trained
     for words in ("Leaderboard", "Chosen:", "best possible", "kedro mlflow ui", "kedro viz"):
-        assert words in ended.output
-    run = _last_run(project)
+        assert words in printed
+    run = _training_run(project)
     assert run.info.status == "FINISHED"
     grouped = ("holdout/auc", "holdout/intervals/auc_lower", "holdout/best_possible/auc_best_possible", "gate/passed")
     assert set(grouped) <= set(run.data.metrics)
@@ -102,29 +89,23 @@ def test_training_ends_with_leaderboard_metrics_and_the_evaluated_model_register
     np.testing.assert_allclose(model.predict_proba(features)[:, 1], evaluated["probability"], rtol=0, atol=1e-15)
 
 
-def test_two_runs_on_the_same_data_give_the_same_metrics_and_the_same_model(
-    make_project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records = []
-    for _ in range(2):
-        project = make_project()
-        monkeypatch.chdir(project.path)
-        _shorten(project)
-        assert project.kedro("run", "--pipelines", "training").code == 0
-        run = _last_run(project)
-        records.append(
-            (
-                run.data.metrics,
-                run.data.tags["model_digest"],
-                (project.path / "data/08_reporting/simulated/metrics.csv").read_bytes(),
-            )
-        )
+def test_two_runs_on_the_same_data_give_the_same_metrics_and_the_same_model(trained: Trained, project: Project) -> None:
+    project.configure(**quick_parameters())
+    ended = project.kedro("run", "--pipelines", "training")  # its folds in this process, those of `trained` in others
 
-    assert records[0] == records[1]
+    assert ended.code == 0, ended.output
+    first, second = (
+        (
+            run.data.metrics,
+            run.data.tags["model_digest"],
+            (each.path / "data/08_reporting/simulated/metrics.csv").read_bytes(),
+        )
+        for each, run in ((each, _training_run(each)) for each in (trained.project, project))
+    )
+    assert first == second
 
 
 def test_another_table_is_held_apart_and_from_nodes_goes_on(project: Project) -> None:
-    _shorten(project)
     assert project.kedro("run", "--pipelines", "data_engineering").code == 0
 
     ended = project.kedro(
@@ -140,11 +121,9 @@ def test_another_table_is_held_apart_and_from_nodes_goes_on(project: Project) ->
 
 
 def test_a_candidate_is_a_block_of_yaml(project: Project) -> None:
-    _shorten(project)
-    (project.path / "conf/local/parameters.yml").write_text(
-        "candidates:\n  extra_trees:\n    class: sklearn.ensemble.ExtraTreesClassifier\n"
-        "    arguments: {n_estimators: 30, min_samples_leaf: 20}\n",
-        encoding="utf-8",
+    arguments = {"n_estimators": 30, "min_samples_leaf": 20}
+    project.configure(
+        candidates={"extra_trees": {"class": "sklearn.ensemble.ExtraTreesClassifier", "arguments": arguments}}
     )
 
     ended = project.kedro("run", "--pipelines", "training")
@@ -170,7 +149,6 @@ def test_an_invented_table_is_drafted_and_trained_without_touching_the_code(seed
 
 
 def test_a_leak_stops_the_run_and_one_that_is_allowed_is_reported_loudly(project: Project) -> None:
-    _shorten(project)
     file = project.path / "data/01_raw/simulated_customers.csv"
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     table["TotalCharges"] = np.where(table["Churn"] == "Yes", "1.5", "2.5")
@@ -182,18 +160,20 @@ def test_a_leak_stops_the_run_and_one_that_is_allowed_is_reported_loudly(project
     assert "column 'TotalCharges': likely leak, it alone reaches AUC 1.000" in stopped.output
     assert "roles.ignored" in stopped.output
 
-    allowed = project.path / "conf/local/parameters_leaks.yml"
-    allowed.write_text("leaks: {max_auc: 0.95, bins: 20, allowed: [TotalCharges]}\n", encoding="utf-8")
+    project.configure(leaks={"max_auc": 0.95, "bins": 20, "allowed": ["TotalCharges"]})
     ended = project.kedro("run", "--pipelines", "training")
+    assert ended.code == 0, ended.output
     assert "LIKELY LEAK: TotalCharges" in ended.output
     report = json.loads((project.path / "data/08_reporting/simulated/data_report.json").read_text())
     assert report["leaks"]["suspects"] == ["TotalCharges"]
 
 
+@pytest.mark.slow
 @needs_public_data
 @pytest.mark.parametrize(("table", "auc"), [("telco", 0.82), ("mlc_churn", 0.88), ("iranian", 0.95)])
 def test_public_tables_train_as_they_are(table: str, auc: float, project: Project) -> None:
     assert PUBLIC
+    project.configure(**quick_parameters())
     ended = project.kedro("run", "--pipelines", "training", "--params", f"table={table}")
 
     assert ended.code == 0, ended.output
@@ -249,10 +229,10 @@ def tracking_server(tmp_path: Path) -> Iterator[str]:
         server.wait(timeout=30)
 
 
+@pytest.mark.slow
 def test_production_records_on_a_tracking_server(
     project: Project, tracking_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _shorten(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server)
 
     ended = project.kedro("run", "--env", "production")

@@ -10,12 +10,9 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
-import yaml
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Trained
 
 SCRIPT = ROOT / ".github/scripts/job_summary.py"
-ROWS = 1_000
-KEPT = ("logistic", "splines")
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +21,9 @@ def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def reports(make_project: Callable[[], Project]) -> Path:
-    """What a training on a few customers reported; not to be changed."""
-    project = make_project()
-    file = project.path / "data/01_raw/simulated_customers.csv"
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    file.write_text("".join(lines[: ROWS + 1]), encoding="utf-8")
-    parameters = yaml.safe_load((ROOT / "conf/base/parameters_modelling.yml").read_text(encoding="utf-8"))
-    few = {"candidates": {name: parameters["candidates"][name] for name in KEPT}}
-    (project.path / "conf/local/parameters_few.yml").write_text(yaml.safe_dump(few), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.path)
-        patch.delenv("MLFLOW_REGISTRY_URI", raising=False)  # mlflow leaves it behind when a test has set a registry
-        ended = project.kedro("run", "--pipelines", "training")
-    assert ended.code == 0, ended.output
-    return project.path / "data/08_reporting"
+def reports(trained: Trained) -> Path:
+    """What a training reported; not to be changed."""
+    return trained.project.path / "data/08_reporting"
 
 
 @pytest.fixture

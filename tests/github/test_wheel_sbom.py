@@ -29,6 +29,12 @@ def needs(script: ModuleType) -> dict[str, set[str]]:
     return script.needed_packages("churn-pipeline")
 
 
+@pytest.fixture(scope="module")
+def written(needs: dict[str, set[str]], script: ModuleType) -> str:
+    """The bill of materials of some wheel."""
+    return script.wheel_bill(b"wheel", needs, LOCK, CREATED)
+
+
 def test_it_follows_what_the_project_needs_and_not_what_its_developers_do(needs) -> None:
     direct = {Requirement(text).name for text in requires("churn-pipeline") or ()}
 
@@ -49,9 +55,7 @@ def test_an_extra_that_is_asked_for_is_followed(needs, script) -> None:
                 assert script._normal(inner.name) in needs
 
 
-def test_it_is_cyclonedx_with_every_package_its_version_and_the_locks_digests(needs, script) -> None:
-    written = script.wheel_bill(b"wheel", needs, LOCK, CREATED)
-
+def test_it_is_cyclonedx_with_every_package_its_version_and_the_locks_digests(needs, written) -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(written) is None
     bill = json.loads(written)
     assert bill["metadata"]["component"]["name"] == "churn-pipeline"
@@ -63,9 +67,7 @@ def test_it_is_cyclonedx_with_every_package_its_version_and_the_locks_digests(ne
     assert len(project["dependsOn"]) == len(needs["churn-pipeline"])
 
 
-def test_it_is_the_same_each_time_and_another_for_another_wheel(needs, script) -> None:
-    written = script.wheel_bill(b"wheel", needs, LOCK, CREATED)
-
+def test_it_is_the_same_each_time_and_another_for_another_wheel(needs, script, written) -> None:
     assert script.wheel_bill(b"wheel", needs, LOCK, CREATED) == written
     assert json.loads(script.wheel_bill(b"other", needs, LOCK, CREATED))["serialNumber"] not in written
 

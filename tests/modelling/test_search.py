@@ -74,12 +74,6 @@ def task() -> Task:
     return Task(features, churned, folds, [f"x{column}" for column in range(6)], ["kind"], log_loss, seed=3)
 
 
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folds are fitted here, where tests can watch them."""
-    monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 0)
-
-
 def candidate(**changes: Any) -> Candidate:
     return Candidate.model_validate({**LOGISTIC, **changes})
 

@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, on a trained table and on an unknown one; git holds no outputs."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,10 @@ import papermill
 import pytest
 import yaml
 from jupyter_client import KernelManager
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, Trained
 from tests.customers import invented_table
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FEW_ROWS = 2_000
-# Two candidates that fit quickly; the others have their own tests.
-CANDIDATES = ("logistic", "splines")
 SHORT = {"02_prototype_a_candidate": {"trials": 1}, "06_truth_lab": {"rows": 2_000}}
 
 
@@ -56,22 +54,6 @@ def pictures(notebook: Any) -> int:
     return len(outputs(notebook, "image/png"))
 
 
-def shorten(project: Project) -> None:
-    """Reduce the project to few customers and two candidates."""
-    for name in ("simulated_customers.csv", "simulated_truth.csv"):
-        file = project.path / "data/01_raw" / name
-        file.write_text(
-            "".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[: FEW_ROWS + 1]), encoding="utf-8"
-        )
-    base = yaml.safe_load((project.path / "conf/base/parameters_modelling.yml").read_text(encoding="utf-8"))
-    settings = {
-        "candidates": {name: base["candidates"][name] for name in CANDIDATES},
-        "search": {"trials": 1},
-        "packaging": {"model": None, "tolerance": 1e-6, "hard_rows": 1_000},
-    }
-    (project.path / "conf/local/parameters_search.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-
-
 def test_there_are_notebooks() -> None:
     assert [file.name[:2] for file in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
@@ -88,10 +70,8 @@ def test_git_holds_no_outputs_and_parameters_come_first(file: Path) -> None:
     assert code[0].source.startswith('table = "simulated"')
 
 
-def test_all_run_top_to_bottom_on_a_trained_table(project: Project, kernel: KernelManager) -> None:
-    shorten(project)
-    trained = project.kedro("run")
-    assert trained.code == 0, trained.output
+def test_all_run_top_to_bottom_on_a_trained_table(trained: Trained, tmp_path: Path, kernel: KernelManager) -> None:
+    project = Project(Path(shutil.copytree(trained.project.path, tmp_path / "project")))
 
     done = {file.stem: run(file.stem, project, kernel) for file in NOTEBOOKS}
 
