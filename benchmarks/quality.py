@@ -28,10 +28,10 @@ from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.evaluation.metrics import METRICS
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.search import SearchSettings
-from churn_pipeline.modelling.studies import ForgetfulStudies
+from churn_pipeline.modelling.studies import UnstoredStudies
 from churn_pipeline.pipelines.data_engineering.nodes import make_folds
 from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings
-from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, fit, search
+from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, fit, prepare, search
 
 TABLES = ("telco", "mlc_churn", "iranian")
 WORK = ROOT / "build" / "quality"
@@ -115,8 +115,9 @@ class Training:
         label = self.label[training].reset_index(drop=True).to_frame()
         customers = self.customers[training].reset_index(drop=True)
         folds = make_folds(customers, label, self.contract, self.split, self.seed)
+        task = prepare(inputs, label, folds, self.contract, self.seed)
         found = {
-            name: search(inputs, label, folds, candidate, self.contract, self.seed, self.search, ForgetfulStudies(name))
+            name: search(task, candidate, self.search, UnstoredStudies(name))
             for name, candidate in self.candidates.items()
         }
         models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best) in found.items()}

@@ -1,4 +1,4 @@
-"""Studies outlive their process, killed or not; trials are runs nested in the active one; a terminal sees one line."""
+"""Studies survive their process; trials are runs nested in the active MLflow run; a terminal shows one line."""
 
 import io
 import logging
@@ -20,10 +20,13 @@ import pytest
 from kedro.io import DatasetError
 
 from churn_pipeline.datasets import StudyDataset
+from churn_pipeline.datasets.study_dataset import CandidateStudies
+from churn_pipeline.datasets.study_progress import SearchProgressLine
 from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.search import SearchResult, SearchSettings, search_candidate
+from churn_pipeline.modelling.studies import Progress
 
 CANDIDATE = Candidate.model_validate(
     {
@@ -53,12 +56,14 @@ def search(file: Path, trials: int = 8, task: Task | None = None, **changes: Any
 
 def trials_of(file: Path, study: str) -> list[tuple[Any, ...]]:
     stored = optuna.load_study(study_name=study, storage=f"sqlite:///{file}").trials
-    return [(t.number, t.state.name, t.params, t.intermediate_values, t.value) for t in stored]
+    # Optuna numbers trials in the order in which they ended.
+    trials = [(t.user_attrs["number"], t.state.name, t.params, t.intermediate_values, t.value) for t in stored]
+    return sorted(trials, key=lambda trial: trial[0])
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, list[tuple[Any, ...]]]:
-    file = tmp_path_factory.mktemp("unbroken") / "studies.db"
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, list[tuple[Any, ...]]]:
+    file = tmp_path_factory.mktemp("uninterrupted") / "studies.db"
     found = search(file)
     return found, trials_of(file, found.report["study"])
 
@@ -81,10 +86,10 @@ def nested(run: mlflow.ActiveRun) -> list[mlflow.entities.Run]:
     return sorted(found, key=lambda child: int(child.data.tags["trial"]))
 
 
-# ---- what is remembered ----------------------------------------------------------------------------------------------
+# ---- storage -------------------------------------------------------------------------------------------------------
 
 
-def test_a_study_is_an_optuna_study_that_is_finished_once(tmp_path: Path) -> None:
+def test_a_study_is_an_optuna_study_that_is_not_repeated(tmp_path: Path) -> None:
     found = search(tmp_path / "folder" / "studies.db")
     stored = trials_of(tmp_path / "folder" / "studies.db", found.report["study"])
     assert [number for number, *_ in stored] == list(range(8))
@@ -96,7 +101,7 @@ def test_a_study_is_an_optuna_study_that_is_finished_once(tmp_path: Path) -> Non
     pd.testing.assert_frame_equal(again.predictions.drop(columns="seconds"), found.predictions.drop(columns="seconds"))
 
 
-def test_other_data_or_another_seed_is_another_study(tmp_path: Path) -> None:
+def test_other_data_or_another_seed_starts_another_study(tmp_path: Path) -> None:
     task = make_task()
     changed = task.features.copy()
     changed.loc[0, "x0"] = 0.0
@@ -123,10 +128,10 @@ here.search(Path(sys.argv[1]))
 
 
 @pytest.mark.parametrize("trials_before", [0, 4])
-def test_killed_and_started_again_it_ends_as_if_unbroken(
-    tmp_path: Path, unbroken: tuple[SearchResult, list[tuple[Any, ...]]], trials_before: int
+def test_a_killed_search_resumes_and_ends_like_an_uninterrupted_one(
+    tmp_path: Path, uninterrupted: tuple[SearchResult, list[tuple[Any, ...]]], trials_before: int
 ) -> None:
-    expected, stored = unbroken
+    expected, stored = uninterrupted
     file = tmp_path / "studies.db"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(file)], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE
@@ -178,11 +183,11 @@ def test_a_study_is_not_saved_by_a_node(tmp_path: Path) -> None:
     dataset = StudyDataset(filepath=str(tmp_path / "studies.db"), candidate="logistic")
     assert not dataset.exists()
     assert "studies.db" in str(dataset)
-    with pytest.raises(DatasetError, match="saves itself"):
+    with pytest.raises(DatasetError, match="stores each trial itself"):
         dataset.save("anything")
 
 
-# ---- what is recorded ------------------------------------------------------------------------------------------------
+# ---- MLflow --------------------------------------------------------------------------------------------------------
 
 
 def test_every_trial_is_a_run_nested_in_the_active_one(tmp_path: Path, active: mlflow.ActiveRun) -> None:
@@ -202,7 +207,7 @@ def test_every_trial_is_a_run_nested_in_the_active_one(tmp_path: Path, active: m
         assert state == "PRUNED" or child.data.metrics["log_loss"] == value
 
 
-def test_what_was_found_is_a_parameter_of_the_active_run(tmp_path: Path, active: mlflow.ActiveRun) -> None:
+def test_tuned_values_are_parameters_of_the_active_run(tmp_path: Path, active: mlflow.ActiveRun) -> None:
     found = search(tmp_path / "studies.db")
     params = mlflow.get_run(active.info.run_id).data.params
     best = nested(active)[found.report["best_trial"]]
@@ -213,17 +218,15 @@ def test_what_was_found_is_a_parameter_of_the_active_run(tmp_path: Path, active:
     }
 
 
-def test_a_run_that_goes_on_records_the_trials_of_the_run_before(tmp_path: Path, active: mlflow.ActiveRun) -> None:
-    mlflow.MlflowClient()
-    untracked = StudyDataset(filepath=str(tmp_path / "studies.db"), candidate="logistic")
-    untracked._logging_activated = False
-    search_candidate(make_task(), CANDIDATE, SearchSettings(trials=3), untracked.load())
+def test_a_resumed_search_records_the_stored_trials_too(tmp_path: Path, active: mlflow.ActiveRun) -> None:
+    untracked = CandidateStudies(tmp_path / "studies.db", "logistic", parent=None)
+    search_candidate(make_task(), CANDIDATE, SearchSettings(trials=3), untracked)
     assert nested(active) == []
     search(tmp_path / "studies.db", 5)
     assert [child.data.tags["trial"] for child in nested(active)] == ["0", "1", "2", "3", "4"]
 
 
-def test_a_record_that_cannot_be_written_is_said_and_nothing_is_lost(
+def test_a_failing_tracking_server_is_reported_and_no_trial_is_lost(
     tmp_path: Path, active: mlflow.ActiveRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
@@ -237,10 +240,10 @@ def test_a_record_that_cannot_be_written_is_said_and_nothing_is_lost(
     assert len(nested(active)) == found.report["trials"] == 3
 
 
-# ---- what is shown ---------------------------------------------------------------------------------------------------
+# ---- terminal and log ---------------------------------------------------------------------------------------------------
 
 
-def test_a_terminal_sees_one_line_and_a_file_none(
+def test_a_terminal_shows_one_line_and_a_file_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Terminal(io.StringIO):
@@ -262,10 +265,10 @@ def test_a_terminal_sees_one_line_and_a_file_none(
         else:
             assert shown == ""
         assert [record.message.split(":")[0] for record in caplog.records] == ["logistic"]
-        assert "4 trials (0 pruned, 0 failed, 0 done before)" in caplog.text
+        assert "4 trials (0 pruned, 0 failed, 0 from an earlier run)" in caplog.text
 
 
-def test_a_failed_trial_is_logged_and_tagged_by_type_and_its_words_stay_in_the_study(
+def test_a_failed_trial_is_logged_and_tagged_by_error_type_and_only_the_study_keeps_the_message(
     tmp_path: Path, active: mlflow.ActiveRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = Candidate.model_validate(
@@ -281,9 +284,21 @@ def test_a_failed_trial_is_logged_and_tagged_by_type_and_its_words_stay_in_the_s
     assert reports[0] == reports[1]
     failed = reports[0]["failed"]
     assert failed > 0
-    assert caplog.text.count("of logistic failed: InvalidParameterError (its words are in the study)") == failed
+    assert caplog.text.count("failed with InvalidParameterError (full message in the study)") == failed
     assert "no such" not in caplog.text
     tags = [child.data.tags.get("problem") for child in nested(active) if child.data.tags["state"] == "failed"]
     assert tags == ["InvalidParameterError"] * (2 * failed), "each of the two searches recorded its trials"
     kept = optuna.load_study(study_name=reports[0]["study"], storage=f"sqlite:///{file}").trials
     assert sum("no such" in trial.user_attrs.get("problem", "") for trial in kept) == failed
+
+
+def test_a_time_limited_search_shows_no_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    with SearchProgressLine("logistic") as line:
+        line.show(Progress(3, None, None, 65.0))
+    assert "logistic: 3/? trials" in screen.getvalue()
+    assert "no score yet, 01:05 left" in screen.getvalue()

@@ -1,4 +1,4 @@
-"""Small tables with everything in them that tables of customers have, and the shipped candidates."""
+"""Small tables with the difficulties of real customer tables, and the shipped candidates."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,12 +15,12 @@ from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, bu
 
 CONF = Path(__file__).parents[2] / "conf" / "base" / "parameters_modelling.yml"
 SHIPPED: dict[str, dict[str, Any]] = yaml.safe_load(CONF.read_text(encoding="utf-8"))["candidates"]
-# As shipped, but with as many trees as a test can wait for.
+# Fewer trees than shipped, to keep tests fast.
 FASTER: dict[str, dict[str, Any]] = {"random_forest": {"n_estimators": 30}, "gradient_boosting": {"max_iter": 60}}
 
 
 class Customers(NamedTuple):
-    """A table, its outcome, and which columns are which."""
+    """A table, its labels, and its columns by type."""
 
     X: pd.DataFrame
     y: npt.NDArray[np.int64]

@@ -20,7 +20,7 @@ def test_the_shipped_candidates_go_from_simple_to_complex():
     assert list(SHIPPED) == ["logistic", "splines", "random_forest", "gradient_boosting"]
 
 
-def test_a_shipped_candidate_fits_any_table_without_a_warning(shipped, kind, customers):
+def test_a_shipped_candidate_fits_each_kind_of_table_without_a_warning(shipped, kind, customers):
     made = customers(kind)
     model = build_candidate(Candidate.model_validate(SHIPPED[shipped]), made.numeric, made.categorical, seed=0)
     with warnings.catch_warnings():
@@ -32,7 +32,7 @@ def test_a_shipped_candidate_fits_any_table_without_a_warning(shipped, kind, cus
     assert np.isfinite(probabilities).all()
 
 
-def test_what_was_never_seen_is_answered(shipped, customers, fitted):
+def test_unseen_values_get_a_finite_probability(shipped, customers, fitted):
     made = customers("mixed")
     strange = made.X.iloc[:3].copy()
     strange["town"] = "nowhere"
@@ -41,14 +41,14 @@ def test_what_was_never_seen_is_answered(shipped, customers, fitted):
     assert np.isfinite(fitted(shipped, "mixed").predict_proba(strange)).all()
 
 
-def test_missing_values_may_turn_up_after_fitting(shipped, customers):
+def test_missing_values_may_appear_after_fitting(shipped, customers):
     made = customers("mixed")
     full = made.X.assign(**{"never known": 1.0, "total  charge": made.X["total  charge"].fillna(0.0)})
     model = build_candidate(Candidate.model_validate(SHIPPED[shipped]), made.numeric, made.categorical, seed=0)
     assert np.isfinite(model.fit(full, made.y).predict_proba(made.X)).all()
 
 
-def test_rare_levels_are_treated_as_unseen_ones_and_a_frequent_blank_as_a_level(customers, fitted):
+def test_rare_levels_are_encoded_as_unseen_and_a_frequent_blank_as_a_level(customers, fitted):
     encoder = fitted("logistic", "mixed").named_steps["preprocessing"].named_transformers_["categorical"]
     names = list(encoder.get_feature_names_out(["contract", "paper", "town", "only one", "rare"]))
     assert "paper_" in names
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_model_on_any_number_of_threads(shipped, cu
     assert len(digests) == 1
 
 
-def test_copies_are_averaged_and_each_draws_pairs_of_its_own(customers):
+def test_copies_are_averaged_and_each_draws_its_own_pairs(customers):
     made = customers("mixed")
     candidate = Candidate.model_validate({**SHIPPED["gradient_boosting"], "numeric_arguments": {"pairs": 8}})
     model = build_candidate(candidate, made.numeric, made.categorical, seed=0)
@@ -104,7 +104,7 @@ def test_another_seed_gives_another_forest(customers):
     assert not np.array_equal(*(model.predict_proba(made.X) for model in models))
 
 
-def test_the_seed_goes_where_it_is_taken_and_not_over_one_that_is_given():
+def test_the_seed_is_passed_unless_the_candidate_sets_one():
     for path, arguments, expected in (
         ("sklearn.ensemble.RandomForestClassifier", {}, 5),
         ("sklearn.ensemble.RandomForestClassifier", {"random_state": 9}, 9),
@@ -120,12 +120,12 @@ def test_a_candidate_can_be_cloned(shipped):
     assert type(clone(model)) is type(model)
 
 
-def test_skops_needs_no_more_trust_than_the_constant_grants(shipped, kind, customers, fitted):
+def test_skops_needs_no_other_trusted_types_than_ours(shipped, kind, customers, fitted):
     made, model = customers(kind), fitted(shipped, kind)
     stored = skops.io.dumps(model)
     assert set(skops.io.get_untrusted_types(data=stored)) <= set(TRUSTED_TYPES)
     loaded = skops.io.loads(stored, trusted=list(TRUSTED_TYPES))
-    # A forest on several threads adds up its trees as they come: equal but for the last digit.
+    # A forest on several threads sums its trees in any order: equal except for the last digit.
     np.testing.assert_allclose(loaded.predict_proba(made.X), model.predict_proba(made.X), rtol=0, atol=1e-14)
 
 
@@ -137,8 +137,8 @@ def test_skops_needs_no_more_trust_than_the_constant_grants(shipped, kind, custo
         ({"class": "not_a_package.Classifier"}, "cannot be imported.*No module named 'not_a_package'"),
         ({"class": "sklearn.base.clone"}, "not a scikit-learn estimator"),
         ({"class": "sklearn.linear_model.LinearRegression"}, "has no predict_proba"),
-        ({"class": LOGISTIC, "arguments": {"c": 1}}, r"arguments \['c'\] are not known"),
-        ({"class": LOGISTIC, "numeric": "scaled", "numeric_arguments": {"n_knots": 3}}, "it takes none"),
+        ({"class": LOGISTIC, "arguments": {"c": 1}}, r"arguments \['c'\] are unknown"),
+        ({"class": LOGISTIC, "numeric": "scaled", "numeric_arguments": {"n_knots": 3}}, "it accepts none"),
         ({"class": LOGISTIC, "numeric": "splines", "numeric_arguments": {"knots": 3}}, "degree"),
         ({"class": LOGISTIC, "categorical_arguments": {"drop": "first"}}, "one-hot encoding"),
         ({"class": LOGISTIC, "numeric": "wild"}, "'as_is', 'scaled' or 'splines'"),
@@ -147,22 +147,22 @@ def test_skops_needs_no_more_trust_than_the_constant_grants(shipped, kind, custo
         ({}, "class"),
     ],
 )
-def test_a_wrong_candidate_says_what_is_wrong(settings, message):
+def test_an_invalid_candidate_is_refused_with_the_reason(settings, message):
     with pytest.raises(ValidationError, match=message):
         Candidate.model_validate(settings)
 
 
-def test_a_candidate_does_not_change():
+def test_a_candidate_is_immutable():
     with pytest.raises(ValidationError, match="frozen"):
         Candidate.model_validate(SHIPPED["logistic"]).numeric = "as_is"
 
 
-def test_without_columns_there_is_nothing_to_build():
+def test_a_candidate_without_columns_is_refused():
     with pytest.raises(ValueError, match="at least one feature"):
         build_candidate(Candidate.model_validate(SHIPPED["logistic"]), [], [], seed=0)
 
 
-def test_an_estimator_that_is_no_classifier_is_refused():
+def test_an_estimator_that_is_not_a_classifier_is_refused():
     candidate = Candidate.model_validate({"class": "sklearn.mixture.GaussianMixture"})
     with pytest.raises(ValueError, match="not a classifier"):
         build_candidate(candidate, ["a"], [], seed=0)

@@ -32,7 +32,7 @@ from churn_pipeline.modelling.onnx_conversion import OnnxConversionError, conver
 
 LOGISTIC = Calibration(kind="logistic", a=1.3, b=1.3, c=-0.2)
 BETA = Calibration(kind="beta", a=0.6, b=3.3, c=-1.6)
-# All that is shipped: one calibrated this way, one that way, and the others as they are.
+# All shipped candidates: one with each kind of calibration, two without.
 CALIBRATED = {"random_forest": BETA, "gradient_boosting": LOGISTIC}
 WEIGHTS = dict(zip(SHIPPED, [0.13, 0.37, 0.29, 0.21], strict=True))
 MEMBERS = [Member(candidate=name, weight=weight, calibration=CALIBRATED.get(name)) for name, weight in WEIGHTS.items()]
@@ -42,7 +42,7 @@ def blended(kind="mixed", members=MEMBERS):
     return assemble({name: fit_shipped(name, kind) for name in SHIPPED}, members)
 
 
-def test_a_single_candidate_that_is_not_calibrated_stays_what_it_is(shipped, fitted):
+def test_a_single_uncalibrated_candidate_is_not_wrapped(shipped, fitted):
     model = fitted(shipped, "mixed")
     assert assemble({"other": None, shipped: model}, [Member(candidate=shipped, weight=1.0)]) is model
 
@@ -71,11 +71,11 @@ def test_a_blend_is_the_weighted_mean_of_calibrated_log_odds(customers, fitted):
     answered = blended().predict_proba(made.X)
     np.testing.assert_allclose(answered[:, 1], expit(expected), rtol=0, atol=1e-13)
     np.testing.assert_array_equal(answered.sum(axis=1), 1.0)
-    # What the choice was made on is what is served.
+    # The choice is made on the same probabilities that are served.
     np.testing.assert_allclose(answered[:, 1], blend(p, list(SHIPPED), MEMBERS), rtol=0, atol=1e-13)
 
 
-def test_it_is_a_classifier_like_any_other(customers):
+def test_a_blend_is_a_scikit_learn_classifier(customers):
     made, model = customers("mixed"), blended()
     check_is_fitted(model)
     assert is_classifier(model)
@@ -86,7 +86,7 @@ def test_it_is_a_classifier_like_any_other(customers):
     assert model.score(made.X, made.y) > 0.6
 
 
-def test_a_clone_is_not_fitted_and_fits_to_the_same(customers):
+def test_a_clone_is_unfitted_and_fits_to_the_same_model(customers):
     made = customers("mixed")
     names = ["logistic", "splines"]
     model = blended(members=[Member(candidate=name, weight=0.5) for name in names])
@@ -99,12 +99,12 @@ def test_a_clone_is_not_fitted_and_fits_to_the_same(customers):
 
 
 @pytest.mark.parametrize("members", [[], [Member(candidate="unknown", weight=1.0)]])
-def test_a_choice_of_what_is_not_there_is_refused(members):
+def test_a_choice_of_a_missing_model_is_refused(members):
     with pytest.raises(ValueError, match=r"there are models of \['known'\]"):
         assemble({"known": None}, members)
 
 
-def test_no_rank_and_no_certainty_is_lost():
+def test_shrinkage_keeps_ranks_and_finite_log_odds():
     p = np.array([0.0, 1e-12, 1e-6, 0.5, 1 - 1e-6, 1 - 1e-12, 1.0])
     odds = log_odds(p)
     assert (np.diff(odds) > 0).all()
@@ -113,65 +113,65 @@ def test_no_rank_and_no_certainty_is_lost():
     assert all(np.isfinite(logs).all() for logs in shrunken_logs(p))
 
 
-def test_it_moves_as_skops_and_answers_the_same(customers, tmp_path):
+def test_a_blend_loaded_from_skops_predicts_the_same(customers, tmp_path):
     made, model = customers("mixed"), blended()
     skops.io.dump(model, tmp_path / "model.skops")
     assert set(skops.io.get_untrusted_types(file=tmp_path / "model.skops")) <= set(TRUSTED_TYPES)
     moved = skops.io.load(tmp_path / "model.skops", trusted=list(TRUSTED_TYPES))
     assert isinstance(moved, BlendedModel)
     assert all(isinstance(member, CandidatePipeline) for _, member in moved.members)
-    # Not to the last bit: a forest adds up its trees in the order in which its threads come back.
+    # Not to the last bit: a forest sums its trees in the order in which its threads end.
     np.testing.assert_allclose(moved.predict_proba(made.X), model.predict_proba(made.X), rtol=0, atol=1e-13)
 
 
-def test_a_compiled_blend_equals_its_original_on_customers_and_on_hard_rows(kind, customers):
+def test_a_converted_blend_is_equivalent_on_customers_and_on_hard_rows(kind, customers):
     made, model = customers(kind), blended(kind)
-    compiled = convert_model(model, made.numeric, made.categorical)
-    assert difference(model, compiled, made.X) <= EXACT
+    converted = convert_model(model, made.numeric, made.categorical)
+    assert difference(model, converted, made.X) <= EXACT
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=8000)
-    assert difference(model, compiled, hard) <= EXACT
-    assert predict_onnx(compiled, made.X.iloc[:0]).shape == (0,)
+    assert difference(model, converted, hard) <= EXACT
+    assert predict_onnx(converted, made.X.iloc[:0]).shape == (0,)
 
 
 @settings(max_examples=25, deadline=None)
 @given(rows=st.lists(ROWS, min_size=1, max_size=20))
-def test_a_compiled_blend_equals_its_original_on_anything(rows):
+def test_a_converted_blend_is_equivalent_on_any_row(rows):
     made = make_customers("mixed")
     X = pd.DataFrame([[*numbers, *levels] for numbers, levels in rows], columns=[*made.numeric, *made.categorical])
     assert difference(blended(), convert_model(blended(), made.numeric, made.categorical), X) <= EXACT
 
 
-def test_a_compiled_calibrated_candidate_equals_its_original(shipped, customers):
+def test_a_converted_calibrated_candidate_is_equivalent(shipped, customers):
     made = customers("mixed")
     model = blended(members=[Member(candidate=shipped, weight=1.0, calibration=BETA)])
-    compiled = convert_model(model, made.numeric, made.categorical)
+    converted = convert_model(model, made.numeric, made.categorical)
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
-    assert difference(model, compiled, hard) <= EXACT
+    assert difference(model, converted, hard) <= EXACT
 
 
-def test_members_share_inputs_and_the_work_they_have_in_common(customers, fitted):
+def test_members_share_inputs_and_common_work(customers, fitted):
     made = customers("mixed")
-    compiled = convert_model(blended(), made.numeric, made.categorical)
-    session = onnxruntime.InferenceSession(compiled.SerializeToString())
+    converted = convert_model(blended(), made.numeric, made.categorical)
+    session = onnxruntime.InferenceSession(converted.SerializeToString())
     assert [node.name for node in session.get_inputs()] == ["numeric", "categorical"]
-    operators = [node.op_type for node in compiled.graph.node]
-    # All four encode the categories alike: one look-up, not four.
+    operators = [node.op_type for node in converted.graph.node]
+    # All four encode the categories in the same way: one look-up, not four.
     assert operators.count("LabelEncoder") == 1
-    # A forest is one node, and so is every copy of boosting.
+    # A forest is one node; boosting is one node per copy.
     assert operators.count("TreeEnsemble") == 1 + SHIPPED["gradient_boosting"]["copies"]
 
 
-def test_a_fault_in_one_member_does_not_pass_the_proof(customers):
+def test_hard_rows_reveal_an_error_in_one_member(customers):
     made, model = customers("mixed"), blended()
-    compiled = convert_model(model, made.numeric, made.categorical)
-    trees = [node for node in compiled.graph.node if node.op_type == "TreeEnsemble"]
+    converted = convert_model(model, made.numeric, made.categorical)
+    trees = [node for node in converted.graph.node if node.op_type == "TreeEnsemble"]
     (modes,) = (attribute for attribute in trees[0].attribute if attribute.name == "nodes_modes")
-    modes.t.raw_data = bytes([1]) * len(modes.t.raw_data)  # x < threshold, where it should be x <= threshold
+    modes.t.raw_data = bytes([1]) * len(modes.t.raw_data)  # x < threshold instead of x <= threshold
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
-    assert difference(model, compiled, hard) > 1e-4
+    assert difference(model, converted, hard) > 1e-4
 
 
-def test_hard_rows_know_the_cut_points_of_all_members(customers, fitted):
+def test_cut_points_are_those_of_all_members(customers, fitted):
     made = customers("mixed")
     cuts = cut_points(blended(), made.numeric)
     for name in SHIPPED:
@@ -194,7 +194,7 @@ def test_the_digest_is_the_same_in_another_process(customers, tmp_path):
     assert answer.stdout.split() == [model_digest(convert_model(model, made.numeric, made.categorical))]
 
 
-def test_another_weight_is_another_digest(customers):
+def test_other_weights_give_another_digest(customers):
     made = customers("mixed")
     weights = [[0.5, 0.5], [0.51, 0.49]]
     digests = {
@@ -212,28 +212,28 @@ def test_another_weight_is_another_digest(customers):
     assert len(digests) == 2
 
 
-def test_a_member_of_scikit_learns_converter_compiles_beside_trees(customers, fitted):
+def test_a_member_converted_by_skl2onnx_and_trees_are_converted_together(customers, fitted):
     made = customers("mixed")
     own = fit(made, "sklearn.neural_network.MLPClassifier", "scaled", hidden_layer_sizes=[8], max_iter=2000)
     models = {"own": own, "trees": fitted("gradient_boosting", "mixed")}
     model = assemble(models, [Member(candidate="own", weight=0.4), Member(candidate="trees", weight=0.6)])
-    compiled = convert_model(model, made.numeric, made.categorical)
+    converted = convert_model(model, made.numeric, made.categorical)
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
-    assert difference(model, compiled, hard) <= 1e-9
+    assert difference(model, converted, hard) <= 1e-9
 
 
-def test_trees_in_two_writings_are_refused(customers, fitted):
+def test_trees_of_both_conversions_in_one_blend_are_refused(customers, fitted):
     made = customers("mixed")
     models = {
         "own": fit(made, "sklearn.ensemble.AdaBoostClassifier", n_estimators=5),
         "trees": fitted("gradient_boosting", "mixed"),
     }
     model = assemble(models, [Member(candidate=name, weight=0.5) for name in models])
-    with pytest.raises(OnnxConversionError, match="leave one of them out"):
+    with pytest.raises(OnnxConversionError, match="Remove one of these candidates"):
         convert_model(model, made.numeric, made.categorical)
 
 
-def test_a_blend_that_is_not_fitted_is_refused():
+def test_an_unfitted_blend_is_refused():
     candidate = build_candidate(Candidate.model_validate(SHIPPED["logistic"]), ["a"], [], seed=0)
     model = BlendedModel([("logistic", candidate)], [1.0], [(1.0, 1.0, 0.5)])
     with pytest.raises(OnnxConversionError, match="not fitted"):
@@ -242,6 +242,6 @@ def test_a_blend_that_is_not_fitted_is_refused():
         convert_model(BlendedModel([], [], []), ["a"], [])
 
 
-def test_the_compiled_blend_is_checked_onnx(customers):
+def test_the_converted_blend_is_valid_onnx(customers):
     made = customers("mixed")
     onnx.checker.check_model(convert_model(blended(), made.numeric, made.categorical), full_check=True)

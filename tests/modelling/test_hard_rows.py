@@ -13,7 +13,7 @@ TREES = [
 
 
 def step_model(path, numeric, categorical=()):
-    """A model of a step at months = 10.5, among columns that say nothing."""
+    """A model with one step, at months = 10.5, and columns of noise."""
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"noise": rng.normal(size=400), "months": rng.integers(0, 21, 400).astype(float)})
     X["level"] = rng.choice(["a", "b"], 400)
@@ -31,7 +31,7 @@ def test_split_values_are_found_in_the_units_of_the_input(path, numeric):
 
 
 @pytest.mark.parametrize("path", TREES)
-def test_rows_stand_on_a_split_value_and_on_both_its_neighbours(path):
+def test_rows_have_a_split_value_and_both_its_float32_neighbours(path):
     X, model = step_model(path, "as_is")
     rows = hard_rows(X, model, ["noise", "months"], [], np.random.default_rng(0), limit=20_000)
     split = np.float32(10.5)
@@ -50,7 +50,7 @@ def test_a_linear_model_has_no_cut_points():
     assert all(len(cuts) == 0 for cuts in cut_points(model, ["noise", "months"]).values())
 
 
-def test_every_edge_is_there(shipped, customers, fitted):
+def test_all_edge_values_are_included(shipped, customers, fitted):
     made = customers("mixed")
     before = made.X.copy(deep=True)
     rng = np.random.default_rng(0)
@@ -67,12 +67,12 @@ def test_every_edge_is_there(shipped, customers, fitted):
         assert {*ODD_LEVELS, *made.X[column]} <= set(rows[column])
     first, origins = rows.iloc[:5_000], made.X.iloc[rows.index[:5_000]]
     same = (first.to_numpy() == origins.to_numpy()) | (first.isna().to_numpy() & origins.isna().to_numpy())
-    assert (~same).sum(axis=1).max() == 1  # one column of the customer that the index names
+    assert (~same).sum(axis=1).max() == 1  # one column differs from the customer at that index
     cents = rows["monthly charge"][rows["monthly charge"].between(18, 120)]
     assert (cents == cents.round(2)).mean() > 0.3
 
 
-def test_few_rows_and_the_same_chance_give_the_same_few_rows(customers, fitted):
+def test_the_same_seed_gives_the_same_rows(customers, fitted):
     made = customers("mixed")
     arguments = (made.X, fitted("logistic", "mixed"), made.numeric, made.categorical)
     first, second = (hard_rows(*arguments, np.random.default_rng(4), limit=10) for _ in range(2))

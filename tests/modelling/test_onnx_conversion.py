@@ -29,11 +29,11 @@ from churn_pipeline.modelling.onnx_conversion import (
 )
 from churn_pipeline.modelling.preprocessing import round_to_float32
 
-EXACT = 1e-12  # what a change in the order of additions makes
+EXACT = 1e-12  # the error of another order of additions
 
 
-def difference(model, compiled, X):
-    return np.abs(model.predict_proba(X)[:, 1] - predict_onnx(compiled, X)).max()
+def difference(model, converted, X):
+    return np.abs(model.predict_proba(X)[:, 1] - predict_onnx(converted, X)).max()
 
 
 def fit(customers, path, numeric="as_is", **arguments):
@@ -41,12 +41,12 @@ def fit(customers, path, numeric="as_is", **arguments):
     return build_candidate(candidate, customers.numeric, customers.categorical, seed=0).fit(customers.X, customers.y)
 
 
-def test_a_compiled_candidate_equals_its_original_on_customers_and_on_hard_rows(shipped, kind, customers, fitted):
+def test_a_converted_candidate_is_equivalent_on_customers_and_on_hard_rows(shipped, kind, customers, fitted):
     made, model = customers(kind), fitted(shipped, kind)
-    compiled = convert_model(model, made.numeric, made.categorical)
-    assert difference(model, compiled, made.X) <= EXACT
+    converted = convert_model(model, made.numeric, made.categorical)
+    assert difference(model, converted, made.X) <= EXACT
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
-    assert difference(model, compiled, hard) <= EXACT
+    assert difference(model, converted, hard) <= EXACT
 
 
 ROWS = st.tuples(
@@ -62,7 +62,7 @@ ROWS = st.tuples(
 @settings(max_examples=40, deadline=None)
 @given(rows=st.lists(ROWS, min_size=1, max_size=20))
 @pytest.mark.parametrize("name", list(SHIPPED))
-def test_a_compiled_candidate_equals_its_original_on_anything(name, rows):
+def test_a_converted_candidate_is_equivalent_on_any_row(name, rows):
     made = make_customers("mixed")
     X = pd.DataFrame([[*numbers, *levels] for numbers, levels in rows], columns=[*made.numeric, *made.categorical])
     model = fit_shipped(name, "mixed")
@@ -79,27 +79,27 @@ def test_a_compiled_candidate_equals_its_original_on_anything(name, rows):
         ("sklearn.ensemble.RandomForestClassifier", "splines", {"n_estimators": 20}, EXACT),
         ("sklearn.ensemble.ExtraTreesClassifier", "as_is", {"n_estimators": 20}, EXACT),
         ("sklearn.ensemble.HistGradientBoostingClassifier", "scaled", {"max_iter": 20}, EXACT),
-        # Nothing to split on: trees of one leaf.
+        # Leaves too large for any split: trees of one leaf.
         ("sklearn.ensemble.HistGradientBoostingClassifier", "as_is", {"min_samples_leaf": 400}, EXACT),
         ("sklearn.tree.DecisionTreeClassifier", "as_is", {}, EXACT),
         ("sklearn.tree.DecisionTreeClassifier", "as_is", {"min_samples_leaf": 400}, EXACT),
         ("sklearn.discriminant_analysis.LinearDiscriminantAnalysis", "scaled", {}, EXACT),
-        # From here on as scikit-learn's converter has it.
+        # Converted by skl2onnx.
         ("sklearn.neural_network.MLPClassifier", "scaled", {"hidden_layer_sizes": [8], "max_iter": 2000}, 1e-9),
         ("sklearn.linear_model.SGDClassifier", "scaled", {"loss": "log_loss"}, 1e-9),
         ("sklearn.ensemble.AdaBoostClassifier", "as_is", {"n_estimators": 10}, 1e-6),
     ],
 )
-def test_a_candidate_of_ones_own_compiles(path, numeric, arguments, tolerance, customers):
+def test_other_classifiers_are_converted(path, numeric, arguments, tolerance, customers):
     made = customers("mixed")
     model = fit(made, path, numeric, **arguments)
-    compiled = convert_model(model, made.numeric, made.categorical)
+    converted = convert_model(model, made.numeric, made.categorical)
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
-    assert difference(model, compiled, made.X) <= tolerance
-    assert difference(model, compiled, hard) <= tolerance
+    assert difference(model, converted, made.X) <= tolerance
+    assert difference(model, converted, hard) <= tolerance
 
 
-def test_trees_follow_missing_values_where_they_meet_them(customers):
+def test_trees_send_missing_values_to_the_right_side(customers):
     made = customers("numeric")
     known = [column for column in made.numeric if column != "never known"]
     rounded = ColumnTransformer([("numeric", FunctionTransformer(round_to_float32), known)])
@@ -109,8 +109,8 @@ def test_trees_follow_missing_values_where_they_meet_them(customers):
     assert difference(model, convert_model(model, made.numeric, []), X) <= EXACT
 
 
-def test_plain_conversion_of_scaled_trees_to_float32_fails_the_proof(customers):
-    """The reason for all this: real rows look fine, rows on split values differ by whole probabilities."""
+def test_a_plain_float32_conversion_of_scaled_trees_is_not_equivalent(customers):
+    """Why this project has its own conversion: on split values, plain conversion is off by 0.01 and more."""
     made = customers("numeric")
     columns = ["months", "monthly charge", "mostly 0"]
     X = pd.DataFrame(round_to_float32(made.X[columns]), columns=columns)
@@ -130,35 +130,35 @@ def test_plain_conversion_of_scaled_trees_to_float32_fails_the_proof(customers):
     assert difference(model, convert_model(model, columns, []), hard) <= EXACT
 
 
-def test_a_fault_of_one_comparison_does_not_pass_the_proof(customers, fitted):
+def test_hard_rows_reveal_one_wrong_comparison_operator(customers, fitted):
     made, model = customers("mixed"), fitted("gradient_boosting", "mixed")
-    compiled = convert_model(model, made.numeric, made.categorical)
-    trees = [node for node in compiled.graph.node if node.op_type == "TreeEnsemble"]
+    converted = convert_model(model, made.numeric, made.categorical)
+    trees = [node for node in converted.graph.node if node.op_type == "TreeEnsemble"]
     assert len(trees) == len(model[-1].estimators_)
     (modes,) = (attribute for attribute in trees[0].attribute if attribute.name == "nodes_modes")
-    modes.t.raw_data = bytes([1]) * len(modes.t.raw_data)  # x < threshold, where it should be x <= threshold
+    modes.t.raw_data = bytes([1]) * len(modes.t.raw_data)  # x < threshold instead of x <= threshold
     hard = hard_rows(made.X, model, made.numeric, made.categorical, np.random.default_rng(0), limit=4000)
-    assert difference(model, compiled, hard) > 0.001
+    assert difference(model, converted, hard) > 0.001
 
 
 def test_the_interface_is_two_tensors_in_and_probabilities_out(kind, customers, fitted):
     made = customers(kind)
-    compiled = convert_model(fitted("logistic", kind), made.numeric, made.categorical)
-    session = onnxruntime.InferenceSession(compiled.SerializeToString())
+    converted = convert_model(fitted("logistic", kind), made.numeric, made.categorical)
+    session = onnxruntime.InferenceSession(converted.SerializeToString())
     expected = {"mixed": ["numeric", "categorical"], "numeric": ["numeric"], "categorical": ["categorical"]}
     types = {"numeric": "tensor(float)", "categorical": "tensor(string)"}
     assert [node.name for node in session.get_inputs()] == expected[kind]
     assert [node.type for node in session.get_inputs()] == [types[name] for name in expected[kind]]
     (output,) = session.get_outputs()
     assert (output.name, output.type, output.shape) == ("churn_probability", "tensor(double)", ["rows"])
-    assert predict_onnx(compiled, made.X.iloc[:0]).shape == (0,)
-    assert predict_onnx(compiled, made.X.iloc[:1]).shape == (1,)
+    assert predict_onnx(converted, made.X.iloc[:0]).shape == (0,)
+    assert predict_onnx(converted, made.X.iloc[:1]).shape == (1,)
 
 
 def test_columns_may_be_sent_in_another_order(shipped, customers, fitted):
     made, model = customers("mixed"), fitted(shipped, "mixed")
-    compiled = convert_model(model, made.numeric[::-1], made.categorical[::-1])
-    assert difference(model, compiled, made.X) <= EXACT
+    converted = convert_model(model, made.numeric[::-1], made.categorical[::-1])
+    assert difference(model, converted, made.X) <= EXACT
 
 
 PROGRAM = """
@@ -194,14 +194,14 @@ def test_a_model_that_is_not_fitted_is_refused():
         convert_model(model, ["a"], [])
 
 
-def test_a_model_of_another_shape_is_refused():
+def test_a_model_of_other_steps_is_refused():
     with pytest.raises(OnnxConversionError, match="build it with build_candidate"):
         convert_model(make_pipeline(StandardScaler(), StandardScaler()), ["a"], [])
 
 
 def test_other_columns_than_it_was_fitted_on_are_refused(customers, fitted):
     made = customers("mixed")
-    with pytest.raises(OnnxConversionError, match="compile it with the columns it was fitted on"):
+    with pytest.raises(OnnxConversionError, match="convert it with the columns it was fitted on"):
         convert_model(fitted("logistic", "mixed"), made.numeric[1:], made.categorical)
 
 
@@ -213,7 +213,7 @@ def test_other_classes_are_refused(customers):
         )
 
 
-def test_a_classifier_nobody_can_convert_is_refused(customers):
+def test_a_classifier_without_a_conversion_is_refused(customers):
     made = customers("numeric")
     model = fit(made, "sklearn.dummy.DummyClassifier")
     with pytest.raises(OnnxConversionError, match=r"classifier \(DummyClassifier\) cannot be converted"):
@@ -223,14 +223,14 @@ def test_a_classifier_nobody_can_convert_is_refused(customers):
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (KNNImputer(keep_empty_features=True), r"preprocessing\.some \(KNNImputer\) has no ONNX counterpart"),
+        (KNNImputer(keep_empty_features=True), r"preprocessing\.some \(KNNImputer\) has no conversion to ONNX"),
         (SimpleImputer(), "set keep_empty_features=True"),
-        (SimpleImputer(keep_empty_features=True, add_indicator=True), "put a MissingIndicator beside it"),
+        (SimpleImputer(keep_empty_features=True, add_indicator=True), "use a MissingIndicator beside it"),
         (FunctionTransformer(np.nan_to_num), "applies the function 'nan_to_num'"),
         (OneHotEncoder(handle_unknown="ignore", drop="first", sparse_output=False), "without drop"),
     ],
 )
-def test_a_step_nobody_can_write_is_named(step, message, customers):
+def test_a_step_without_a_conversion_is_named(step, message, customers):
     made = customers("mixed")
     columns = made.categorical if isinstance(step, OneHotEncoder) else made.numeric
     model = Pipeline(
@@ -240,7 +240,7 @@ def test_a_step_nobody_can_write_is_named(step, message, customers):
         ]
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn too has something to say about the second
+        warnings.simplefilter("ignore")  # scikit-learn warns of the second step
         model.fit(made.X, made.y)
     with pytest.raises(OnnxConversionError, match=message):
         convert_model(model, made.numeric, made.categorical)
@@ -255,7 +255,7 @@ def test_splits_on_categories_are_refused(customers):
         convert_model(model, made.numeric, [])
 
 
-def test_boosting_from_an_estimator_is_refused(customers):
+def test_boosting_that_starts_from_an_estimator_is_refused(customers):
     from sklearn.dummy import DummyClassifier
 
     made = customers("numeric")

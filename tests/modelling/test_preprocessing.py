@@ -42,7 +42,7 @@ def test_rounding_keeps_missing_values_and_its_input():
     pd.testing.assert_frame_equal(X, before)
 
 
-def test_scores_are_held_within_ten_deviations():
+def test_z_scores_are_clipped_to_ten():
     assert limit_scores([[-1e30, -10.0, 0.5, 11.0]]).tolist() == [[-10.0, -10.0, 0.5, 10.0]]
 
 
@@ -56,7 +56,7 @@ def test_knots_increase_and_span_the_column(column, n_knots):
 
 
 @given(columns, st.integers(1, 4))
-def test_the_basis_adds_up_to_one_and_is_constant_beyond_the_column(column, degree):
+def test_the_basis_sums_to_one_and_is_constant_outside_the_training_range(column, degree):
     splines = QuantileSplines(n_knots=5, degree=degree).fit(column[:, np.newaxis])
     beyond = np.array([column.min() - 1, column.max() + 1, -1e35, 1e35])
     basis = splines.transform(np.concatenate([column, beyond])[:, np.newaxis])
@@ -66,7 +66,7 @@ def test_the_basis_adds_up_to_one_and_is_constant_beyond_the_column(column, degr
         np.testing.assert_allclose(basis[-4:], ends, atol=1e-12)
 
 
-def test_without_ties_the_splines_are_those_of_scikit_learn():
+def test_without_ties_the_splines_equal_scikit_learns():
     X = np.random.default_rng(0).gamma(2.0, 10.0, (200, 2))
     native = SplineTransformer(n_knots=6, degree=3, knots="quantile", extrapolation="constant").fit(X)
     ours = QuantileSplines(n_knots=6, degree=3).fit(X)
@@ -85,7 +85,7 @@ tables = hnp.arrays(np.float64, st.tuples(st.integers(2, 20), st.integers(1, 5))
 
 
 @given(tables, st.integers(1, 30), st.integers(0, 3))
-def test_pairs_are_appended_and_are_what_they_say(X, n_pairs, seed):
+def test_pairs_are_appended_with_the_documented_values(X, n_pairs, seed):
     pairs = RandomPairs(n_pairs, random_state=seed).fit(X)
     made = pairs.transform(X)
     varying = int((np.ptp(X, axis=0) > 0).sum())
@@ -106,11 +106,11 @@ def test_pairs_are_never_drawn_twice_and_another_seed_draws_others():
     assert not np.array_equal(first.pairs_, second.pairs_)
 
 
-def test_pairs_are_of_the_first_columns_only():
+def test_only_the_first_columns_are_paired():
     X = np.random.default_rng(0).normal(size=(50, 8))
     assert RandomPairs(100, n_columns=3, random_state=0).fit(X).pairs_.max() == 2
 
 
-def test_a_column_of_one_value_is_in_no_pair():
+def test_a_constant_column_is_not_paired():
     X = np.column_stack([np.full(10, 0.1), np.arange(10.0), np.full(10, 1e30)])
     assert RandomPairs(100, random_state=0).fit(X).transform(X).shape == (10, 3)

@@ -1,4 +1,4 @@
-"""A search ends where it would have ended without being cut short, whatever ends first, and tells what it did."""
+"""A search gives the same result on any number of cores, interrupted or not, and reports its progress."""
 
 import signal
 import time
@@ -17,8 +17,8 @@ from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling import cross_validation
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.cross_validation import Task, validate
-from churn_pipeline.modelling.search import SearchResult, SearchSettings, Yardstick, search_candidate, study_digest
-from churn_pipeline.modelling.studies import ForgetfulStudies, Progress, Trial
+from churn_pipeline.modelling.search import SearchResult, SearchSettings, search_candidate
+from churn_pipeline.modelling.studies import Progress, Trial, UnstoredStudies
 
 LOGISTIC: dict[str, Any] = {
     "class": "sklearn.linear_model.LogisticRegression",
@@ -29,31 +29,29 @@ LOGISTIC: dict[str, Any] = {
 }
 
 
-class Notebook(ForgetfulStudies):
-    """Studies that remember in memory."""
+class MemoryStudies(UnstoredStudies):
+    """Studies that store trials in memory."""
 
     def __init__(self, candidate: str = "logistic") -> None:
         super().__init__(candidate)
-        self.begun: list[tuple[int, dict[str, Any]]] = []
         self.trials: dict[int, Trial] = {}
         self.names: list[str] = []
         self.progress: list[Progress] = []
-        self.end_after: int | None = None
+        self.n_ended = 0
+        self.interrupt_after: int | None = None
 
     @contextmanager
-    def open(self, name: str, space: Mapping[str, Any]) -> Iterator["Notebook"]:
+    def open(self, name: str, space: Mapping[str, Any]) -> Iterator["MemoryStudies"]:
         self.names.append(name)
         yield self
 
     def ended(self) -> dict[int, Trial]:
         return dict(self.trials)
 
-    def begin(self, number: int, values: Mapping[str, Any], clock: float) -> None:
-        self.begun.append((number, dict(values)))
-
     def end(self, trial: Trial) -> None:
+        self.n_ended += 1
         self.trials[trial.number] = trial
-        if len(self.trials) == self.end_after:
+        if len(self.trials) == self.interrupt_after:
             raise KeyboardInterrupt
 
     def show(self, progress: Progress) -> None:
@@ -79,13 +77,13 @@ def candidate(**changes: Any) -> Candidate:
 
 
 def searched(
-    task: Task, notebook: Notebook | None = None, given: Candidate | None = None, **settings: Any
+    task: Task, studies: MemoryStudies | None = None, given: Candidate | None = None, **settings: Any
 ) -> SearchResult:
-    return search_candidate(task, given or candidate(), SearchSettings(**settings), notebook or Notebook())
+    return search_candidate(task, given or candidate(), SearchSettings(**settings), studies or MemoryStudies())
 
 
 def test_folds_fitted_in_processes_are_those_fitted_here(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    here, there = Notebook(), Notebook()
+    here, there = MemoryStudies(), MemoryStudies()
     found = searched(task, here)
     monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 10**9)
     monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: 2)
@@ -117,11 +115,11 @@ def test_what_cannot_be_fitted_in_a_process_is_told_as_here(task: Task, monkeypa
 
 
 def test_the_first_trial_is_the_candidate_itself_and_the_found_one_has_nothing_left_to_search(task: Task) -> None:
-    notebook = Notebook()
-    found = searched(task, notebook)
-    assert notebook.trials[0].values == {"arguments.C": 1.0}
-    assert len(notebook.trials) == 9
-    best = min(notebook.trials.values(), key=lambda trial: trial.loss if trial.state == "complete" else np.inf)
+    studies = MemoryStudies()
+    found = searched(task, studies)
+    assert studies.trials[0].values == {"arguments.C": 1.0}
+    assert len(studies.trials) == 9
+    best = min(studies.trials.values(), key=lambda trial: trial.loss if trial.state == "complete" else np.inf)
     assert found.candidate == Candidate.model_validate(
         {**LOGISTIC, "space": None, "trials": 10, "arguments": {"C": best.values["arguments.C"]}}
     )
@@ -170,11 +168,11 @@ def test_predictions_are_those_of_the_found_candidate_on_every_fold(task: Task) 
 
 
 def test_without_a_space_there_is_one_trial(task: Task) -> None:
-    notebook = Notebook()
-    found = searched(task, notebook, candidate(space=None), seconds=100)
+    studies = MemoryStudies()
+    found = searched(task, studies, candidate(space=None), seconds=100)
     assert found.report["trials"] == 1
     assert found.candidate == candidate(space=None, trials=10)
-    assert notebook.trials[0].state == "complete"
+    assert studies.trials[0].state == "complete"
 
 
 def test_equal_trials_are_won_by_the_earliest(task: Task) -> None:
@@ -186,9 +184,9 @@ def test_equal_trials_are_won_by_the_earliest(task: Task) -> None:
 
 def test_a_trial_that_cannot_be_fitted_fails_alone_but_not_the_first(task: Task) -> None:
     space = {"arguments": {"solver": {"choices": ["lbfgs", "no such solver"]}}}
-    notebook = Notebook()
-    searched(task, notebook, candidate(arguments={"solver": "lbfgs"}, space=space))
-    failed = [trial for trial in notebook.trials.values() if trial.state == "failed"]
+    studies = MemoryStudies()
+    searched(task, studies, candidate(arguments={"solver": "lbfgs"}, space=space))
+    failed = [trial for trial in studies.trials.values() if trial.state == "failed"]
     assert failed
     assert all("no such solver" in trial.problem and trial.scores == () for trial in failed)
     with pytest.raises(ValueError, match=r"logistic cannot be fitted as configured: .*no such solver"):
@@ -200,7 +198,7 @@ def test_a_trial_that_cannot_be_fitted_fails_alone_but_not_the_first(task: Task)
 
 @pytest.mark.parametrize("cores", [1, 5])
 def test_neither_cores_nor_the_order_of_endings_decide(task: Task, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = Notebook()
+    expected = MemoryStudies()
     searched(task, expected)
     monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: cores)
     plain = cross_validation.validate_fold
@@ -210,94 +208,69 @@ def test_neither_cores_nor_the_order_of_endings_decide(task: Task, cores: int, m
         return plain(*args)
 
     monkeypatch.setattr(cross_validation, "validate_fold", late)
-    shaken = Notebook()
+    shaken = MemoryStudies()
     searched(task, shaken)
     assert shaken.results() == expected.results()
     assert any(trial.state == "pruned" for trial in shaken.trials.values())
 
 
 def test_another_seed_or_name_tries_other_values(task: Task) -> None:
-    notebooks = [Notebook(), Notebook(), Notebook("other")]
-    for used, notebook in zip((task, replace(task, seed=4), task), notebooks, strict=True):
-        searched(used, notebook)
-    tried = [[trial.values["arguments.C"] for trial in notebook.trials.values()] for notebook in notebooks]
+    all_studies = [MemoryStudies(), MemoryStudies(), MemoryStudies("other")]
+    for used, studies in zip((task, replace(task, seed=4), task), all_studies, strict=True):
+        searched(used, studies)
+    tried = [[trial.values["arguments.C"] for trial in studies.trials.values()] for studies in all_studies]
     assert len({tuple(values[1:]) for values in tried}) == 3
 
 
 @pytest.mark.parametrize("after", [1, 4, 8])
 def test_cut_short_and_gone_on_with_it_ends_as_if_unbroken(task: Task, after: int) -> None:
-    unbroken, broken = Notebook(), Notebook()
+    unbroken, broken = MemoryStudies(), MemoryStudies()
     expected = searched(task, unbroken)
-    broken.end_after = after
+    broken.interrupt_after = after
     with pytest.raises(KeyboardInterrupt):
         searched(task, broken)
     assert len(broken.trials) == after
-    before, broken.end_after = len(broken.begun), None
+    before, broken.interrupt_after = broken.n_ended, None
     found = searched(task, broken)
     assert broken.results() == unbroken.results()
     assert found.candidate == expected.candidate
     pd.testing.assert_frame_equal(
         found.predictions.drop(columns="seconds"), expected.predictions.drop(columns="seconds")
     )
-    assert len(broken.begun) - before == 9 - after
+    assert broken.n_ended - before == 9 - after
 
 
 def test_a_finished_search_is_not_done_again_and_more_trials_go_on_from_it(task: Task) -> None:
-    notebook, whole = Notebook(), Notebook()
-    first = searched(task, notebook, candidate(trials=6))
-    begun = len(notebook.begun)
-    again = searched(task, notebook, candidate(trials=6))
-    assert len(notebook.begun) == begun == 6
+    studies, whole = MemoryStudies(), MemoryStudies()
+    first = searched(task, studies, candidate(trials=6))
+    again = searched(task, studies, candidate(trials=6))
+    assert studies.n_ended == 6
     pd.testing.assert_frame_equal(first.predictions.drop(columns="seconds"), again.predictions.drop(columns="seconds"))
-    searched(task, notebook)
+    searched(task, studies)
     searched(task, whole)
-    assert notebook.results() == whole.results()
-    assert searched(task, notebook, candidate(trials=6)).report["trials"] == 6
-    assert len(set(notebook.names)) == 1
+    assert studies.results() == whole.results()
+    assert searched(task, studies, candidate(trials=6)).report["trials"] == 6
+    assert len(set(studies.names)) == 1
 
 
 def test_a_study_that_another_search_made_is_refused(task: Task) -> None:
-    notebook = Notebook()
-    searched(task, notebook)
-    notebook.trials[2] = replace(notebook.trials[2], values={"arguments.C": 5.0})
-    with pytest.raises(ValueError, match=r"holds a trial 2 with .* was not made by it"):
-        searched(task, notebook)
-
-
-def test_whatever_decides_a_result_makes_another_study(task: Task) -> None:
-    other = task.features.copy()
-    other.loc[0, "x0"] += 1e-9
-    folds = {**task.folds, "fold_0": task.folds["fold_1"]}
-    settings = SearchSettings()
-    digests = [
-        study_digest(used, given, chosen, name)
-        for used, given, chosen, name in [
-            (task, candidate(), settings, "a"),
-            (replace(task, features=other), candidate(), settings, "a"),
-            (replace(task, churned=1 - task.churned), candidate(), settings, "a"),
-            (replace(task, folds=folds), candidate(), settings, "a"),
-            (replace(task, seed=9), candidate(), settings, "a"),
-            (task, candidate(arguments={"C": 2.0}), settings, "a"),
-            (task, candidate(space={"arguments": {"C": {"low": 0.1, "high": 2.0}}}), settings, "a"),
-            (task, candidate(), SearchSettings(parallel_trials=3), "a"),
-            (task, candidate(), SearchSettings(pruning_deviations=None), "a"),
-            (task, candidate(), settings, "b"),
-        ]
-    ]
-    assert len(set(digests)) == len(digests)
-    assert digests[0] == study_digest(task, candidate(trials=3), SearchSettings(seconds=5, trials=99), "a")
+    studies = MemoryStudies()
+    searched(task, studies)
+    studies.trials[2] = replace(studies.trials[2], values={"arguments.C": 5.0})
+    with pytest.raises(ValueError, match=r"Trial 2 in the study of logistic .* another search made the study"):
+        searched(task, studies)
 
 
 # ---- budgets and progress --------------------------------------------------------------------------------------------
 
 
 def test_seconds_end_a_search_and_its_number_of_trials_rebuilds_it(task: Task) -> None:
-    timed, rebuilt = Notebook(), Notebook()
+    timed, rebuilt = MemoryStudies(), MemoryStudies()
     found = searched(task, timed, seconds=0.5)
     trials = found.report["trials"]
     assert 1 <= trials == len(timed.trials)
     known = [timed.trials[number] for number in range(trials - 4)]
-    assert all(trial.clock + trial.seconds < 0.5 for trial in known)
+    assert all(trial.end_seconds < 0.5 for trial in known)
     assert searched(task, timed, seconds=0.5).report["trials"] == trials
     again = searched(task, rebuilt, candidate(trials=trials))
     assert rebuilt.results() == timed.results()
@@ -305,49 +278,25 @@ def test_seconds_end_a_search_and_its_number_of_trials_rebuilds_it(task: Task) -
 
 
 def test_progress_counts_up_and_knows_the_best_and_the_time_left(task: Task) -> None:
-    notebook = Notebook()
-    found = searched(task, notebook)
-    assert [progress.done for progress in notebook.progress] == list(range(1, 10))
-    assert {progress.total for progress in notebook.progress} == {9}
-    losses = [progress.best.loss if progress.best else np.inf for progress in notebook.progress]
+    studies = MemoryStudies()
+    found = searched(task, studies)
+    assert [progress.done for progress in studies.progress] == list(range(1, 10))
+    assert {progress.total for progress in studies.progress} == {9}
+    losses = [progress.best.loss if progress.best else np.inf for progress in studies.progress]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] == found.report["log_loss"]
-    assert notebook.progress[-1].left == 0
+    assert studies.progress[-1].seconds_left == 0
 
 
 # ---- pruning ---------------------------------------------------------------------------------------------------------
 
 
-def ended(number: int, *scores: float, state: Any = "complete") -> Trial:
-    return Trial(number, {}, scores, state, 0.0, 0.0)
-
-
-def test_a_yardstick_needs_three_complete_trials_that_vary() -> None:
-    trials = [ended(0, 0.4, 0.5), ended(1, 0.41, 0.52), ended(2, 0.39, 0.3, state="pruned")]
-    assert Yardstick.of(trials) is None
-    made = Yardstick.of([*trials, ended(3, 0.43, 0.52)])
-    assert made is not None
-    assert made.best == (0.4, 0.5)
-    assert made.spread == pytest.approx(np.sqrt(0.5) * 0.01)
-    assert Yardstick.of([ended(n, 0.4, 0.5) for n in range(5)]) is None
-    assert Yardstick.of([ended(n, 0.4 + n) for n in range(5)]) is None
-
-
-def test_what_is_as_good_as_the_best_is_never_pruned_and_far_worse_is_at_once() -> None:
-    yardstick = Yardstick(best=(0.4, 0.5, 0.45), spread=0.01)
-    for scores in ([0.4], [0.4, 0.5], [0.39, 0.5], [0.41, 0.49]):
-        assert not yardstick.is_hopeless(scores, deviations=0.001)
-    assert yardstick.is_hopeless([0.43], deviations=2)
-    assert not yardstick.is_hopeless([0.415], deviations=2)
-    assert yardstick.is_hopeless([0.415, 0.515], deviations=2)
-
-
 def test_pruning_saves_folds_and_leaves_the_best_trial_whole(task: Task) -> None:
-    pruning, whole = Notebook(), Notebook()
+    pruning, whole = MemoryStudies(), MemoryStudies()
     found = searched(task, pruning)
     searched(task, whole, pruning_deviations=None)
     assert {trial.state for trial in whole.trials.values()} == {"complete"}
-    folds = [sum(len(trial.scores) for trial in notebook.trials.values()) for notebook in (pruning, whole)]
+    folds = [sum(len(trial.scores) for trial in studies.trials.values()) for studies in (pruning, whole)]
     assert folds[0] < folds[1]
     best = pruning.trials[found.report["best_trial"]]
     assert (best.state, len(best.scores)) == ("complete", len(task.folds))
@@ -359,19 +308,22 @@ def test_pruning_saves_folds_and_leaves_the_best_trial_whole(task: Task) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": {"arguments": {"D": {"low": 1, "high": 2}}}}, r"space\.arguments \['D'\] are not known"),
-        ({"space": {"numeric_arguments": {"n_knots": {"low": 4, "high": 9}}}}, "numeric: scaled; it takes none"),
-        ({"space": {"categorical_arguments": {"drop": {"choices": ["first", None]}}}}, "not known to one-hot"),
-        ({"space": {"arguments": {"tol": {"low": 0.1, "high": 0.2}}}}, "give arguments the tol to try first"),
+        ({"space": {"arguments": {"D": {"low": 1, "high": 2}}}}, r"space\.arguments \['D'\] are unknown"),
+        ({"space": {"numeric_arguments": {"n_knots": {"low": 4, "high": 9}}}}, "numeric: scaled; it accepts none"),
+        ({"space": {"categorical_arguments": {"drop": {"choices": ["first", None]}}}}, "unknown to one-hot"),
+        (
+            {"space": {"arguments": {"tol": {"low": 0.1, "high": 0.2}}}},
+            "add tol to arguments, as the value of the first trial",
+        ),
         (
             {"space": {"arguments": {"C": {"low": 2.0, "high": 9.0}}}},
-            r"C: 1\.0, which its space does not hold \(2\.0 to",
+            r"C: 1\.0, which is outside its space \(2\.0 to",
         ),
-        ({"space": {"arguments": {"C": {"choices": [2.0, 3.0]}}}}, r"does not hold \(one of \[2\.0, 3\.0\]\)"),
+        ({"space": {"arguments": {"C": {"choices": [2.0, 3.0]}}}}, r"outside its space \(one of \[2\.0, 3\.0\]\)"),
         ({"space": {"arguments": {"C": {"low": 1.0, "high": 1.0}}}}, "must be below high"),
         ({"space": {"arguments": {"C": {"low": 0.0, "high": 1.0, "log": True}}}}, "log needs a low above 0"),
         ({"space": {"arguments": {"C": {"low": 0.5, "high": 1.5, "log": True, "step": 0.5}}}}, "exclude each other"),
-        ({"space": {"arguments": {"C": {"low": 0.5, "high": 1.5, "step": 4.0}}}}, "at most high less low"),
+        ({"space": {"arguments": {"C": {"low": 0.5, "high": 1.5, "step": 4.0}}}}, "at most high - low"),
         ({"space": {"arguments": {"C": {"low": "a", "high": 1.0}}}}, "low"),
         ({"space": {"arguments": {"C": {"choices": [1.0, 1]}}}}, "not all different"),
         ({"space": {"arguments": {"C": {"choices": [1.0]}}}}, "at least 2"),
@@ -399,9 +351,9 @@ def test_every_kind_of_dimension_is_searched(task: Task) -> None:
             },
         }
     )
-    notebook = Notebook()
-    found = searched(task, notebook, given, trials=10)
-    for trial in notebook.trials.values():
+    studies = MemoryStudies()
+    found = searched(task, studies, given, trials=10)
+    for trial in studies.trials.values():
         assert trial.values["arguments.C"] in (0.5, 1.0, 1.5, 2.0)
         assert isinstance(trial.values["arguments.fit_intercept"], bool)
         assert trial.values["numeric_arguments.n_knots"] in (3, 5, 7, 9)
@@ -412,4 +364,4 @@ def test_every_kind_of_dimension_is_searched(task: Task) -> None:
 def test_every_shipped_candidate_has_a_space_that_holds_what_it_tries_first() -> None:
     for block in SHIPPED.values():
         shipped = Candidate.model_validate(block)
-        assert shipped.space is None or shipped.searched
+        assert shipped.space is None or shipped.first_values

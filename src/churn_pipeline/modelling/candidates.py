@@ -1,7 +1,7 @@
-"""What may be tried on a table: a classifier by its import path, and what stands in front of it.
+"""Candidates: a classifier, given by its import path, and the preprocessing in front of it.
 
-A candidate is configuration. `Candidate` reads it, and says what is wrong with it before anything is fitted;
-`build_candidate` makes the one scikit-learn pipeline in which everything learned from data is fitted.
+A candidate is configuration. `Candidate` validates it before anything is fitted. `build_candidate` builds one
+scikit-learn pipeline, and everything that is learned from data is fitted inside it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from sklearn.ensemble import BaggingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from churn_pipeline.modelling.preprocessing import Numeric, QuantileSplines, RandomPairs, build_preprocessing
+from churn_pipeline.modelling.preprocessing import QuantileSplines, RandomPairs
+from churn_pipeline.modelling.preprocessing_steps import Numeric, build_preprocessing
 from churn_pipeline.modelling.space import GROUPS, Space
 
-# What skops may load, beyond what it trusts itself. Everything here computes; nothing here runs code it was given.
+# Types that skops may load in addition to those it trusts by default. None of them runs code from the file.
 TRUSTED_TYPES: tuple[str, ...] = (
     "churn_pipeline.modelling.candidates.CandidatePipeline",
     "churn_pipeline.modelling.ensemble.BlendedModel",
@@ -37,8 +38,8 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "sklearn.tree._tree.Tree",
 )
 
-# Below this many rows a second OpenMP thread saves nothing, and where others want the cores, waiting for it costs
-# thirty times the work.
+# Below this many rows a second OpenMP thread saves nothing. If the cores are busy, waiting for it takes thirty times
+# as long as the work.
 ROWS_FOR_THREADS = 100_000
 
 NUMERIC_ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -50,28 +51,28 @@ CATEGORICAL_ARGUMENTS: tuple[str, ...] = ("min_frequency", "max_categories")
 
 
 class Candidate(BaseModel):
-    """A classifier to try, and what stands in front of it.
+    """A classifier to try, and its preprocessing.
 
     Attributes
     ----------
     class_path : str
         Import path of a scikit-learn-compatible classifier with ``predict_proba``; ``class`` in configuration.
     arguments : dict
-        Its arguments.
+        Arguments of the classifier.
     numeric : {"as_is", "scaled", "splines"}
-        What becomes of a number: nothing (for trees), a standard score, or B-splines on quantile knots (the last two
-        for linear models).
+        How numeric columns are transformed: not at all (for trees), to z-scores, or to B-splines on quantile knots
+        (both for linear models).
     numeric_arguments : dict
-        For ``splines``: ``n_knots`` and ``degree``. For ``as_is``: ``pairs``, how many sums and differences of two
-        numbers the classifier also sees (`RandomPairs`). None for ``scaled``.
+        For ``splines``: ``n_knots`` and ``degree``. For ``as_is``: ``pairs``, the number of randomly drawn sums and
+        differences of two columns that are added as features (`RandomPairs`). For ``scaled``: empty.
     categorical_arguments : dict
-        ``min_frequency`` and ``max_categories``: what is rarer shares one column with what was never seen.
+        ``min_frequency`` and ``max_categories``: rarer levels share one column with unseen levels.
     copies : int
-        How many of it, alike but for what each draws at random, are fitted and averaged. A search tries single ones.
+        Number of models that are fitted and averaged; they differ only in their random draws. Trials fit one.
     space : Space, optional
-        What a search may vary. Each argument named there is also given above: that is what the search tries first.
+        Arguments that a search varies. Each of them also needs a value above, which the first trial uses.
     trials : int
-        How many trials its search takes, unless the search's settings say otherwise.
+        Number of trials of its search; `SearchSettings` may override it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_by_name=True, validate_by_alias=True)
@@ -87,7 +88,7 @@ class Candidate(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Refuse what could not be built, with every reason at once."""
+        """Reject what could not be built, and list all reasons."""
         estimator = import_classifier(self.class_path)
         known = {
             "arguments": (_parameters(estimator), self.class_path),
@@ -95,42 +96,42 @@ class Candidate(BaseModel):
             "categorical_arguments": (CATEGORICAL_ARGUMENTS, "one-hot encoding"),
         }
         problems = []
-        for group, (names, of) in known.items():
-            problems += _unknown(group, getattr(self, group), names, of)
-            problems += _unknown(f"space.{group}", getattr(self.space, group, {}), names, of)
-        if problems := problems or self._misplaced():
+        for group, (names, owner) in known.items():
+            problems += _unknown(group, getattr(self, group), names, owner)
+            problems += _unknown(f"space.{group}", getattr(self.space, group, {}), names, owner)
+        if problems := problems or self._space_problems():
             raise ValueError("; ".join(problems))
         return self
 
-    def _misplaced(self) -> list[str]:
-        """Say which searched arguments have no first value, or one outside the space."""
+    def _space_problems(self) -> list[str]:
+        """List searched arguments without a first value, or with one outside the space."""
         problems = []
         for group, name, dimension in self.space.dimensions() if self.space else ():
             given = getattr(self, group)
             if name not in given:
-                problems.append(f"space.{group} searches {name}: give {group} the {name} to try first")
-            elif not dimension.holds(given[name]):
-                problems.append(f"{group} has {name}: {given[name]!r}, which its space does not hold ({dimension})")
+                problems.append(f"space.{group} varies {name}: add {name} to {group}, as the value of the first trial")
+            elif not dimension.contains(given[name]):
+                problems.append(f"{group} has {name}: {given[name]!r}, which is outside its space ({dimension})")
         return problems
 
     @property
-    def searched(self) -> dict[str, Any]:
-        """What its own arguments say of all that is searched, by ``group.name``: the first trial."""
+    def first_values(self) -> dict[str, Any]:
+        """The first trial: the configured value of each searched argument, by ``group.name``."""
         dimensions = self.space.dimensions() if self.space else ()
         return {f"{group}.{name}": getattr(self, group)[name] for group, name, _ in dimensions}
 
     def with_values(self, values: Mapping[str, Any]) -> Candidate:
-        """The candidate with other arguments, nothing of it being searched any more.
+        """Return the candidate with these arguments, and without a search space.
 
         Parameters
         ----------
         values : Mapping of str
-            By ``group.name``, as of `searched`.
+            By ``group.name``, as in `first_values`.
 
         Returns
         -------
         Candidate
-            A new one, without space and trials.
+            A new candidate, without `space` and with the default `trials`.
         """
         groups: dict[str, Any] = {group: dict(getattr(self, group)) for group in GROUPS}
         for key, value in values.items():
@@ -142,9 +143,9 @@ class Candidate(BaseModel):
 class CandidatePipeline(Pipeline):  # type: ignore[misc]
     """A Pipeline that computes the same on any number of cores.
 
-    What BLAS adds up, it adds up in an order that depends on its number of threads: here it has one. That costs little,
-    since matrices are narrow. Histogram gradient boosting gives the same with any number, and on large tables keeps
-    all its threads.
+    The order in which BLAS sums depends on its number of threads, so it gets one. That costs little, because matrices
+    are narrow. Histogram gradient boosting gives the same result with any number of threads, and keeps all of them on
+    large tables.
     """
 
     def fit(self, X: pd.DataFrame, y: Any = None, **params: Any) -> Self:
@@ -155,35 +156,35 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
         X : DataFrame of shape (n_rows, n_columns)
             Customers; not changed.
         y : array-like of shape (n_rows,)
-            1 for those who churned, 0 for the others.
+            1 for customers who churned, 0 for the others.
         **params
-            As of `sklearn.pipeline.Pipeline.fit`.
+            As in `sklearn.pipeline.Pipeline.fit`.
 
         Returns
         -------
         CandidatePipeline
             Itself.
         """
-        with _steady_threads(len(X)):
+        with _reproducible_threads(len(X)):
             super().fit(X, y, **params)
         return self
 
     def predict_proba(self, X: pd.DataFrame, **params: Any) -> npt.NDArray[np.float64]:
-        """Estimate probabilities.
+        """Predict probabilities.
 
         Parameters
         ----------
         X : DataFrame of shape (n_rows, n_columns)
             Customers; not changed.
         **params
-            As of `sklearn.pipeline.Pipeline.predict_proba`.
+            As in `sklearn.pipeline.Pipeline.predict_proba`.
 
         Returns
         -------
         ndarray of shape (n_rows, 2), float64
             Probabilities of staying and of churning.
         """
-        with _steady_threads(len(X)):
+        with _reproducible_threads(len(X)):
             probabilities: npt.NDArray[np.float64] = super().predict_proba(X, **params)
         return probabilities
 
@@ -213,12 +214,12 @@ def import_classifier(path: str) -> type[Any]:
         found = getattr(import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"class {path!r} cannot be imported ({error}); check the spelling, or install the package it is in"
+            f"class {path!r} cannot be imported ({error}); check the spelling, or install its package"
         ) from error
     if not inspect.isclass(found) or not all(hasattr(found, method) for method in ("fit", "get_params")):
-        raise ValueError(f"class {path!r} is not a scikit-learn estimator: it lacks fit or get_params")
+        raise ValueError(f"class {path!r} is not a scikit-learn estimator: fit or get_params is missing")
     if not hasattr(found, "predict_proba"):
-        raise ValueError(f"class {path!r} has no predict_proba: a candidate must give probabilities")
+        raise ValueError(f"class {path!r} has no predict_proba: choose a classifier that predicts probabilities")
     return found
 
 
@@ -230,13 +231,13 @@ def build_candidate(
     Parameters
     ----------
     candidate : Candidate
-        What to build.
+        The candidate to build.
     numeric : Sequence of str
         Columns of float64, NaN where missing.
     categorical : Sequence of str
         Columns of str, ``""`` where missing.
     seed : int
-        Becomes the classifier's ``random_state``, if it has one and the candidate does not set it.
+        Seed of the classifier's ``random_state``, if it has one that the candidate does not set.
 
     Returns
     -------
@@ -247,7 +248,7 @@ def build_candidate(
     Raises
     ------
     ValueError
-        If there is no column, or the classifier refuses its arguments.
+        If there is no column, or the classifier rejects its arguments.
     """
     estimator = import_classifier(candidate.class_path)
     arguments = dict(candidate.arguments)
@@ -255,9 +256,9 @@ def build_candidate(
         arguments.setdefault("random_state", seed)
     classifier = estimator(**arguments)
     if not is_classifier(classifier):
-        raise ValueError(f"class {candidate.class_path!r} is not a classifier")
+        raise ValueError(f"class {candidate.class_path!r} is not a classifier: choose another class")
     if numeric and (n_pairs := candidate.numeric_arguments.get("pairs", 0)):
-        # Behind the preprocessing, which the copies share: each draws pairs of its own.
+        # Copies share the preprocessing, but each draws its own pairs.
         pairs = RandomPairs(n_pairs, n_columns=len(numeric), random_state=seed)
         classifier = Pipeline([("pairs", pairs), ("classifier", classifier)])
     if candidate.copies > 1:
@@ -273,21 +274,21 @@ def build_candidate(
 
 
 @contextmanager
-def _steady_threads(n_rows: int) -> Iterator[None]:
-    """Give BLAS one thread, and OpenMP too if the table is small."""
+def _reproducible_threads(n_rows: int) -> Iterator[None]:
+    """Limit BLAS to one thread; on small tables OpenMP too."""
     limits = {"blas": 1} if n_rows >= ROWS_FOR_THREADS else {"blas": 1, "openmp": 1}
     with threadpool_limits(limits):
         yield
 
 
 def _parameters(estimator: type[Any]) -> tuple[str, ...]:
-    """Names of the arguments a class takes."""
+    """Names of a class's arguments."""
     return tuple(name for name in inspect.signature(estimator.__init__).parameters if name != "self")
 
 
-def _unknown(where: str, given: dict[str, Any], known: Sequence[str], of: str) -> list[str]:
-    """Say which given arguments are not known; a class with ``**kwargs`` knows them all."""
+def _unknown(where: str, given: dict[str, Any], known: Sequence[str], owner: str) -> list[str]:
+    """List unknown arguments; a class with ``**kwargs`` accepts all of them."""
     unknown = sorted(set(given) - set(known))
     if not unknown or "kwargs" in known:
         return []
-    return [f"{where} {unknown} are not known to {of}; it takes {sorted(known) or 'none'}"]
+    return [f"{where} {unknown} are unknown to {owner}; it accepts {sorted(known) or 'none'}"]

@@ -1,4 +1,4 @@
-"""Candidates fitted and evaluated fold by fold: each on a fold's training rows alone."""
+"""Cross-validation: candidates are fitted on the training rows of each fold and predict its validation rows."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from churn_pipeline.modelling.candidates import ROWS_FOR_THREADS, Candidate, bui
 FitFold = Callable[[Candidate, str], pd.DataFrame]
 Loss = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float64]], float]
 
-# For so long processes wait for the next search before they end.
+# Seconds that idle worker processes wait for the next search before they exit.
 IDLE_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Task:
-    """What candidates are evaluated on.
+    """Data and folds that candidates are evaluated on.
 
     Attributes
     ----------
     features : DataFrame of shape (n_rows, n_columns)
         Customers.
     churned : Series of shape (n_rows,)
-        1 for those who churned, 0 for the others.
+        1 for customers who churned, 0 for the others.
     folds : dict of str to (ndarray, ndarray)
-        By name: which rows train and which validate, bool of shape (n_rows,).
+        By fold name: masks of the training and of the validation rows, bool of shape (n_rows,).
     numeric, categorical : sequence of str
-        Which columns are which.
+        Column names by type.
     loss : callable
-        ``(y, p) -> float``; less is better.
+        A Python function ``(y, p) -> float``; lower is better. Its source is part of a study's digest.
     seed : int
-        Of the models, and of the search.
+        Seed of the models and of the search.
     """
 
     features: pd.DataFrame
@@ -61,21 +61,21 @@ class Task:
 
 @contextmanager
 def fold_fitter(task: Task) -> Iterator[FitFold]:
-    """What fits and validates one fold, so that several threads that ask for one each keep as many cores busy.
+    """Provide a function that fits one fold, for use by several threads, each of which occupies one core.
 
-    Fitting many small trees is half Python's own work, for which threads wait for one another: on a small table the folds
-    are fitted in processes, to which the task is handed in a file, once. A large table is not copied to them: there the work
-    is in compiled code, and threads do.
+    Fitting many small trees is half Python code, which threads cannot run in parallel. Folds of small tables are therefore
+    fitted in worker processes, which read the task from a file once. On large tables compiled code dominates: folds are
+    fitted in the calling threads, and the table is not copied.
 
     Parameters
     ----------
     task : Task
-        What to evaluate on.
+        Data and folds for evaluation.
 
     Yields
     ------
     callable
-        ``(candidate, fold) -> DataFrame``, as `validate_fold`.
+        ``(candidate, fold) -> DataFrame``; see `validate_fold`.
     """
     if joblib.cpu_count() == 1 or len(task.features) >= ROWS_FOR_THREADS:
         yield partial(validate_fold, task)
@@ -84,42 +84,42 @@ def fold_fitter(task: Task) -> Iterator[FitFold]:
         file = Path(folder) / "task"
         joblib.dump(task, file)
         processes = get_reusable_executor(
-            max_workers=joblib.cpu_count(), timeout=IDLE_SECONDS, initializer=_leave_ctrl_c_to_the_main_process
+            max_workers=joblib.cpu_count(), timeout=IDLE_SECONDS, initializer=_ignore_ctrl_c
         )
-        yield lambda candidate, fold: processes.submit(_validate_there, str(file), candidate, fold).result()
+        yield lambda candidate, fold: processes.submit(_validate_in_worker, str(file), candidate, fold).result()
 
 
-def _leave_ctrl_c_to_the_main_process() -> None:
-    """A terminal interrupts all processes: these end with the search, and not halfway through an answer."""
+def _ignore_ctrl_c() -> None:
+    """Let only the main process handle Ctrl-C, which a terminal sends to all: workers end with the search."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _validate_there(file: str, candidate: Candidate, fold: str) -> pd.DataFrame:
-    """`validate_fold` in a process of its own."""
+def _validate_in_worker(file: str, candidate: Candidate, fold: str) -> pd.DataFrame:
+    """Run `validate_fold` in a worker process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return validate_fold(_task_in(file), candidate, fold)
+        return validate_fold(_load_task(file), candidate, fold)
 
 
 @lru_cache(maxsize=1)
-def _task_in(file: str) -> Task:
+def _load_task(file: str) -> Task:
     task: Task = joblib.load(file)
     return task
 
 
 def validate(folds: Iterable[str], candidate: Candidate, fit_fold: FitFold, workers: int) -> list[pd.DataFrame]:
-    """Fit and validate a candidate on every fold, folds side by side.
+    """Fit and validate a candidate on all folds in parallel.
 
     Parameters
     ----------
     folds : iterable of str
-        The folds' names.
+        Fold names.
     candidate : Candidate
-        What to fit.
+        The candidate to fit.
     fit_fold : callable
-        As `fold_fitter` gives it.
+        The function that `fold_fitter` provides.
     workers : int
-        How many folds at a time.
+        Number of folds that are fitted at once.
 
     Returns
     -------
@@ -131,36 +131,36 @@ def validate(folds: Iterable[str], candidate: Candidate, fit_fold: FitFold, work
 
 
 def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
-    """Fit a candidate on a fold's training rows alone, and predict its validating ones.
+    """Fit a candidate on a fold's training rows and predict its validation rows.
 
     Parameters
     ----------
     task : Task
-        What to evaluate on.
+        Data and folds for evaluation.
     candidate : Candidate
-        What to fit.
+        The candidate to fit.
     fold : str
-        The fold's name.
+        Fold name.
 
     Returns
     -------
     DataFrame
-        A row for each validating customer: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
+        A row for each validation customer: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
     """
-    train, validating = task.folds[fold]
+    training, validation = task.folds[fold]
     begin = time.perf_counter()
     if "n_jobs" in candidate.arguments:
         candidate = candidate.with_values({"arguments.n_jobs": 1})
     model = build_candidate(candidate, task.numeric, task.categorical, task.seed)
-    # Trials and folds run side by side: threads within each of them would only wait for one another.
+    # Trials and folds already occupy all cores, so more threads within each would only wait.
     with threadpool_limits(limits=1, user_api="openmp"):
-        model.fit(task.features[train], task.churned[train])
-        probability = model.predict_proba(task.features[validating])[:, 1]
+        model.fit(task.features[training], task.churned[training])
+        probability = model.predict_proba(task.features[validation])[:, 1]
     return pd.DataFrame(
         {
             "fold": fold,
-            "row": np.flatnonzero(validating),
-            "churned": task.churned[validating].to_numpy(),
+            "row": np.flatnonzero(validation),
+            "churned": task.churned[validation].to_numpy(),
             "probability": probability,
             "seconds": time.perf_counter() - begin,
         }

@@ -1,8 +1,8 @@
-"""A fitted pipeline, compiled to ONNX.
+"""Conversion of a fitted model to ONNX.
 
-The ONNX model takes two tensors, ``numeric`` (float32, NaN where missing) and ``categorical`` (strings, empty
-where missing), and answers ``churn_probability`` in double. It is meant to give what scikit-learn gives, to the last
-digits, for every row there is: `churn_pipeline.modelling.hard_rows` makes the rows to check that on.
+The ONNX model takes two tensors, ``numeric`` (float32, NaN where missing) and ``categorical`` (strings, empty where
+missing), and returns ``churn_probability`` as float64. Its predictions must be equivalent to scikit-learn's for any row;
+`churn_pipeline.modelling.hard_rows` generates rows to check that on.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from churn_pipeline.modelling.ensemble import SHRINKAGE, BlendedModel
-from churn_pipeline.modelling.onnx_classifiers import check_operators, convert_classifier
+from churn_pipeline.modelling.onnx_classifiers import convert_classifier
 from churn_pipeline.modelling.onnx_columns import Table, convert_columns
 from churn_pipeline.modelling.onnx_graph import IR_VERSION, Graph, OnnxConversionError
+from churn_pipeline.modelling.onnx_skl2onnx import check_operators
 from churn_pipeline.modelling.preprocessing import round_to_float32
 
 __all__ = ["OUTPUT", "OnnxConversionError", "convert_model", "model_digest", "model_inputs", "predict_onnx"]
@@ -37,35 +38,35 @@ ROWS = "rows"
 def convert_model(
     model: Pipeline | BlendedModel, numeric: Sequence[str], categorical: Sequence[str]
 ) -> onnx.ModelProto:
-    """Compile a fitted candidate, or a blend of them.
+    """Convert a fitted candidate, or a blend of candidates.
 
     Parameters
     ----------
     model : Pipeline or BlendedModel
-        What `build_candidate` builds, fitted on the classes 0 and 1, or what `assemble` makes of several.
+        The result of `build_candidate`, fitted on the classes 0 and 1, or of `assemble`.
     numeric, categorical : Sequence of str
-        The columns of either input, in the order the caller will send them.
+        Columns of the two inputs, in the order in which callers send them.
 
     Returns
     -------
     ModelProto
         Inputs ``numeric``, float32 of shape (rows, len(numeric)), and ``categorical``, strings of shape
-        (rows, len(categorical)); one without columns is left out. Output ``churn_probability``, double of shape (rows,).
-        The same model gives the same bytes, in any process. Column names are in its metadata.
+        (rows, len(categorical)); an input without columns is left out. Output ``churn_probability``, float64 of shape
+        (rows,). The same model gives the same bytes in any process. The metadata contains the column names.
 
     Raises
     ------
     OnnxConversionError
-        If something in the model cannot be expressed; it names the step, and what to do.
+        If a step cannot be converted. The message names the step and how to fix it.
     """
     graph = Graph()
     table = Table(NUMERIC, tuple(numeric), CATEGORICAL, tuple(categorical))
-    lower = _convert_blend if isinstance(model, BlendedModel) else _convert_candidate
-    probability = lower(graph, model, table)
+    convert = _convert_blend if isinstance(model, BlendedModel) else _convert_candidate
+    probability = convert(graph, model, table)
     check_operators(graph)
     graph.node("Reshape", probability, graph.constant([-1], np.int64))
     graph.nodes[-1].output[0] = OUTPUT
-    compiled = helper.make_model(
+    converted = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "churn",
@@ -85,13 +86,13 @@ def convert_model(
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in sorted(graph.opsets.items())],
     )
     columns = {NUMERIC: list(numeric), CATEGORICAL: list(categorical)}
-    helper.set_model_props(compiled, {name: json.dumps(held) for name, held in columns.items()})
-    _check(compiled)
-    return compiled
+    helper.set_model_props(converted, {name: json.dumps(names) for name, names in columns.items()})
+    _check_loads(converted)
+    return converted
 
 
 def model_digest(model: onnx.ModelProto) -> str:
-    """Identify an ONNX model.
+    """Compute the digest of an ONNX model.
 
     Parameters
     ----------
@@ -101,25 +102,25 @@ def model_digest(model: onnx.ModelProto) -> str:
     Returns
     -------
     str
-        The SHA-256 of its bytes, in hexadecimal.
+        SHA-256 of its bytes, in hexadecimal.
     """
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def model_inputs(X: pd.DataFrame, numeric: Sequence[str], categorical: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Lay a table out as an ONNX model reads it.
+    """Convert a table to the inputs of an ONNX model.
 
     Parameters
     ----------
     X : DataFrame of shape (n_rows, n_columns)
-        Customers; numbers are float64, categories str.
+        Customers; numeric columns are float64, categorical ones str.
     numeric, categorical : Sequence of str
-        The columns of either input.
+        Columns of the two inputs.
 
     Returns
     -------
     dict of str to ndarray
-        ``numeric`` (float32) and ``categorical`` (object), without the one that has no columns.
+        ``numeric`` (float32) and ``categorical`` (object); an input without columns is left out.
     """
     inputs: dict[str, npt.NDArray[Any]] = {}
     if numeric:
@@ -137,7 +138,7 @@ def predict_onnx(model: onnx.ModelProto, X: pd.DataFrame) -> npt.NDArray[np.floa
     model : ModelProto
         An ONNX model.
     X : DataFrame of shape (n_rows, n_columns)
-        Customers, with at least the columns the model was compiled for.
+        Customers, with at least the model's columns.
 
     Returns
     -------
@@ -153,12 +154,12 @@ def predict_onnx(model: onnx.ModelProto, X: pd.DataFrame) -> npt.NDArray[np.floa
 
 
 def _convert_candidate(graph: Graph, model: Any, table: Table) -> str:
-    preprocessing, classifier = _parts(model)
+    preprocessing, classifier = _steps(model)
     return convert_classifier(graph, classifier, convert_columns(graph, preprocessing, table))
 
 
 def _convert_blend(graph: Graph, model: BlendedModel, table: Table) -> str:
-    """Write the weighted sum of calibrated log-odds, in the order in which `BlendedModel` calculates it."""
+    """Convert the weighted sum of calibrated log-odds, in the order in which `BlendedModel` computes it."""
     one = graph.constant(1.0)
     total: str | None = None
     for (_, member), weight, (a, b, c) in zip(model.members, model.weights, model.calibrations, strict=True):
@@ -171,34 +172,34 @@ def _convert_blend(graph: Graph, model: BlendedModel, table: Table) -> str:
         share = graph.node("Mul", graph.constant(weight), odds)
         total = share if total is None else graph.node("Add", total, share)
     if total is None:
-        raise OnnxConversionError("The blend has no members.")
+        raise OnnxConversionError("The blend has no members: build it with assemble.")
     return graph.node("Sigmoid", total)
 
 
-def _parts(model: Pipeline) -> tuple[ColumnTransformer, Any]:
-    """Take a fitted candidate apart."""
+def _steps(model: Pipeline) -> tuple[ColumnTransformer, Any]:
+    """Return the preprocessing and the classifier of a fitted candidate."""
     if not isinstance(model, Pipeline) or len(model.steps) != 2 or not isinstance(model.steps[0][1], ColumnTransformer):
         raise OnnxConversionError(
-            f"A {type(model).__name__} of another shape than a ColumnTransformer and a classifier does not compile; "
-            "build it with build_candidate."
+            f"This {type(model).__name__} does not consist of a ColumnTransformer and a classifier: build it with "
+            "build_candidate."
         )
     try:
         check_is_fitted(model.steps[0][1])
         check_is_fitted(model.steps[1][1])
     except NotFittedError as error:
-        raise OnnxConversionError("The model is not fitted: fit it, then compile it.") from error
+        raise OnnxConversionError("The model is not fitted: fit it before converting it.") from error
     return model.steps[0][1], model.steps[1][1]
 
 
-def _check(model: onnx.ModelProto) -> None:
-    """Refuse a model that onnxruntime would refuse later."""
+def _check_loads(model: onnx.ModelProto) -> None:
+    """Check that onnxruntime loads the model."""
     from onnxruntime import InferenceSession
 
     try:
         onnx.checker.check_model(model)
         InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no public base
+    except Exception as error:  # onnxruntime's exceptions have no public base class
         raise OnnxConversionError(
-            f"The ONNX model does not load: {error}. The classifier's conversion is the likely cause: choose another "
-            "class, or add a conversion to onnx_classifiers.py."
+            f"The ONNX model does not load: {error}. The conversion of the classifier is the likely cause: choose "
+            "another class, or add a conversion to onnx_classifiers.py."
         ) from error

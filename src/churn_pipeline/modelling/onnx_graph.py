@@ -1,4 +1,4 @@
-"""A small builder of ONNX graphs, with names that depend on nothing but the order of the calls."""
+"""A small builder of ONNX graphs. Names depend only on the order of the calls."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-# Pinned, not "the newest": what onnxruntime reads decides, and a pinned number keeps a model's bytes the same when a
-# library moves. StringConcat came with opset 20, trees in double with 5 of ai.onnx.ml.
+# Pinned to what onnxruntime reads, so that a library update does not change a model's bytes. StringConcat needs opset 20,
+# trees in float64 need version 5 of ai.onnx.ml.
 OPSET = 20
 ML_OPSET = 5
 IR_VERSION = 9
@@ -19,14 +19,14 @@ ML_DOMAIN = "ai.onnx.ml"
 
 
 class OnnxConversionError(Exception):
-    """A fitted model cannot be expressed in ONNX. The message names the step, and what to do about it."""
+    """A fitted model cannot be converted to ONNX. The message names the step and how to fix it."""
 
 
 class Graph:
-    """Nodes and constants of an ONNX graph in the making.
+    """Nodes and constants of an ONNX graph that is being built.
 
-    Values are referred to by name. Every method that adds something returns the name of what it adds; what is there
-    already is not added again, so that the members of a blend share the work they have in common.
+    Values are referred to by name, and each method returns the name of the value that it adds. An identical node or
+    constant is not added twice, so that the members of a blend share common work.
     """
 
     def __init__(self) -> None:
@@ -43,18 +43,18 @@ class Graph:
         value : array-like
             The value, of any shape.
         dtype : dtype, default=float64
-            Its type; str makes a tensor of strings.
+            Data type; str for a tensor of strings.
 
         Returns
         -------
         str
-            Its name.
+            Name of the constant.
         """
         array = np.asarray(value, dtype=object if dtype is str else dtype)
         return self.adopt(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape)))
 
     def adopt(self, constant: onnx.TensorProto) -> str:
-        """Add a copy of a constant under a name of the graph's own.
+        """Add a copy of a constant, under a name of this graph.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class Graph:
         Returns
         -------
         str
-            Its name.
+            Name of the constant.
         """
         copy = onnx.TensorProto()
         copy.CopyFrom(constant)
@@ -76,23 +76,23 @@ class Graph:
         return self._known[key]
 
     def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node of one output.
+        """Add a node with one output.
 
         Parameters
         ----------
         operator : str
             The ONNX operator.
         *inputs : str
-            Names of its inputs.
+            Names of the inputs.
         domain : str, default=""
-            The operator's domain.
+            Domain of the operator.
         **attributes
-            Its attributes.
+            Attributes of the operator.
 
         Returns
         -------
         str
-            The name of its output.
+            Name of the output.
         """
         if domain == ML_DOMAIN:
             self.opsets.setdefault(domain, ML_OPSET)
@@ -110,18 +110,18 @@ class Graph:
         Parameters
         ----------
         value : str
-            What to cast.
+            Name of the value to cast.
         to : TensorProto.DataType
-            The type to cast to.
+            Target type.
 
         Returns
         -------
         str
-            The name of the result.
+            Name of the result.
         """
         return self.node("Cast", value, to=to)
 
 
 def _identity(part: onnx.TensorProto | onnx.NodeProto) -> bytes:
-    """What tells a nameless constant or node from any other."""
+    """Hash a constant or node without a name, to detect duplicates."""
     return hashlib.sha256(type(part).__name__.encode() + part.SerializeToString(deterministic=True)).digest()

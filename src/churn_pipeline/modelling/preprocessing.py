@@ -1,41 +1,35 @@
-"""What stands between a table of customers and a classifier, as scikit-learn steps.
+"""Transformers of this project, which scikit-learn does not have.
 
-Two ideas shape it. First, the served model reads float32, so the fitted one must never have seen more: the first
-numeric step rounds to what float32 can hold, and from there both calculate in double. Second, whatever a caller sends
-is answered: missing values, levels never seen and absurd magnitudes all have a defined meaning.
+The served model takes float32 input. The first numeric step therefore rounds to float32 during training too; after that
+both models compute in float64. Stored models name the transformers and functions of this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer, StandardScaler
+from sklearn.preprocessing import SplineTransformer
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-Numeric = Literal["as_is", "scaled", "splines"]
 Floats = npt.NDArray[np.float64]
 
-# No customer is beyond 1e30, and below it scikit-learn may add up a column of float32 without overflow.
+# No real value exceeds 1e30, and below it scikit-learn can sum a float32 column without overflow.
 NUMBER_LIMIT = float(np.float32(1e30))
-SCORE_LIMIT = 10.0
+Z_SCORE_LIMIT = 10.0
 
 
 def round_to_float32(values: Any) -> Floats:
-    """Round numbers to the nearest float32, and keep them in float64.
+    """Round numbers to the nearest float32, and return them as float64.
 
     Parameters
     ----------
     values : array-like of shape (n_rows, n_columns)
-        Numbers. NaN stays NaN; what is beyond 1e30 (infinities too) becomes 1e30.
+        Numbers. NaN stays NaN; values beyond ±1e30, including infinities, become ±1e30.
 
     Returns
     -------
@@ -47,46 +41,46 @@ def round_to_float32(values: Any) -> Floats:
 
 
 def limit_scores(scores: Any) -> Floats:
-    """Hold standard scores within ten deviations of the mean.
+    """Clip z-scores to ten standard deviations around the mean.
 
-    A linear model takes a slip of the keyboard (a tenure of 1e30) for certainty, and the sum of two such slips depends
-    on the order of summation. Ten deviations is further than any honest value and harmless in both respects.
+    A typing error such as tenure = 1e30 drives a linear model to probability 0 or 1, and the sum of two such values
+    depends on the order of summation. No real value is ten standard deviations away, and ten is harmless in both respects.
 
     Parameters
     ----------
     scores : array-like of shape (n_rows, n_columns)
-        Standard scores.
+        Z-scores.
 
     Returns
     -------
     ndarray of shape (n_rows, n_columns), float64
-        The scores, within [-10, 10].
+        The z-scores, within [-10, 10].
     """
-    return np.clip(np.asarray(scores, dtype=np.float64), -SCORE_LIMIT, SCORE_LIMIT)
+    return np.clip(np.asarray(scores, dtype=np.float64), -Z_SCORE_LIMIT, Z_SCORE_LIMIT)
 
 
 def spread_knots(column: Floats, n_knots: int) -> Floats:
     """Place strictly increasing knots at the quantiles of a column.
 
-    Quantiles of a column with many equal values coincide, and splines on coinciding knots break off at the edges. The
-    spare knots go where they are needed most: to the middle of the widest gaps.
+    Quantiles of a column with many equal values coincide, and splines on coinciding knots are discontinuous at the
+    edges. Duplicate knots are therefore moved to the middle of the widest gaps.
 
     Parameters
     ----------
     column : ndarray of shape (n_rows,), float64
         Values without NaN, at least one.
     n_knots : int
-        How many knots; at least 2.
+        Number of knots; at least 2.
 
     Returns
     -------
     ndarray of shape (n_knots,), float64
-        Knots from the smallest to the largest value; around the value, if there is but one.
+        Knots from the smallest to the largest value; if there is only one value, knots around it.
     """
     knots = np.unique(np.quantile(column, np.linspace(0.0, 1.0, n_knots)))
     if len(knots) == 1:
-        reach = max(1.0, abs(float(knots[0])))
-        return np.linspace(knots[0] - reach, knots[0] + reach, n_knots)
+        margin = max(1.0, abs(float(knots[0])))
+        return np.linspace(knots[0] - margin, knots[0] + margin, n_knots)
     while len(knots) < n_knots:
         widest = int(np.argmax(np.diff(knots)))
         knots = np.insert(knots, widest + 1, knots[widest] + (knots[widest + 1] - knots[widest]) / 2)
@@ -94,9 +88,9 @@ def spread_knots(column: Floats, n_knots: int) -> Floats:
 
 
 class QuantileSplines(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """B-splines on quantile knots that never coincide, constant beyond the values seen.
+    """B-splines on quantile knots that never coincide, constant outside the training range.
 
-    ``SplineTransformer(knots="quantile")`` with its knots repaired by `spread_knots`; all else is scikit-learn's.
+    This is scikit-learn's ``SplineTransformer(knots="quantile")``, except that `spread_knots` places the knots.
 
     Parameters
     ----------
@@ -108,7 +102,7 @@ class QuantileSplines(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     knots_ : ndarray of shape (n_knots, n_columns), float64
-        Where the polynomials meet. Nothing else is learned, so nothing else has to be stored.
+        Where the polynomials meet. Nothing else is learned or stored.
     """
 
     def __init__(self, n_knots: int = 6, degree: int = 3) -> None:
@@ -135,7 +129,7 @@ class QuantileSplines(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def splines(self) -> SplineTransformer:
-        """Make the splines on the knots.
+        """Return scikit-learn's transformer on these knots.
 
         Returns
         -------
@@ -181,27 +175,27 @@ class QuantileSplines(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class RandomPairs(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Append sums and differences of two numbers, drawn at random, each number in units of its standard deviation.
+    """Append sums and differences of two columns, drawn at random, each column divided by its standard deviation.
 
-    A tree splits on one column at a time, and needs a staircase of splits for what depends on two (the whole bill rather
-    than calls by day and by night; more calls than one would expect of so many minutes). A sum makes a step of it. Every
-    value is a product of two doubles, or the sum of two such: an ONNX model can calculate exactly the same.
+    A tree splits on single columns and needs many splits for an effect of two columns, such as day charges plus night
+    charges. With the sum as a feature, one split is enough. Each new value is a sum of two products of float64 numbers,
+    so an ONNX model computes exactly the same.
 
     Parameters
     ----------
     n_pairs : int, default=20
-        How many to append; all, if there are fewer.
+        Number of sums and differences to append; all of them, if there are fewer.
     n_columns : int or None, default=None
-        How many of the first columns are numbers; None for all.
+        Only the first `n_columns` columns are combined; None for all.
     random_state : int, RandomState or None, default=None
-        Decides which are drawn.
+        Seed of the draw.
 
     Attributes
     ----------
     pairs_ : ndarray of shape (n, 2), int64
-        The two columns of each.
+        The two column indices of each.
     factors_ : ndarray of shape (n, 2), float64
-        What each of the two is multiplied by.
+        The factors of the two columns; the second one is negative for a difference.
 
     References
     ----------
@@ -214,7 +208,7 @@ class RandomPairs(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Draw the pairs, and measure the deviations.
+        """Draw the pairs, and compute the standard deviations.
 
         Parameters
         ----------
@@ -231,7 +225,7 @@ class RandomPairs(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, dtype=np.float64)
         n_columns = X.shape[1] if self.n_columns is None else self.n_columns
         deviations = X[:, :n_columns].std(axis=0)
-        # A column that does not vary has nothing to add to another; its deviation may be a rounding error, and not 0.
+        # Constant columns are left out. Their standard deviation may be a rounding error instead of 0.
         varying = np.flatnonzero(np.ptp(X[:, :n_columns], axis=0) > 0)
         all_pairs = [(i, j, sign) for i, j in combinations(varying, 2) for sign in (1.0, -1.0)]
         drawn = check_random_state(self.random_state).permutation(len(all_pairs))[: self.n_pairs]
@@ -242,7 +236,7 @@ class RandomPairs(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Any) -> Floats:
-        """Append the sums.
+        """Append the sums and differences.
 
         Parameters
         ----------
@@ -252,79 +246,9 @@ class RandomPairs(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n_rows, n_columns + n), float64
-            The columns as they were, then the sums.
+            The unchanged columns, then the sums and differences.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         first, second = (X[:, self.pairs_[:, side]] * self.factors_[:, side] for side in (0, 1))
         return np.hstack([X, first + second])
-
-
-def numeric_steps(kind: Numeric, arguments: Mapping[str, Any]) -> Pipeline:
-    """Build the numeric branch.
-
-    A missing value becomes the median, and a column of its own tells that it was missing. So no classifier meets NaN:
-    some take it, but not when a whole column is missing, and not all of them take it to ONNX.
-
-    Parameters
-    ----------
-    kind : {"as_is", "scaled", "splines"}
-        What becomes of a number.
-    arguments : Mapping
-        Arguments of `QuantileSplines`; not read for the other kinds.
-
-    Returns
-    -------
-    Pipeline
-        Unfitted.
-    """
-    rounded = ("rounded", FunctionTransformer(round_to_float32, feature_names_out="one-to-one"))
-    # An all-missing column stays (as zeros): a column may be empty in one fold and not in another.
-    steps: list[tuple[str, Any]] = [("median", SimpleImputer(strategy="median", keep_empty_features=True))]
-    if kind == "scaled":
-        steps.append(("scaled", StandardScaler()))
-        steps.append(("limited", FunctionTransformer(limit_scores, feature_names_out="one-to-one")))
-    elif kind == "splines":
-        steps.append(("splines", QuantileSplines(**arguments)))
-    missing = MissingIndicator(features="missing-only", error_on_new=False)
-    return Pipeline([rounded, ("known", FeatureUnion([("values", Pipeline(steps)), ("missing", missing)]))])
-
-
-def build_preprocessing(
-    kind: Numeric,
-    numeric: Sequence[str],
-    categorical: Sequence[str],
-    numeric_arguments: Mapping[str, Any],
-    categorical_arguments: Mapping[str, Any],
-) -> ColumnTransformer:
-    """Build the step in front of the classifier.
-
-    Parameters
-    ----------
-    kind : {"as_is", "scaled", "splines"}
-        What becomes of a number.
-    numeric, categorical : Sequence of str
-        Names of the columns; together at least one.
-    numeric_arguments, categorical_arguments : Mapping
-        Arguments of `QuantileSplines` and of ``OneHotEncoder``.
-
-    Returns
-    -------
-    ColumnTransformer
-        Unfitted. Its output is dense float64: numeric columns first, then one column per level.
-
-    Raises
-    ------
-    ValueError
-        If there is no column at all.
-    """
-    branches: list[tuple[str, Any, list[str]]] = []
-    if numeric:
-        steps = numeric_steps(kind, numeric_arguments)
-        branches.append(("numeric", steps, list(numeric)))
-    if categorical:
-        encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=False, **categorical_arguments)
-        branches.append(("categorical", encoder, list(categorical)))
-    if not branches:
-        raise ValueError("A candidate needs at least one feature: both numeric and categorical are empty.")
-    return ColumnTransformer(branches, remainder="drop", sparse_threshold=0.0)

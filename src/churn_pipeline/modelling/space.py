@@ -1,4 +1,4 @@
-"""Where a search may look: for each searched argument of a candidate a range of numbers, or a list of choices."""
+"""Search spaces: for each searched argument of a candidate, a range of numbers or a list of choices."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Range(BaseModel):
-    """Numbers from `low` to `high`, both included: whole ones if both are written without a decimal point.
+    """Numbers from `low` to `high`, both included; integers if both are written without a decimal point.
 
     Attributes
     ----------
     low, high : int or float
-        The ends.
+        Bounds.
     log : bool
-        Whether 1 to 10 is as wide as 10 to 100.
+        Whether to search on a logarithmic scale.
     step : int or float, optional
-        Only `low`, `low + step`, and so on.
+        Restricts values to `low`, `low + step`, and so on.
     """
 
     model_config = STRICT
@@ -38,21 +38,21 @@ class Range(BaseModel):
         if self.log and self.low <= 0:
             raise ValueError(f"log needs a low above 0, not {self.low}")
         if self.log and self.step is not None:
-            raise ValueError("log and step exclude each other: leave one of them out")
+            raise ValueError("log and step exclude each other: remove one of them")
         if self.step is not None and not 0 < self.step <= self.high - self.low:
-            raise ValueError(f"step ({self.step}) must be above 0 and at most high less low")
-        if self.whole and isinstance(self.step, float):
-            raise ValueError(f"step ({self.step}) must be whole, as low and high are")
+            raise ValueError(f"step ({self.step}) must be above 0 and at most high - low ({self.high - self.low})")
+        if self.is_integer and isinstance(self.step, float):
+            raise ValueError(f"step ({self.step}) must be an integer, because low and high are")
         return self
 
     @property
-    def whole(self) -> bool:
-        """Whether the range is of whole numbers."""
+    def is_integer(self) -> bool:
+        """Whether the range holds integers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    def holds(self, value: Any) -> bool:
-        """Whether a value lies in the range."""
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+    def contains(self, value: Any) -> bool:
+        """Whether a value is in the range."""
+        if isinstance(value, bool) or not isinstance(value, int if self.is_integer else (int, float)):
             return False
         steps = (value - self.low) / self.step if self.step else 0.0
         return bool(self.low <= value <= self.high) and math.isclose(steps, round(steps), abs_tol=1e-9)
@@ -62,7 +62,7 @@ class Range(BaseModel):
 
 
 class Choices(BaseModel):
-    """One of a few values.
+    """A list of values to choose from.
 
     Attributes
     ----------
@@ -77,10 +77,10 @@ class Choices(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(set(self.choices)) < len(self.choices):
-            raise ValueError(f"choices {self.choices} are not all different")
+            raise ValueError(f"choices {self.choices} are not all different: remove the duplicates")
         return self
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         """Whether a value is one of the choices."""
         return any(value == choice and type(value) is type(choice) for choice in self.choices)
 
@@ -97,12 +97,12 @@ Dimension = Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("c
 
 
 class Space(BaseModel):
-    """What a search may vary of a candidate; each group holds names that the candidate's group of that name takes.
+    """Arguments of a candidate that a search varies, in the same groups as in `Candidate`.
 
     Attributes
     ----------
     arguments, numeric_arguments, categorical_arguments : dict of str to Range or Choices
-        By the argument's name.
+        By argument name.
     """
 
     model_config = STRICT
@@ -112,7 +112,7 @@ class Space(BaseModel):
     categorical_arguments: dict[str, Dimension] = Field(default_factory=dict)
 
     def dimensions(self) -> Iterator[tuple[str, str, Range | Choices]]:
-        """Group, argument and dimension of everything that is searched, in an order that is always the same."""
+        """Yield group, argument and dimension of every searched argument, always in the same order."""
         for group in GROUPS:
             for name, dimension in sorted(getattr(self, group).items()):
                 yield group, name, dimension

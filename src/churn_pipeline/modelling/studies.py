@@ -1,4 +1,4 @@
-"""What a search remembers: trials, and the study that keeps, shows and records them."""
+"""Trials of a search, and the interface of the study that stores, shows and records them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ class Trial:
     number : int
         From 0.
     values : dict
-        What it tried, by ``group.name``.
+        The values it tried, by ``group.name``.
     scores : tuple of float
         Log loss of each fold, in order; fewer than there are folds if it was pruned.
     state : {"complete", "pruned", "failed"}
         How it ended.
-    clock, seconds : float
-        When it began, in seconds since the search did, and how long it took.
+    start_seconds : float
+        When it started, in seconds after the start of the search.
+    seconds : float
+        How long it took.
     problem : str
         Why it failed.
     """
@@ -39,47 +41,66 @@ class Trial:
     values: dict[str, Any]
     scores: tuple[float, ...]
     state: State
-    clock: float
+    start_seconds: float
     seconds: float
     problem: str = ""
 
     @property
     def loss(self) -> float:
-        """Mean log loss of the folds done; infinity without any."""
+        """Mean log loss of the scored folds; infinity if there are none."""
         return float(np.mean(self.scores)) if self.scores else float("inf")
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """Sort key, best first: by log loss, then by number."""
+        return self.loss, self.number
+
+    @property
+    def end_seconds(self) -> float:
+        """When it ended, in seconds after the start of the search."""
+        return self.start_seconds + self.seconds
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search is; `left` is the time left in seconds, at the pace so far."""
+    """Progress of a search.
+
+    Attributes
+    ----------
+    done : int
+        Number of trials that ended.
+    total : int or None
+        Number of all trials; None if only the time budget ends the search.
+    best : Trial or None
+        The best complete trial so far.
+    seconds_left : float
+        Estimated remaining time.
+    """
 
     done: int
     total: int | None
     best: Trial | None
-    left: float
+    seconds_left: float
 
 
 class Study(Protocol):
-    """What remembers the trials of one search, shows its progress, and records each trial that ended."""
+    """Stores the trials of one search, shows its progress, and records each trial that ended."""
 
     def ended(self) -> Mapping[int, Trial]:
-        """Trials that ended before, by number."""
-
-    def begin(self, number: int, values: Mapping[str, Any], clock: float) -> None:
-        """Remember that a trial begins; one that began before and never ended begins again."""
+        """Trials that earlier processes stored, by number."""
 
     def end(self, trial: Trial) -> None:
-        """Remember a trial that ended just now."""
+        """Store a trial that has just ended."""
 
     def show(self, progress: Progress) -> None:
-        """Show how far the search is."""
+        """Show the progress of the search."""
 
     def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
-        """Record the search's result and all its trials, those of earlier runs too."""
+        """Record the search's result and all its trials, including those of earlier runs."""
 
 
 class Studies(Protocol):
-    """What opens the study of a candidate.
+    """Opens the studies of one candidate.
 
     Attributes
     ----------
@@ -93,12 +114,12 @@ class Studies(Protocol):
         """The study of this name; a new one if there is none."""
 
 
-class ForgetfulStudies:
-    """Studies that remember nothing, show nothing and record nothing: for searches whose trials nobody needs later.
+class UnstoredStudies:
+    """Studies that store, show and record nothing, for searches whose trials are not needed later.
 
     Examples
     --------
-    >>> with ForgetfulStudies().open("", {}) as study:
+    >>> with UnstoredStudies().open("", {}) as study:
     ...     dict(study.ended())
     {}
     """
@@ -112,17 +133,14 @@ class ForgetfulStudies:
         yield self
 
     def ended(self) -> Mapping[int, Trial]:
-        """None."""
+        """Nothing is stored."""
         return {}
 
-    def begin(self, number: int, values: Mapping[str, Any], clock: float) -> None:
-        """Nothing."""
-
     def end(self, trial: Trial) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def show(self, progress: Progress) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Nodes of modelling: honest out-of-fold predictions, a leaderboard that ranks by them, and the same fit every time."""
+"""Nodes of modelling: leak-free out-of-fold predictions, a leaderboard ranked by them, and reproducible fits."""
 
 from typing import Any
 
@@ -18,7 +18,15 @@ from churn_pipeline.pipelines.data_engineering.splitting import (
     SplitSettings,
     folds,
 )
-from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, convert_chosen, fit, search
+from churn_pipeline.pipelines.modelling.nodes import (
+    ChoiceSettings,
+    choose,
+    compare,
+    convert_chosen,
+    fit,
+    prepare,
+    search,
+)
 
 CONTRACT = make_contract()
 SETTINGS = ChoiceSettings(metrics=("auc", "log_loss"), blend_standard_errors=float("inf"), calibrate=False)
@@ -51,14 +59,10 @@ def data() -> Data:
 
 def searched(data: Data, name: str = "logistic", **changes: pd.DataFrame) -> pd.DataFrame:
     features, label, made = data
-    return search(
-        changes.get("features", features),
-        changes.get("label", label),
-        changes.get("folds", made),
-        candidate(name),
-        CONTRACT,
-        1,
-    )[0]
+    task = prepare(
+        changes.get("features", features), changes.get("label", label), changes.get("folds", made), CONTRACT, seed=1
+    )
+    return search(task, candidate(name))[0]
 
 
 # ---- search ----------------------------------------------------------------------------------------------------------
@@ -78,7 +82,7 @@ def test_predictions_cover_the_validating_rows_of_each_fold_and_no_others(data: 
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
-def test_labels_of_validating_rows_have_no_say_in_their_probabilities(data: Data, name: str) -> None:
+def test_labels_of_validating_rows_do_not_affect_their_probabilities(data: Data, name: str) -> None:
     _, label, made = data
     for fold in made:
         validates = (made[fold] == FOLD_VALIDATE).to_numpy()
@@ -90,8 +94,8 @@ def test_labels_of_validating_rows_have_no_say_in_their_probabilities(data: Data
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
-def test_features_of_other_validating_rows_have_no_say_either(data: Data, name: str) -> None:
-    """Nothing is imputed, encoded or scaled with them."""
+def test_features_of_other_validating_rows_do_not_affect_a_probability(data: Data, name: str) -> None:
+    """They are not used for imputing, encoding or scaling."""
     features, _, made = data
     row = int(np.flatnonzero(made["fold_1"] == FOLD_VALIDATE)[0])
     others = (made["fold_1"] == FOLD_VALIDATE) & (features.index != row)
@@ -127,7 +131,7 @@ def test_a_search_repeats_itself_and_equals_a_plain_fit(data: Data, name: str) -
     np.testing.assert_allclose(one.loc[one["fold"] == "fold_2", "probability"], expected, rtol=0, atol=1e-12)
 
 
-def test_inputs_are_left_alone(data: Data) -> None:
+def test_inputs_are_not_changed(data: Data) -> None:
     before = [table.copy(deep=True) for table in data]
     searched(data)
     fit(*data[:2], candidate(), CONTRACT, 1)
@@ -147,7 +151,7 @@ def test_a_fit_is_the_same_for_the_same_seed(data: Data, name: str) -> None:
     assert digests[0] == digests[1]
 
 
-def test_the_seed_is_the_candidates_unless_it_names_one(data: Data) -> None:
+def test_the_seed_is_used_unless_the_candidate_sets_one(data: Data) -> None:
     features, label, _ = data
     one, other = (fit(features, label, candidate("forest"), CONTRACT, seed) for seed in (1, 2))
     assert not (one.predict_proba(features) == other.predict_proba(features)).all()
@@ -160,7 +164,7 @@ def test_the_seed_is_the_candidates_unless_it_names_one(data: Data) -> None:
 
 
 def predictions(noise: float, seconds: float = 1.0) -> pd.DataFrame:
-    """Out-of-fold predictions that are the further off the more noise there is."""
+    """Out-of-fold predictions with this much noise."""
     rng = np.random.default_rng(0)
     churn = np.tile([0, 1, 1, 0], 30)
     probability = np.clip(0.5 + 0.4 * (churn - 0.5) + noise * rng.normal(size=120), 0.01, 0.99)
@@ -206,7 +210,7 @@ def test_the_order_of_candidates_decides_between_equals_alone() -> None:
     assert compare(SETTINGS, worse=predictions(0.2), better=same)[1]["candidate"] == "better"
 
 
-def test_log_loss_is_on_the_leaderboard_whatever_is_shown() -> None:
+def test_log_loss_is_always_on_the_leaderboard() -> None:
     leaderboard, _ = compare(ChoiceSettings(metrics=("auc",)), one=predictions(0.1))
     assert {"log_loss", "auc"} <= set(leaderboard)
 
@@ -225,7 +229,7 @@ def test_the_chosen_model_is_that_of_the_chosen_candidate(data: Data) -> None:
     assert choose(choice, **models) is models["forest"]
 
 
-def test_the_compiled_model_is_named_by_candidate_and_digest(data: Data) -> None:
+def test_the_converted_model_is_identified_by_candidate_and_digest(data: Data) -> None:
     features, label, _ = data
     model = fit(features, label, candidate(), CONTRACT, 1)
     _, report, tags = convert_chosen(model, {"candidate": "logistic"}, CONTRACT)

@@ -1,4 +1,4 @@
-"""Nodes of modelling: validate each candidate out of fold, fit it, compare, choose, compile."""
+"""Nodes of modelling: search and fit each candidate, compare them, choose, convert to ONNX."""
 
 import logging
 from collections.abc import Sequence
@@ -19,57 +19,38 @@ from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.ensemble import BlendedModel, assemble
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
-from churn_pipeline.modelling.studies import ForgetfulStudies, Studies
+from churn_pipeline.modelling.studies import Studies, UnstoredStudies
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE
 
 logger = logging.getLogger(__name__)
 
 
 class ChoiceSettings(BaseModel):
-    """How candidates are compared and one is chosen."""
+    """How candidates are compared, and how one of them or a blend is chosen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metrics: tuple[str, ...] = Field(
-        min_length=1, description="Shown on the leaderboard; the candidates are chosen by log loss."
+        min_length=1, description="Metrics on the leaderboard; candidates are chosen by log loss."
     )
     standard_errors: float = Field(
         default=1.0,
         ge=0,
-        description="A simpler candidate is chosen when it is within so many standard errors of the best.",
+        description="The simplest candidate within this many standard errors of the best is chosen.",
     )
     blend_standard_errors: float = Field(
         default=0.5,
         ge=0,
-        description="A blend is chosen when it is better than a single candidate by more than so many; .inf for none.",
+        description="A blend must beat that candidate by more than this many standard errors; .inf for no blends.",
     )
-    calibrate: bool = Field(default=True, description="Whether candidates are calibrated where that helps out of fold.")
+    calibrate: bool = Field(
+        default=True, description="Whether candidates may be calibrated, where that lowers the out-of-fold log loss."
+    )
 
 
-def search(
-    features: pd.DataFrame,
-    label: pd.DataFrame,
-    folds: pd.DataFrame,
-    candidate: Candidate,
-    contract: Contract,
-    seed: int,
-    settings: SearchSettings | None = None,
-    studies: Studies | None = None,
-) -> tuple[pd.DataFrame, Candidate]:
-    """Search a candidate's space, everything a trial learns being fitted on each fold's training rows alone.
-
-    The one node that is not pure: its trials are remembered by `studies`, from which it goes on if it was cut short.
-    What it returns does not depend on that.
-
-    Returns
-    -------
-    predictions : pandas.DataFrame
-        The best trial's, a row for each validated customer and fold: ``fold``, ``row``, ``churned`` (0/1),
-        ``probability`` (float64), ``seconds`` (to fit and predict the fold).
-    candidate : Candidate
-        The candidate with the hyperparameters to fit, and nothing left to search.
-    """
-    task = Task(
+def prepare(features: pd.DataFrame, label: pd.DataFrame, folds: pd.DataFrame, contract: Contract, seed: int) -> Task:
+    """Collect the data and folds that a search evaluates on."""
+    return Task(
         features=features,
         churned=label["churned"],
         folds={
@@ -81,14 +62,32 @@ def search(
         loss=log_loss,
         seed=seed,
     )
-    found = search_candidate(task, candidate, settings or SearchSettings(), studies or ForgetfulStudies())
-    return found.predictions, found.candidate
+
+
+def search(
+    task: Task, candidate: Candidate, settings: SearchSettings | None = None, studies: Studies | None = None
+) -> tuple[pd.DataFrame, Candidate]:
+    """Search a candidate's space; each trial is fitted on the training rows of each fold only.
+
+    This is the one node that is not pure: `studies` stores its trials, and an interrupted search resumes from them. The
+    result does not depend on that.
+
+    Returns
+    -------
+    predictions : pandas.DataFrame
+        Of the best trial, a row for each fold and validation customer: ``fold``, ``row``, ``churned`` (0/1),
+        ``probability`` (float64), ``seconds`` (to fit and predict the fold).
+    candidate : Candidate
+        The candidate with the best trial's values, and without a space.
+    """
+    result = search_candidate(task, candidate, settings or SearchSettings(), studies or UnstoredStudies())
+    return result.predictions, result.candidate
 
 
 def fit(features: pd.DataFrame, label: pd.DataFrame, candidate: Candidate, contract: Contract, seed: int) -> Pipeline:
     """Fit a candidate on all training customers."""
     model = build_candidate(candidate, contract.numeric, contract.categorical, seed)
-    # Copies and forests' trees side by side; what each draws is decided before, so that nothing depends on it.
+    # Copies and trees are fitted in parallel. Their seeds are drawn before, so the result does not depend on that.
     with joblib.parallel_config("threading", n_jobs=joblib.cpu_count()):
         return model.fit(features, label["churned"])
 
@@ -99,17 +98,17 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
     Parameters
     ----------
     settings
-        Which metrics the leaderboard shows, and the margins of the choice.
+        Metrics of the leaderboard, and margins of the choice.
     **predictions
-        Out-of-fold predictions by candidate, as `search` gives them.
+        Out-of-fold predictions by candidate, as `search` returns them.
 
     Returns
     -------
     leaderboard : pandas.DataFrame
-        A row a candidate, best first: mean over folds of each metric, the mean log loss's standard error, and seconds;
-        of the candidates as they came, before calibration.
+        One row per candidate, best first: the mean over folds of each metric, the standard error of the mean log loss,
+        and seconds to fit. All of it is measured before calibration.
     choice : dict
-        See `churn_pipeline.modelling.choice.Choice`: what was chosen, the rule and the numbers that chose it.
+        `churn_pipeline.modelling.choice.Choice` as plain values.
     """
     names = list(dict.fromkeys(["log_loss", *settings.metrics]))
     rows = []
@@ -131,7 +130,7 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
 
 
 def _fold_scores(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """A row a fold, a column a metric."""
+    """Metrics of each fold: one row per fold, one column per metric."""
     metrics = {name: resolve_metric(name) for name in names}
     return pd.DataFrame.from_records(
         [
@@ -145,21 +144,21 @@ def _fold_scores(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
 
 
 def choose(choice: dict[str, Any], **models: Pipeline) -> Pipeline | BlendedModel:
-    """The fitted model that was chosen: a candidate's, calibrated where that helped, or a blend."""
+    """Return the chosen model: a fitted candidate, calibrated if that was chosen, or a blend."""
     return assemble(models, Choice.model_validate(choice).members)
 
 
 def convert_chosen(
     model: Pipeline | BlendedModel, choice: dict[str, Any], contract: Contract
 ) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
-    """Compile the chosen model to ONNX; the digest of its bytes is the model's digest.
+    """Convert the chosen model to ONNX; the digest of its bytes is the model's digest.
 
     Returns
     -------
-    compiled : onnx.ModelProto
+    converted : onnx.ModelProto
     report, tags : dict of str
-        The chosen candidate and the model's digest, once for the nodes that follow and once for the MLflow run.
+        The chosen candidate and the model's digest, once for later nodes and once for the MLflow run.
     """
-    compiled = convert_model(model, contract.numeric, contract.categorical)
-    report = {"candidate": choice["candidate"], "model_digest": model_digest(compiled)}
-    return compiled, report, report
+    converted = convert_model(model, contract.numeric, contract.categorical)
+    report = {"candidate": choice["candidate"], "model_digest": model_digest(converted)}
+    return converted, report, report

@@ -1,4 +1,4 @@
-"""Modelling: a sub-pipeline for each candidate in conf, from one template; then comparison and choice."""
+"""Modelling: a sub-pipeline for each configured candidate, all from one template; then comparison and choice."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -10,21 +10,18 @@ SHARED = {"train_features", "train_label", "folds", "contract"}
 
 
 def create_pipeline() -> Pipeline:
-    """A box for each candidate, ``search → fit``, and one for the choice among them."""
+    """Build a box for each candidate, ``prepare → search → fit``, and one for the choice among them."""
     template = Pipeline(
         [
             Node(
+                nodes.prepare,
+                ["train_features", "train_label", "folds", "contract", "params:seed"],
+                "task",
+                name="prepare",
+            ),
+            Node(
                 nodes.search,
-                [
-                    "train_features",
-                    "train_label",
-                    "folds",
-                    "params:candidate",
-                    "contract",
-                    "params:seed",
-                    "params:search",
-                    "studies",
-                ],
+                ["task", "params:candidate", "params:search", "studies"],
                 ["cv_predictions", "tuned"],
                 name="search",
             ),

@@ -1,0 +1,115 @@
+"""Hyperparameter search for one candidate.
+
+Trial n depends only on the seed, the candidate's name, n, and the trials before it except the last few. It depends
+neither on the number of cores, nor on which trial ends first, nor on whether the search was interrupted. An interrupted
+search therefore resumes after its last stored trial and returns what an uninterrupted one would.
+
+The search stores nothing itself: trials go to a `Study`, which stores, shows and records them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import joblib
+import pandas as pd
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.cross_validation import Task, fold_fitter, validate
+from churn_pipeline.modelling.search.digest import study_digest
+from churn_pipeline.modelling.search.sampler import TrialSampler, distributions
+from churn_pipeline.modelling.search.scheduler import TrialScheduler
+from churn_pipeline.modelling.search.settings import SearchSettings
+from churn_pipeline.modelling.search.trial import TrialRunner
+from churn_pipeline.modelling.studies import Studies, Trial
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The result of a search.
+
+    Attributes
+    ----------
+    candidate : Candidate
+        The candidate with the best trial's values, and without a space.
+    predictions : DataFrame
+        Its out-of-fold predictions: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
+    report : dict
+        ``study``, the numbers of ``trials``, ``pruned`` and ``failed`` trials, ``best_trial``, ``log_loss`` and
+        ``seconds``.
+    """
+
+    candidate: Candidate
+    predictions: pd.DataFrame
+    report: dict[str, Any]
+
+
+def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings, studies: Studies) -> SearchResult:
+    """Search a candidate's space, or resume an interrupted search.
+
+    Parameters
+    ----------
+    task : Task
+        Data and folds for evaluation.
+    candidate : Candidate
+        The candidate to search. Without a space there is one trial, with its own arguments.
+    settings : SearchSettings
+        How to search.
+    studies : Studies
+        Where trials are stored.
+
+    Returns
+    -------
+    SearchResult
+        Of the trial with the lowest mean log loss; of equal ones the earliest.
+
+    Raises
+    ------
+    ValueError
+        If the candidate's own arguments cannot be fitted, or the stored study was made by another search.
+    """
+    name = f"{studies.candidate}-{study_digest(task, candidate, settings, studies.candidate)[:16]}"
+    space, limit = distributions(candidate), trial_limit(candidate, settings)
+    sampler = TrialSampler(task.seed, studies.candidate, space, candidate.first_values, settings.startup_trials)
+    # BLAS' limit and the filter of warnings apply to the whole process, so they are set here and not in each trial.
+    with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
+        # A trial that did not converge is scored like any other.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        with studies.open(name, space) as study, fold_fitter(task) as fit_fold:
+            # If there is only one trial, its folds use the cores.
+            parallel_folds = min(settings.parallel_trials, joblib.cpu_count()) if limit == 1 else 1
+            runner = TrialRunner(task, candidate, fit_fold, settings.pruning_deviations, parallel_folds)
+            scheduler = TrialScheduler(studies.candidate, study, sampler, runner, settings, limit)
+            trials = scheduler.run()
+            best = min((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.rank)
+            tuned = candidate.with_values(best.values)
+            # Trials fit one copy, so their predictions are not those of several.
+            predictions = scheduler.predictions_of(best) if candidate.copies == 1 else None
+            if predictions is None:
+                predictions = pd.concat(validate(task.folds, tuned, fit_fold, joblib.cpu_count()), ignore_index=True)
+            report = {"study": name, **_summary(trials, best)}
+            study.conclude(report, trials)
+    return SearchResult(tuned, predictions, report)
+
+
+def trial_limit(candidate: Candidate, settings: SearchSettings) -> int | None:
+    """Return the number of trials of a search; None if only the time budget ends it."""
+    if candidate.space is None or not list(candidate.space.dimensions()):
+        return 1
+    return settings.trials or (None if settings.seconds is not None else candidate.trials)
+
+
+def _summary(trials: Sequence[Trial], best: Trial) -> dict[str, Any]:
+    return {
+        "trials": len(trials),
+        "pruned": sum(trial.state == "pruned" for trial in trials),
+        "failed": sum(trial.state == "failed" for trial in trials),
+        "best_trial": best.number,
+        "log_loss": best.loss,
+        "seconds": round(max(trial.end_seconds for trial in trials), 3),
+    }

@@ -1,0 +1,34 @@
+"""Settings that apply to the search of every candidate."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SearchSettings(BaseModel):
+    """How every candidate is searched.
+
+    Attributes
+    ----------
+    trials : int, optional
+        Number of trials of every search; overrides the candidates' own `trials`.
+    seconds : float, optional
+        Time budget of a search, in seconds. It replaces the candidates' `trials`: no trial starts once the budget is
+        spent. If `trials` is given too, the search ends at whichever limit comes first.
+    parallel_trials : int
+        Maximum number of trials that run at once, further limited by the number of cores. The sampler ignores the last
+        ``parallel_trials - 1`` trials, so that its suggestions do not depend on which trial ends first.
+    startup_trials : int
+        Number of trials that are drawn at random before the sampler learns from results.
+    pruning_deviations : float, optional
+        A trial is pruned when its gap to the best trial exceeds this many standard deviations of such gaps; see
+        `churn_pipeline.modelling.search.pruning.PruningRule`. None disables pruning.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
+    parallel_trials: int = Field(default=4, ge=1)
+    startup_trials: int = Field(default=6, ge=1)
+    pruning_deviations: float | None = Field(default=2.0, gt=0)
