@@ -15,16 +15,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 from tests.customers import make_contract, raw_customers
 
+from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.errors import ProjectError
+from churn_pipeline.contract.example import example_customers
 from churn_pipeline.datasets import (
     MlflowMetricsDataset,
     MlflowTagsDataset,
     RegisteredModelDataset,
     RegisteredVersionDataset,
 )
-from churn_pipeline.datasets.mlflow_datasets import ModelRecord
+from churn_pipeline.datasets.mlflow_datasets import model_signature
+from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
-from churn_pipeline.pipelines.evaluation.nodes import record_model
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,6 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterat
 
 def fitted(seed: int = 0) -> tuple[Any, pd.DataFrame]:
     """A fitted candidate and rows for it."""
-    from churn_pipeline.contract.cells import model_inputs
     from churn_pipeline.contract.validation import validate_table
 
     contract = make_contract()
@@ -59,8 +60,9 @@ def fitted(seed: int = 0) -> tuple[Any, pd.DataFrame]:
 
 
 def record(model: Any, documents: dict[str, str] | None = None, **metadata: str) -> ModelRecord:
-    made = record_model(model, make_contract(), {"digests": {}}, {}, {"verdict": "first"}, "", {})
-    return ModelRecord(made.model, made.example, made.signature, metadata, documents or {})
+    contract = make_contract()
+    example = model_inputs(example_customers(contract), contract)
+    return ModelRecord(model, contract.numeric, contract.categorical, example, metadata, documents or {})
 
 
 def registered(name: str, alias: str = "challenger") -> RegisteredModelDataset:
@@ -173,7 +175,10 @@ def test_what_is_registered_predicts_probabilities_by_its_signature(store: Path)
     with mlflow.start_run():
         registered("served").save(record(model))
     loaded = mlflow.pyfunc.load_model("models:/served@challenger")
-    assert loaded.metadata.signature.inputs.input_names() == list(features)
+    inputs, contract = loaded.metadata.signature.inputs, make_contract()
+    assert inputs.input_names() == list(features)
+    expected = ["DataType.double"] * len(contract.numeric) + ["DataType.string"] * len(contract.categorical)
+    assert [str(kind) for kind in inputs.input_types()] == expected
     np.testing.assert_array_equal(loaded.predict(features), model.predict_proba(features))
 
 
@@ -248,7 +253,7 @@ def test_what_the_model_file_trusts_is_not_trusted_here() -> None:
             skops_trusted_types=["tests.customers.raw_customers"],
             pip_requirements=["scikit-learn"],
             registered_model_name="hostile",
-            signature=record(model).signature,
+            signature=model_signature(record(model)),
         )
     mlflow.MlflowClient().set_registered_model_alias("hostile", "challenger", "1")
     with pytest.raises(DatasetError, match=r"not trusted: tests\.customers\.raw_customers"):

@@ -8,7 +8,7 @@ import pytest
 
 from churn_pipeline.evaluation.exploration import churn_shares, churn_shares_plot, closeness
 from churn_pipeline.evaluation.metrics import log_loss
-from churn_pipeline.evaluation.segments import segment_levels
+from churn_pipeline.evaluation.segment_levels import segment_levels
 
 
 def test_shares_are_counted_and_have_wilsons_limits() -> None:

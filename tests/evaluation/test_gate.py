@@ -7,12 +7,14 @@ import pytest
 from pydantic import ValidationError
 from scipy.special import expit, logit
 
-from churn_pipeline.evaluation.gate import Gate, GateVerdict, calibration_line, evaluate_gate
-from churn_pipeline.evaluation.metrics import Labels, Probabilities, auc, log_loss
+from churn_pipeline.evaluation.gate import GateSettings, GateVerdict, calibration_line, evaluate_challenger
+from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.metrics import auc, log_loss
+from churn_pipeline.evaluation.predictions import Labels, Probabilities
 from churn_pipeline.evaluation.profit import CostModel, realised_profit
 
 COSTS = CostModel(value=500, offer_cost=30, contact_cost=2, acceptance=0.3)
-GATE = Gate(resamples=100)
+GATE = GateSettings(resamples=100)
 
 
 def simulate(n: int, seed: int = 0) -> tuple[Labels, Probabilities]:
@@ -27,9 +29,13 @@ def noisy(p: Probabilities, by: float, seed: int) -> Probabilities:
 
 
 def evaluate(
-    y: Labels, challenger: Probabilities, champion: Probabilities | None = None, settings: Gate = GATE, seed: int = 0
+    y: Labels,
+    challenger: Probabilities,
+    champion: Probabilities | None = None,
+    settings: GateSettings = GATE,
+    seed: int = 0,
 ) -> GateVerdict:
-    return evaluate_gate(y, challenger, champion, 500, COSTS, settings, seed)
+    return evaluate_challenger(Holdout(y, challenger, 500), champion, COSTS, settings, seed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n", [500, 1600, 20_000])
@@ -40,7 +46,7 @@ def test_shuffled_labels_are_refused(n: int) -> None:
         found = evaluate(shuffled, p)
         assert found.verdict == "refused"
         assert not found.passed
-        assert any("no better than a constant prediction" in reason for reason in found.reasons)
+        assert any("does not significantly beat a constant prediction" in reason for reason in found.reasons)
         assert any("AUC" in reason for reason in found.reasons)
 
 
@@ -59,7 +65,7 @@ def test_a_constant_model_is_refused(n: int, at: float | None) -> None:
     found = evaluate(y, np.full(n, y.mean() if at is None else at))
     assert found.verdict == "refused"
     assert "The model gives every customer the same churn probability." in found.reasons
-    assert found.floors["auc"] == 0.5
+    assert found.standalone["auc"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -69,9 +75,9 @@ def test_a_constant_model_is_refused(n: int, at: float | None) -> None:
         ("rooted", lambda p: p**0.5, "miscalibrated"),
         ("doubled", lambda p: np.minimum(2 * p, 1), "miscalibrated"),
         ("reweighted", lambda p: expit(logit(p) + math.log(3)), "miscalibrated"),
-        ("too sure", lambda p: expit(1.7 * logit(p)), "too sure of itself"),
-        ("not sure enough", lambda p: expit(0.5 * logit(p)), "not sure enough"),
-        ("turned round", lambda p: 1 - p, "no better than a constant"),
+        ("too sure", lambda p: expit(1.7 * logit(p)), "overconfident"),
+        ("not sure enough", lambda p: expit(0.5 * logit(p)), "underconfident"),
+        ("turned round", lambda p: 1 - p, "does not significantly beat a constant"),
     ],
 )
 def test_a_miscalibrated_model_is_refused(name: str, bend: object, said: str) -> None:
@@ -128,7 +134,7 @@ def test_a_truly_worse_model_is_never_let_through() -> None:
 def test_noise_is_called_better_no_more_often_than_the_level_allows() -> None:
     # Two equally good models: a two-sided 95% interval lies above zero for 2.5%. Margins let everything pass, so that
     # nothing but the interval stands between luck and "better"
-    lenient = Gate(resamples=100, log_loss_margin=1, calibration_margin=1, profit_margin=1)
+    lenient = GateSettings(resamples=100, log_loss_margin=1, calibration_margin=1, profit_margin=1)
     verdicts = []
     for seed in range(80):
         y, p = simulate(500, seed)
@@ -145,7 +151,7 @@ def test_what_few_customers_cannot_show_is_unclear() -> None:
     unclear = [of for of in found if of.verdict == "unclear"]
     assert len(unclear) >= 9
     assert not any(of.passed for of in unclear)
-    assert all("could be worse by more than the margin" in of.reasons[0] for of in unclear)
+    assert all("may be worse than tolerated" in of.reasons[0] for of in unclear)
 
 
 def test_less_log_loss_does_not_make_up_for_calibration() -> None:
@@ -153,18 +159,20 @@ def test_less_log_loss_does_not_make_up_for_calibration() -> None:
     better_ranked_and_bent = expit(1.3 * logit(p))
     champion = noisy(p, 1.2, 0)
     champion = expit(calibration_line(y, champion).intercept + calibration_line(y, champion).slope * logit(champion))
-    strict = Gate(resamples=100, max_calibration_error=0.2, calibration_slope=(0.1, 9), calibration_margin=0.005)
+    strict = GateSettings(
+        resamples=100, max_calibration_error=0.2, calibration_slope=(0.1, 9), calibration_margin=0.005
+    )
     found = evaluate(y, better_ranked_and_bent, champion, strict)
     assert found.comparisons[0].lower > 0
     assert found.verdict == "worse"
-    assert "Calibration error is worse by more than the margin" in found.reasons[0]
+    assert "Calibration error is significantly worse than tolerated" in found.reasons[0]
 
 
 def test_numbers_are_those_of_the_metrics() -> None:
     y, p = simulate(600)
     other = noisy(p, 0.3, 0)
     found = evaluate(y, p, other)
-    assert found.floors["auc"] == auc(y, p)
+    assert found.standalone["auc"] == auc(y, p)
     losses = found.comparisons[0]
     assert (losses.challenger, losses.champion) == pytest.approx((log_loss(y, p), log_loss(y, other)))
     assert losses.difference == pytest.approx(log_loss(y, other) - log_loss(y, p))
@@ -173,7 +181,9 @@ def test_numbers_are_those_of_the_metrics() -> None:
     logged = found.numbers()
     assert logged["log_loss_difference"] == losses.difference
     assert (logged["log_loss_difference_lower"], logged["log_loss_difference_upper"]) == (losses.lower, losses.upper)
-    assert logged["calibration_error_lower"] == found.floors["calibration_error_lower"]  # its own, not the difference's
+    assert (
+        logged["calibration_error_lower"] == found.standalone["calibration_error_lower"]
+    )  # its own, not the difference's
     # The hold-out's own metrics are logged by their own names, margins as parameters.
     assert not [
         name for name in logged if name in ("auc", "calibration_error") or name.endswith(("challenger", "margin"))
@@ -203,10 +213,13 @@ def test_repeated_customers_are_one_piece_of_evidence() -> None:
     y, p = simulate(400)
     many, often, other = np.repeat(y, 5), np.repeat(p, 5), np.repeat(noisy(p, 0.5, 0), 5)
     keys = np.repeat(np.arange(400), 5)
-    alone, together = (evaluate_gate(many, often, other, 500, COSTS, GATE, groups=of) for of in (None, keys))
+    alone, together = (
+        evaluate_challenger(Holdout(many, often, np.full(2000, 500.0), groups), other, COSTS, GATE)
+        for groups in (None, keys)
+    )
     width = [of.comparisons[0].upper - of.comparisons[0].lower for of in (alone, together)]
     assert width[1] / width[0] == pytest.approx(5**0.5, rel=0.3)
-    slopes = [of.floors["calibration_slope_upper"] - of.floors["calibration_slope"] for of in (alone, together)]
+    slopes = [of.standalone["calibration_slope_upper"] - of.standalone["calibration_slope"] for of in (alone, together)]
     assert slopes[1] / slopes[0] == pytest.approx(5**0.5, rel=0.05)
 
 
@@ -233,8 +246,11 @@ def test_odd_probabilities_have_a_line() -> None:
 
 def test_a_constant_of_the_training_rows_can_be_given() -> None:
     y, p = simulate(1600)
-    own, poor = (evaluate_gate(y, p, None, 500, COSTS, GATE, constant=of) for of in (None, 0.6))
-    assert poor.floors["saved_log_loss"] > own.floors["saved_log_loss"] + 0.1
+    own, poor = (
+        evaluate_challenger(Holdout(y, p, np.full(1600, 500.0)), None, COSTS, GATE, constant=share)
+        for share in (None, 0.6)
+    )
+    assert poor.standalone["saved_log_loss"] > own.standalone["saved_log_loss"] + 0.1
 
 
 @pytest.mark.parametrize(
@@ -242,18 +258,33 @@ def test_a_constant_of_the_training_rows_can_be_given() -> None:
     [
         ({"y": np.zeros(50, dtype=int)}, "All 50 customers stayed"),
         ({"p_champion": np.full(49, 0.5)}, "shape"),
-        ({"p_challenger": np.full(50, np.nan)}, "NaN"),
+        ({"p": np.full(50, np.nan)}, "NaN"),
     ],
 )
 def test_bad_requests(change: dict[str, object], message: str) -> None:
     y, p = simulate(50)
-    request = {"y": y, "p_challenger": p, "p_champion": p, "value": 1, "costs": COSTS, "settings": GATE} | change
+    request = {"y": y, "p": p, "p_champion": p} | change
     with pytest.raises(ValueError, match=message):
-        evaluate_gate(**request)  # type: ignore[arg-type]
+        evaluate_challenger(Holdout(request["y"], request["p"], 1), request["p_champion"], COSTS, GATE)  # type: ignore[arg-type]
+
+
+def test_reasons_say_better_and_worse_without_signs() -> None:
+    y, p = simulate(1600)
+    settings = GateSettings(resamples=100, log_loss_margin=1, calibration_margin=1, profit_margin=1)
+    found = evaluate(y, noisy(p, 0.4, 0), p, settings)
+    row = found.comparisons[0]
+    assert row.difference < 0
+    assert found.reasons[0] == (
+        f"Log loss is within the margin: {-row.difference:.4f} worse than the champion's ({row.challenger:.4f} vs "
+        f"{row.champion:.4f}), interval {-row.lower:.4f} worse to {abs(row.upper):.4f} "
+        f"{'better' if row.upper >= 0 else 'worse'}; up to 1.0000 worse is tolerated."
+    )
+    same = evaluate(y, p, p, settings)
+    assert "equal to the champion's" in same.reasons[0]
 
 
 def test_settings_are_checked() -> None:
     with pytest.raises(ValidationError):
-        Gate(confidence_level=1.2)
+        GateSettings(confidence_level=1.2)
     with pytest.raises(ValidationError):
-        Gate.model_validate({"max_auc": 1})
+        GateSettings.model_validate({"max_auc": 1})

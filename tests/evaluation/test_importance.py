@@ -6,8 +6,8 @@ import pytest
 from sklearn.inspection import permutation_importance as sklearn_importance
 from sklearn.linear_model import LogisticRegression
 
-from churn_pipeline.evaluation.importance import permutation_importance
-from churn_pipeline.evaluation.metrics import Labels
+from churn_pipeline.evaluation.importance import ImportanceSettings, permutation_importance
+from churn_pipeline.evaluation.predictions import Labels
 
 
 def simulate(n: int, seed: int = 0) -> tuple[pd.DataFrame, Labels]:
@@ -31,16 +31,24 @@ def test_what_the_model_uses_is_found_in_order() -> None:
 def test_equal_to_scikit_learns_up_to_the_shuffles() -> None:
     x, y = simulate(1500)
     model = LogisticRegression().fit(x, y)
-    ours = permutation_importance(lambda of: model.predict_proba(of)[:, 1], x, y, repeats=10).set_index("feature")
+    ours = permutation_importance(
+        lambda of: model.predict_proba(of)[:, 1], x, y, settings=ImportanceSettings(repeats=10)
+    ).set_index("feature")
     theirs = sklearn_importance(model, x, y, scoring="neg_log_loss", n_repeats=10, random_state=0)
     assert ours.loc[list(x.columns), "importance"].to_numpy() == pytest.approx(theirs.importances_mean, abs=0.01)
 
 
 def test_intervals_hold_what_many_customers_show() -> None:
-    true = permutation_importance(predict, *simulate(100_000, 99), max_rows=100_000).set_index("feature")["importance"]
+    true = permutation_importance(
+        predict, *simulate(100_000, 99), settings=ImportanceSettings(max_rows=100_000)
+    ).set_index("feature")["importance"]
     held = []
     for seed in range(30):
-        table = permutation_importance(predict, *simulate(300, seed), seed=seed).set_index("feature").loc[true.index]
+        table = (
+            permutation_importance(predict, *simulate(300, seed), settings=ImportanceSettings(seed=seed))
+            .set_index("feature")
+            .loc[true.index]
+        )
         held.append((table["lower"] <= true) & (true <= table["upper"]))
     assert (pd.concat(held, axis=1).mean(axis=1) >= 0.8).all()
 
@@ -48,11 +56,13 @@ def test_intervals_hold_what_many_customers_show() -> None:
 def test_a_column_alone_is_what_it_is_among_others_and_nothing_is_changed() -> None:
     x, y = simulate(200)
     before = x.copy()
-    whole = permutation_importance(predict, x, y, seed=3).set_index("feature")
-    alone = permutation_importance(predict, x, y, columns=["weak"], seed=3).set_index("feature")
+    whole = permutation_importance(predict, x, y, settings=ImportanceSettings(seed=3)).set_index("feature")
+    alone = permutation_importance(predict, x, y, columns=["weak"], settings=ImportanceSettings(seed=3)).set_index(
+        "feature"
+    )
     pd.testing.assert_frame_equal(alone, whole.loc[["weak"]])
     pd.testing.assert_frame_equal(x, before)
-    other = permutation_importance(predict, x, y, seed=4).set_index("feature")
+    other = permutation_importance(predict, x, y, settings=ImportanceSettings(seed=4)).set_index("feature")
     assert other.loc["weak", "importance"] != whole.loc["weak", "importance"]
 
 
@@ -70,7 +80,7 @@ def test_one_column_at_a_time_with_its_own_cells_and_type() -> None:
             assert sorted(of[name]) == sorted(x[name])
         return predict(of)
 
-    permutation_importance(watch, x, y, repeats=2)
+    permutation_importance(watch, x, y, settings=ImportanceSettings(repeats=2))
     assert seen == [name for name in x for _ in range(2)]
 
 
@@ -83,7 +93,7 @@ def test_columns_are_not_shuffled_alike() -> None:
         dealt.update({name: of[name].to_numpy() for name in ("strong", "twin") if not of[name].equals(x[name])})
         return predict(of)
 
-    permutation_importance(watch, x, y, columns=["strong", "twin"], repeats=1)
+    permutation_importance(watch, x, y, columns=["strong", "twin"], settings=ImportanceSettings(repeats=1))
     assert (dealt["strong"] != dealt["twin"]).any()
 
 
@@ -95,7 +105,7 @@ def test_many_customers_are_sampled() -> None:
         sizes.add(len(of))
         return predict(of)
 
-    permutation_importance(watch, x, y, repeats=1, max_rows=150)
+    permutation_importance(watch, x, y, settings=ImportanceSettings(repeats=1, max_rows=150))
     assert sizes == {150}
 
 
@@ -103,7 +113,7 @@ def test_many_customers_are_sampled() -> None:
     ("change", "message"),
     [
         ({"y": [0, 1]}, "50 customers and 2 labels"),
-        ({"columns": ["strong", "age"]}, "no feature age. Name some of strong, weak, unused"),
+        ({"columns": ["strong", "age"]}, "no feature age. Use some of strong, weak, unused"),
         ({"predict": lambda x: np.full(len(x), 2.0)}, "outside"),
     ],
 )

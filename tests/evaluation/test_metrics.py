@@ -12,18 +12,20 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from churn_pipeline.evaluation.metrics import (
     GREATER_IS_BETTER,
     METRICS,
-    Labels,
-    Probabilities,
     auc,
     average_precision,
     brier,
     calibration_error,
-    check_predictions,
-    equal_mass_bins,
     greater_is_better,
     lift_top_decile,
     log_loss,
     resolve_metric,
+)
+from churn_pipeline.evaluation.predictions import (
+    Labels,
+    Probabilities,
+    check_predictions,
+    equal_mass_bins,
     tally,
 )
 
@@ -273,7 +275,7 @@ def test_resolve_by_name_and_by_import_path() -> None:
     ("name", "message"),
     [
         ("acu", "There is no metric 'acu'. Did you mean 'auc'?"),
-        ("profit", "There is no metric 'profit'. Name one of auc, "),
+        ("profit", "There is no metric 'profit'. Use one of auc, "),
         ("no_such_package.metric", "cannot be imported: No module named 'no_such_package'"),
         ("sklearn.metrics.nothing", "cannot be imported: .* has no attribute 'nothing'"),
         (".auc", "There is no metric"),

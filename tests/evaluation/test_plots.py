@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from scipy.integrate import trapezoid
 
 from churn_pipeline.evaluation.figures import POINTS
-from churn_pipeline.evaluation.metrics import Labels, Probabilities, auc, average_precision, lift_top_decile
+from churn_pipeline.evaluation.metrics import auc, average_precision, lift_top_decile
 from churn_pipeline.evaluation.plots import (
     gain_plot,
     precision_recall_plot,
     reliability_plot,
     roc_plot,
 )
+from churn_pipeline.evaluation.predictions import Labels, Probabilities
 
 PLOTS: list[Callable[..., Figure]] = [roc_plot, precision_recall_plot, reliability_plot, gain_plot]
 Sample = tuple[Labels, Probabilities, Probabilities]
@@ -59,7 +60,7 @@ def test_titles_state_the_finding(sample: Sample) -> None:
     assert titles[0] == f"ROC: AUC {auc(y, p):.3f} [0.250–0.750]"
     assert titles[1] == f"Precision–recall: average precision {average_precision(y, p):.3f} [0.250–0.750]"
     assert titles[2].startswith("Reliability: calibration error 0.0")
-    assert titles[3] == f"Gain: top 10% hold {lift / 10:.0%} of churners, lift {lift:.2f} [0.25–0.75]"
+    assert titles[3] == f"Gain: top 10% contain {lift / 10:.0%} of churners, lift {lift:.2f} [0.25–0.75]"
     assert roc_plot(y, p).axes[0].get_title(loc="left") == f"ROC: AUC {auc(y, p):.3f}"
 
 
@@ -94,7 +95,7 @@ def test_best_possible_is_drawn_where_the_truth_is_given(sample: Sample) -> None
 
 def test_reliability_bins_hold_the_truth(sample: Sample) -> None:
     y, _, truth = sample
-    bars = reliability_plot(y, truth, level=0.999).axes[0].containers[0]
+    bars = reliability_plot(y, truth, confidence_level=0.999).axes[0].containers[0]
     predicted, churned = (np.asarray(of) for of in bars.lines[0].get_data())  # type: ignore[attr-defined]
     limits = np.array([segment[:, 1] for segment in bars.lines[2][0].get_segments()])  # type: ignore[attr-defined]
     assert predicted.size == 10

@@ -1,4 +1,4 @@
-"""Plots of money, segments and features: they draw what their tables say. How they look is for eyes."""
+"""Plots of profit, scores, segments, features and candidates: they show the numbers of their tables."""
 
 import io
 from collections.abc import Callable
@@ -8,17 +8,19 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from churn_pipeline.evaluation.plots_profit import (
-    importance_plot,
-    leaderboard_plot,
-    lift_plot,
-    profit_plot,
-    score_plot,
-    segments_plot,
-    sensitivity_plot,
+from churn_pipeline.evaluation.bootstrap import Resampling
+from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.plots_comparison import importance_plot, leaderboard_plot, segments_plot
+from churn_pipeline.evaluation.plots_profit import profit_plot, sensitivity_plot
+from churn_pipeline.evaluation.plots_scores import lift_plot, score_plot
+from churn_pipeline.evaluation.profit import (
+    NO_CONTACT_THRESHOLD,
+    CostModel,
+    profit_curve,
+    realised_profit,
+    sensitivity,
 )
-from churn_pipeline.evaluation.profit import NOBODY, CostModel, profit_curve, realised_profit, sensitivity
-from churn_pipeline.evaluation.segments import segment_metrics
+from churn_pipeline.evaluation.segments import SegmentScoring, segment_metrics
 
 COSTS = CostModel(value=200, offer_cost=10, contact_cost=1, acceptance=0.3, currency="USD")
 RNG = np.random.default_rng(0)
@@ -27,16 +29,18 @@ Y = (RNG.random(1600) < P).astype(np.int64)
 KIND = pd.Series(
     np.where(np.arange(1600) < 9, "tiny", RNG.choice(["red", "a level of a very very long name indeed"], 1600))
 )
-CURVE = profit_curve(Y, P, 200, COSTS, n_resamples=100)
-SEGMENTS = segment_metrics(Y, P, 200, COSTS, {"kind": KIND}, n_resamples=100)
-SENSITIVITY = sensitivity(Y, P, 200, COSTS)
+FEW = Resampling(100)
+HOLDOUT = Holdout(Y, P, np.full(1600, 200.0))
+CURVE = profit_curve(HOLDOUT, COSTS, resampling=FEW)
+SEGMENTS = segment_metrics(HOLDOUT, {"kind": KIND}, SegmentScoring(COSTS), FEW)
+SENSITIVITY = sensitivity(HOLDOUT, COSTS)
 IMPORTANCE = pd.DataFrame(
     {"feature": ["a", "b"], "importance": [0.1, 0.0], "lower": [0.05, -0.01], "upper": [0.15, 0.01]}
 )
 BOARD = pd.DataFrame({"candidate": ["b", "a"], "log_loss": [0.41, 0.4], "log_loss_se": [0.01, 0.01]})
 PLOTS: dict[str, Callable[[], Figure]] = {
     "profit": lambda: profit_plot(CURVE, 0.2, currency="USD"),
-    "profit by customer": lambda: profit_plot(CURVE, NOBODY, by_customer=12.0),
+    "profit by customer": lambda: profit_plot(CURVE, NO_CONTACT_THRESHOLD, individual_profit=12.0),
     "lift": lambda: lift_plot(Y, P, (3.0, 3.4)),
     "scores": lambda: score_plot(Y, P, 0.2),
     "importance": lambda: importance_plot(IMPORTANCE),
@@ -65,10 +69,10 @@ def test_titles_state_the_finding() -> None:
     )
     assert title(PLOTS["lift"]()).endswith("[3.00–3.40]")
     assert title(PLOTS["scores"]()).startswith("Scores: median 0.")
-    assert title(PLOTS["importance"]()) == "Importance: 1 of 2 features beyond noise; most: a"
+    assert title(PLOTS["importance"]()) == "Importance: 1 of 2 features significant; most: a"
     assert title(PLOTS["leaderboard"]()) == "Leaderboard: a leads with log loss 0.4000"
-    assert title(PLOTS["auc"]()) == "AUC: 0 of 2 levels off beyond noise"
-    assert title(PLOTS["sensitivity"]()).startswith("Sensitivity: profit hangs most on ")
+    assert title(PLOTS["auc"]()) == "AUC: 0 of 2 levels differ significantly"
+    assert title(PLOTS["sensitivity"]()).startswith("Sensitivity: profit depends most on ")
 
 
 def test_the_chosen_threshold_lies_on_the_curve() -> None:
@@ -76,12 +80,12 @@ def test_the_chosen_threshold_lies_on_the_curve() -> None:
     (chosen,) = [line for line in axes.get_lines() if str(line.get_label()).startswith("chosen threshold: 0.200")]
     assert float(np.asarray(chosen.get_ydata())[0]) == pytest.approx(realised_profit(Y, P, 200, COSTS, 0.2), abs=0.5)
     lines = {str(line.get_label()) for line in PLOTS["profit by customer"]().axes[0].get_lines()}
-    assert "each one's own threshold: 12.00" in lines
+    assert "individual thresholds: 12.00" in lines
 
 
 def test_ruin_does_not_flatten_the_curve() -> None:
     dear = COSTS.model_copy(update={"offer_cost": 60.0})
-    axes = profit_plot(profit_curve(Y, P, 200, dear, n_resamples=100), 0.6).axes[0]
+    axes = profit_plot(profit_curve(HOLDOUT, dear, resampling=FEW), 0.6).axes[0]
     assert axes.get_ylim()[0] > -2 * axes.get_ylim()[1]
 
 
@@ -145,17 +149,18 @@ def test_nothing_is_cut_off_and_axes_are_named(name: str) -> None:
 @pytest.mark.parametrize("p", [np.full(40, 0.05), np.repeat([0.0, 1.0], [35, 5])], ids=["constant", "certain"])
 def test_odd_predictions_draw(p: np.ndarray) -> None:
     y = np.repeat([0, 1], [36, 4])
+    free, cheap = Holdout(y, p, np.zeros(40)), Holdout(y, p, np.full(40, 5.0))
     for figure in (
         lift_plot(y, p),
         score_plot(y, p),
         score_plot(y * 0, p),
-        profit_plot(profit_curve(y, p, 0, COSTS, n_resamples=100), NOBODY),
-        sensitivity_plot(sensitivity(y, p, 5, COSTS)),
-        segments_plot(segment_metrics(y, p, 5, COSTS, {}, n_resamples=100), "auc"),
+        profit_plot(profit_curve(free, COSTS, resampling=FEW), NO_CONTACT_THRESHOLD),
+        sensitivity_plot(sensitivity(cheap, COSTS)),
+        segments_plot(segment_metrics(cheap, {}, SegmentScoring(COSTS), FEW), "auc"),
     ):
         assert png(figure).startswith(b"\x89PNG")
 
 
 def test_an_unknown_metric_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no metric 'acu'\. Name one of auc, log_loss"):
+    with pytest.raises(ValueError, match=r"no metric 'acu'\. Use one of auc, log_loss"):
         segments_plot(SEGMENTS, "acu")

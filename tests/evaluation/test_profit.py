@@ -1,8 +1,9 @@
-"""Money: equal to hand calculation, to Verbraken's integral, and never fooled by its own hindsight."""
+"""Profit: equal to hand calculation and to Verbraken's integral; hindsight is overstated."""
 
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
@@ -11,20 +12,21 @@ from pydantic import ValidationError
 from scipy import special
 from scipy.integrate import quad
 
-from churn_pipeline.evaluation.bootstrap import bootstrap_metrics
-from churn_pipeline.evaluation.metrics import Labels, Probabilities, lift_top_decile
+from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
+from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.metrics import lift_top_decile
+from churn_pipeline.evaluation.predictions import Labels, Probabilities
 from churn_pipeline.evaluation.profit import (
-    NOBODY,
+    NO_CONTACT_THRESHOLD,
     CostModel,
     ValueColumn,
-    best_threshold,
     break_even,
+    contact_profit,
+    contact_profit_churner,
+    contact_profit_stayer,
     contacts,
     empc,
     expected_profit,
-    if_churner,
-    if_stayer,
-    outcome,
     profit_curve,
     profit_metrics,
     realised_profit,
@@ -49,6 +51,13 @@ def simulate(n: int, seed: int = 0) -> tuple[Labels, Probabilities]:
     return (rng.random(n) < p).astype(np.int64), p
 
 
+def best_threshold(y: npt.ArrayLike, p: npt.ArrayLike, value: npt.ArrayLike, costs: CostModel) -> float:
+    """The threshold that earns most on these rows, or none if contacting always loses."""
+    earned = contact_profit(y, np.broadcast_to(value, np.shape(y)), costs)
+    by_probability = pd.Series(earned).groupby(np.asarray(p, dtype=float)).sum().sort_index(ascending=False).cumsum()
+    return float(by_probability.idxmax()) if by_probability.max() > 0 else NO_CONTACT_THRESHOLD
+
+
 @st.composite
 def customers(draw: st.DrawFn) -> tuple[Labels, Probabilities, Probabilities]:
     n = draw(st.integers(2, 40))
@@ -61,16 +70,18 @@ def customers(draw: st.DrawFn) -> tuple[Labels, Probabilities, Probabilities]:
 
 def test_profit_of_one_contact_by_hand() -> None:
     # A churner: 3 in 10 accept, and bring 200 - 10; the call costs 1. A stayer takes the 10 and the call
-    assert if_churner(200, COSTS) == pytest.approx(0.3 * 190 - 1)
-    assert if_stayer(COSTS) == -11
+    assert contact_profit_churner(200, COSTS) == pytest.approx(0.3 * 190 - 1)
+    assert contact_profit_stayer(COSTS) == -11
     assert expected_profit([0.25], 200, COSTS) == pytest.approx(0.25 * 56 + 0.75 * -11)
-    assert outcome([1, 0], [200, 900], COSTS) == pytest.approx([56, -11])
+    assert contact_profit([1, 0], [200, 900], COSTS) == pytest.approx([56, -11])
 
 
 def test_break_even_by_hand() -> None:
     # p * 56 = (1 - p) * 11
     assert break_even(200, COSTS) == pytest.approx(11 / 67)
-    assert break_even([200, 400, 13, 10, 0], COSTS) == pytest.approx([11 / 67, 11 / 127, NOBODY, NOBODY, NOBODY])
+    assert break_even([200, 400, 13, 10, 0], COSTS) == pytest.approx(
+        [11 / 67, 11 / 127, NO_CONTACT_THRESHOLD, NO_CONTACT_THRESHOLD, NO_CONTACT_THRESHOLD]
+    )
     assert not contacts([1.0], 10, COSTS).any()
 
 
@@ -80,28 +91,30 @@ def test_realised_profit_by_hand() -> None:
     assert realised_profit(y, p, 200, COSTS, threshold=0.9) == pytest.approx(56 / 4)
     assert realised_profit(y, p, [200, 200, 200, 200], COSTS, threshold=0) == pytest.approx((2 * 56 - 2 * 11) / 4)
     assert best_threshold(y, p, 200, COSTS) == 0.1
-    assert best_threshold([0, 1], [0.9, 0.5], 20, COSTS) == NOBODY
+    assert best_threshold([0, 1], [0.9, 0.5], 20, COSTS) == NO_CONTACT_THRESHOLD
 
 
 @property_test
 @given(st.floats(0, 1), st.floats(0, 1000), costs_of_any_kind)
 def test_contact_pays_from_break_even_on(p: float, value: float, costs: CostModel) -> None:
     threshold = float(break_even(value, costs))
-    assert 0 <= threshold <= NOBODY
+    assert 0 <= threshold <= NO_CONTACT_THRESHOLD
     assume(abs(p - threshold) > 1e-9)
     assert (p > threshold) == (expected_profit([p], value, costs)[0] > 0)
 
 
 @property_test
 @given(customers(), costs_of_any_kind)
-def test_no_threshold_earns_more_than_the_best_and_none_costs_when_nobody_is_contacted(
+def test_hindsight_is_the_most_that_a_threshold_earns(
     drawn: tuple[Labels, Probabilities, Probabilities], costs: CostModel
 ) -> None:
     y, p, value = drawn
-    best = realised_profit(y, p, value, costs, best_threshold(y, p, value, costs))
-    for threshold in (*np.unique(p), NOBODY):
+    metrics = table_of(profit_metrics(Holdout(y, p, value), costs, budgets=(), resampling=Resampling(40)))["value"]
+    best = realised_profit(y, p, value, costs, metrics["hindsight_threshold"])
+    assert metrics["hindsight_profit"] == pytest.approx(best, abs=1e-9)
+    for threshold in (*np.unique(p), NO_CONTACT_THRESHOLD):
         assert realised_profit(y, p, value, costs, float(threshold)) <= best + 1e-9
-    assert realised_profit(y, p, value, costs, NOBODY) == 0
+    assert realised_profit(y, p, value, costs, NO_CONTACT_THRESHOLD) == 0
 
 
 def test_break_even_earns_most_where_probabilities_are_true() -> None:
@@ -186,16 +199,16 @@ def table_of(table: pd.DataFrame) -> pd.DataFrame:
     return table.set_index("metric")
 
 
-def test_metrics_in_money_by_hand() -> None:
+def test_profit_metrics_by_hand() -> None:
     y, p = np.array([1, 1, 0, 1, 0, 0, 0, 0, 0, 0]), np.linspace(0.95, 0.05, 10)
-    found = table_of(profit_metrics(y, p, 200, COSTS, budgets=(0.2, 5), n_resamples=100))["value"]
+    found = table_of(profit_metrics(Holdout(y, p, 200), COSTS, budgets=(0.2, 5), resampling=Resampling(100)))["value"]
     assert found["precision_at_20pct"] == 1
     assert found["lift_at_20pct"] == pytest.approx(1 / 0.3)
     assert found["precision_at_5"] == pytest.approx(3 / 5)
     assert found["contacted_share"] == 0.8  # all from 11 / 67 on
     assert found["profit"] == pytest.approx((3 * 56 - 5 * 11) / 10)
     assert found["profit_of_contacting_all"] == pytest.approx((3 * 56 - 7 * 11) / 10)
-    assert found["promised_profit"] == pytest.approx(expected_profit(p[:8], 200, COSTS).sum() / 10)
+    assert found["predicted_profit"] == pytest.approx(expected_profit(p[:8], 200, COSTS).sum() / 10)
     assert found["hindsight_profit"] == pytest.approx((3 * 56 - 11) / 10)
     assert found["hindsight_threshold"] == p[3]
     assert found["empc"] == pytest.approx(empc(y, p, 200, COSTS)[0])
@@ -204,9 +217,13 @@ def test_metrics_in_money_by_hand() -> None:
 def test_lift_at_a_tenth_is_the_top_decile_lift_with_the_same_interval() -> None:
     y, p = simulate(800)
     p = p.round(1)
-    ours = table_of(profit_metrics(y, p, 200, COSTS, budgets=(0.1,), n_resamples=100, seed=3)).loc["lift_at_10pct"]
+    ours = table_of(profit_metrics(Holdout(y, p, 200), COSTS, budgets=(0.1,), resampling=Resampling(100, seed=3))).loc[
+        "lift_at_10pct"
+    ]
     assert ours["value"] == pytest.approx(lift_top_decile(y, p))
-    theirs = table_of(bootstrap_metrics(y, p, ["lift_top_decile"], n_resamples=100, seed=3)).loc["lift_top_decile"]
+    theirs = table_of(bootstrap_metrics(y, p, ["lift_top_decile"], resampling=Resampling(100, seed=3))).loc[
+        "lift_top_decile"
+    ]
     assert ours.to_numpy(float) == pytest.approx(theirs.to_numpy(float))
 
 
@@ -216,7 +233,7 @@ def test_resampled_metrics_are_those_of_the_resample(per_customer: int) -> None:
     value, groups = np.linspace(0, 400, 120), np.arange(120) // per_customer
     for seed in range(3):
         # So few that both limits are known: of all resamples, the least and the most
-        table = table_of(profit_metrics(y, p, value, COSTS, n_resamples=40, seed=seed, groups=groups))
+        table = table_of(profit_metrics(Holdout(y, p, value, groups), COSTS, resampling=Resampling(40, seed=seed)))
         assert np.isfinite(table.to_numpy(float)).all()
         assert (table["lower"] <= table["upper"]).all()
         profits = table_of(
@@ -224,9 +241,8 @@ def test_resampled_metrics_are_those_of_the_resample(per_customer: int) -> None:
                 y,
                 np.arange(120) / 120,  # stands for the row
                 {"profit": lambda y, i: _profit_of_rows(y, p, value, i)},
-                n_resamples=40,
-                seed=seed,
                 groups=groups,
+                resampling=Resampling(40, seed=seed),
             )
         )
         assert table.loc["profit"].to_numpy(float) == pytest.approx(profits.loc["profit"].to_numpy(float))
@@ -242,7 +258,9 @@ def test_profit_intervals_hold_the_truth() -> None:
     true = (np.maximum(expected_profit(p_many, 200, COSTS), 0)).mean()
     held = 0
     for seed in range(60):
-        row = table_of(profit_metrics(*simulate(400, seed), 200, COSTS, budgets=(), n_resamples=100, seed=seed))
+        row = table_of(
+            profit_metrics(Holdout(*simulate(400, seed), 200), COSTS, budgets=(), resampling=Resampling(100, seed=seed))
+        )
         held += row.loc["profit", "lower"] <= true <= row.loc["profit", "upper"]  # type: ignore[operator]
     assert held / 60 >= 0.85
 
@@ -250,24 +268,24 @@ def test_profit_intervals_hold_the_truth() -> None:
 def test_the_curve_passes_through_realised_profits() -> None:
     y, p = simulate(500)
     value = np.linspace(50, 400, 500)
-    curve = profit_curve(y, p, value, COSTS, points=80, n_resamples=100)
+    curve = profit_curve(Holdout(y, p, value), COSTS, points=80, resampling=Resampling(100))
     assert len(curve) <= 80
     assert curve["threshold"].is_monotonic_increasing
     for row in curve.iloc[::9].to_dict("records"):
         assert row["profit"] == pytest.approx(realised_profit(y, p, value, COSTS, row["threshold"]))
         assert row["contacted_share"] == pytest.approx((p >= row["threshold"]).mean())
     assert ((curve["lower"] <= curve["profit"] + 1e-9) & (curve["profit"] - 1e-9 <= curve["upper"])).all()
-    clustered = profit_curve(y, p, value, COSTS, points=80, n_resamples=100, groups=np.arange(500) // 2)
+    clustered = profit_curve(Holdout(y, p, value, np.arange(500) // 2), COSTS, points=80, resampling=Resampling(100))
     pd.testing.assert_series_equal(curve["profit"], clustered["profit"])
 
 
 def test_a_wrong_assumption_has_a_price() -> None:
     y, p = simulate(50_000)
-    table = sensitivity(y, p, 200, COSTS)
+    table = sensitivity(Holdout(y, p, 200), COSTS)
     assert len(table) == 20
     assumed = table[table["factor"] == 1]
     assert assumed["profit"].to_numpy() == pytest.approx(realised_profit(y, p, 200, COSTS))
-    assert (table["profit"] - table["profit_if_kept"] > -0.02).all()  # with true probabilities, up to luck
+    assert (table["profit"] - table["profit_with_assumed_costs"] > -0.02).all()  # with true probabilities, up to luck
     rows = table.set_index(["parameter", "factor"])
     assert rows.loc[("value", 2.0), "setting"] == 400
     assert rows.loc[("offer_cost", 0.5), "threshold"] == pytest.approx(6 / (0.3 * 195 + 5))
@@ -276,25 +294,25 @@ def test_a_wrong_assumption_has_a_price() -> None:
         assert (np.diff(rows.loc[parameter]["threshold"]) * sign < 0).all()  # type: ignore[arg-type]
 
 
-def test_what_is_kept_is_who_is_contacted() -> None:
+def test_assumed_costs_keep_the_contacts() -> None:
     y, p = simulate(300)
-    row = sensitivity(y, p, 200, COSTS).set_index(["parameter", "factor"]).loc[("offer_cost", 2.0)]
+    row = sensitivity(Holdout(y, p, 200), COSTS).set_index(["parameter", "factor"]).loc[("offer_cost", 2.0)]
     earned = np.where(y == 1, 0.3 * 180 - 1, -21) * (p >= 11 / 67)
-    assert row["profit_if_kept"] == pytest.approx(earned.mean())
+    assert row["profit_with_assumed_costs"] == pytest.approx(earned.mean())
     assert row["profit"] == pytest.approx((np.where(y == 1, 53, -21) * (p >= 21 / 74)).mean())
-    assert row["profit_if_kept"] != pytest.approx(row["profit"])
+    assert row["profit_with_assumed_costs"] != pytest.approx(row["profit"])
 
 
 def test_the_curve_contacts_from_the_threshold_on() -> None:
     y, p = np.array([1, 0, 1, 0]), np.array([0.0, 0.0, 1.0, 1.0])
-    curve = profit_curve(y, p, 200, COSTS, points=6, n_resamples=40).set_index("threshold")
+    curve = profit_curve(Holdout(y, p, 200), COSTS, points=6, resampling=Resampling(40)).set_index("threshold")
     assert curve.loc[[0.0, 1.0], "contacted_share"].tolist() == [1, 0.5]
     assert curve.loc[[0.0, 1.0], "profit"].to_list() == pytest.approx([45 / 2, 45 / 4])
 
 
 def test_acceptance_never_passes_one() -> None:
     y, p = simulate(200)
-    table = sensitivity(y, p, 200, COSTS.model_copy(update={"acceptance": 0.8}))
+    table = sensitivity(Holdout(y, p, 200), COSTS.model_copy(update={"acceptance": 0.8}))
     assert table.loc[table["parameter"] == "acceptance", "setting"].to_list() == pytest.approx([0.4, 0.64, 0.8, 1, 1])
 
 
@@ -303,7 +321,7 @@ def test_values_come_from_a_number_or_a_column() -> None:
     assert COSTS.values(table).tolist() == [200, 200]
     by_column = COSTS.model_copy(update={"value": ValueColumn(column="charge", months=12)})
     assert by_column.values(table).tolist() == [120, 0]
-    with pytest.raises(ValueError, match="column 'charge', which is not there"):
+    with pytest.raises(ValueError, match="column 'charge', which the cost model takes values from, is missing"):
         by_column.values(pd.DataFrame())
     with pytest.raises(ValueError, match=r"1 of 2 customer values are missing or negative \(first at position 1\)"):
         by_column.values(pd.DataFrame({"charge": [1.0, np.nan]}))
@@ -323,7 +341,7 @@ def test_impossible_costs_are_refused(change: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"value": [1.0]}, r"values of shape \(1,\) for 4 customers"),
+        ({"value": [1.0]}, r"Values have shape \(1,\) for 4 customers"),
         ({"value": [1.0, -1, 2, 3]}, "missing or negative"),
         ({"budgets": (0.0,)}, "A budget of 0 cannot be evaluated on 4 customers"),
         ({"budgets": (5,)}, "A budget of 5 cannot"),
@@ -331,6 +349,11 @@ def test_impossible_costs_are_refused(change: dict[str, float]) -> None:
     ],
 )
 def test_bad_requests(change: dict[str, object], message: str) -> None:
-    request = {"y": [0, 1, 0, 1], "p": [0.1, 0.5, 0.2, 0.6], "value": 10, "costs": COSTS, "n_resamples": 100} | change
+    request = {"y": [0, 1, 0, 1], "value": 10, "budgets": (0.1,)} | change
     with pytest.raises(ValueError, match=message):
-        profit_metrics(**request)  # type: ignore[arg-type]
+        profit_metrics(
+            Holdout(request["y"], [0.1, 0.5, 0.2, 0.6], request["value"]),  # type: ignore[arg-type]
+            COSTS,
+            request["budgets"],  # type: ignore[arg-type]
+            resampling=Resampling(100),
+        )

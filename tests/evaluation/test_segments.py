@@ -7,9 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from churn_pipeline.evaluation.metrics import Labels, Probabilities, auc
+from churn_pipeline.evaluation.bootstrap import Resampling
+from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.metrics import auc
+from churn_pipeline.evaluation.predictions import Labels, Probabilities
 from churn_pipeline.evaluation.profit import CostModel, realised_profit
-from churn_pipeline.evaluation.segments import ALL, FAIRNESS, gaps, segment_levels, segment_metrics
+from churn_pipeline.evaluation.segment_gaps import gaps
+from churn_pipeline.evaluation.segment_levels import segment_levels
+from churn_pipeline.evaluation.segments import ALL, FAIRNESS, SegmentScoring, segment_metrics
 
 COSTS = CostModel(value=200, offer_cost=10, contact_cost=1, acceptance=0.3)
 
@@ -21,8 +26,16 @@ def simulate(n: int, seed: int = 0) -> tuple[Labels, Probabilities, pd.Series]:
     return (rng.random(n) < p).astype(np.int64), p, kind
 
 
-def evaluated(y: Labels, p: Probabilities, of: pd.Series, **settings: object) -> pd.DataFrame:
-    return segment_metrics(y, p, 200, COSTS, {"kind": of}, n_resamples=100, **settings)  # type: ignore[arg-type]
+def evaluated(
+    y: Labels,
+    p: Probabilities,
+    of: pd.Series,
+    threshold: float | None = None,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    scoring = SegmentScoring(COSTS, threshold=threshold)
+    return segment_metrics(Holdout(y, p, 200, groups), {"kind": of}, scoring, Resampling(100, seed=seed))  # type: ignore[arg-type]
 
 
 def test_words_stay_words_and_missing_is_a_level() -> None:

@@ -114,7 +114,7 @@ def test_nobody_is_worth_it() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ids": ["a", "a"]}, "1 are there more than once. Score each customer once"),
+        ({"ids": ["a", "a"]}, "1 are repeated. Score each customer once"),
         ({"ids": ["a", None]}, "1 ids are missing"),
         ({"p": [0.5, 1.5]}, r"churn probability in \[0, 1\]"),
         ({"p": [0.5, np.nan]}, r"churn probability in \[0, 1\]"),
@@ -190,12 +190,12 @@ def test_detectable_effect_is_detected_as_often_as_said() -> None:
 @pytest.mark.parametrize(
     ("churned", "control", "message"),
     [
-        ([1, 0, 2, 0], [True, True, False, False], "as 0 or 1"),
-        ([1, 0], [True, False, False], "Give for each customer"),
-        ([1, 0, 1], [True, False, False], "at least two customers contacted and two left alone"),
+        ([1, 0, 2, 0], [True, True, False, False], r"\(0 or 1\)"),
+        ([1, 0], [True, False, False], "Pass for each customer"),
+        ([1, 0, 1], [True, False, False], "at least two contacted customers and two control customers"),
     ],
 )
-def test_effects_that_cannot_be_told(churned: list[int], control: list[bool], message: str) -> None:
+def test_effects_that_cannot_be_estimated(churned: list[int], control: list[bool], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measured_effect(churned, control, 1, 0)
 

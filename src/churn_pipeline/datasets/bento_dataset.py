@@ -26,7 +26,14 @@ logger = logging.getLogger(__name__)
 
 SERVICE = "churn_pipeline.serving.service:ChurnService"
 # What the service imports of this project. The rest stays at home, and what it needs with it.
-CODE = ("__init__.py", "contract/__init__.py", "contract/errors.py", "contract/table.py", "serving/**/*")
+CODE = (
+    "__init__.py",
+    "documents.py",
+    "contract/__init__.py",
+    "contract/errors.py",
+    "contract/table.py",
+    "serving/**/*",
+)
 RECIPE = "Dockerfile.j2"
 BUILT_BY_BENTOML = "bentofile.yaml"
 

@@ -3,24 +3,27 @@
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import mlflow
-import pandas as pd
+import numpy as np
 from kedro.io import AbstractDataset, DatasetError
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets.skops_dataset import SkopsDataset
+from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES
 
 logger = logging.getLogger(__name__)
 
 DOCUMENTS = "documents"
+CLASSES = 2
 # What MLflow answers where there is no such model, and no such alias or version.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -104,32 +107,12 @@ def plain_name(metric: str) -> str:
     return f"{prefix}.{group[-1]}" if group else metric
 
 
-@dataclass(frozen=True)
-class ModelRecord:
-    """A fitted model with what MLflow needs to know of it.
-
-    Attributes
-    ----------
-    model
-        The fitted scikit-learn pipeline.
-    example
-        Input rows that were made up from the contract, so that no customer is written to the registry.
-    signature
-        Names and types of inputs and outputs.
-    metadata
-        Digests and the like, kept with the registered version as tags.
-    documents
-        Texts by file name, kept beside the model.
-    run_description
-        The version's description, in Markdown.
-    """
-
-    model: Any
-    example: pd.DataFrame
-    signature: ModelSignature
-    metadata: dict[str, str]
-    documents: Mapping[str, str] = field(default_factory=dict)
-    run_description: str = ""
+def model_signature(record: ModelRecord) -> ModelSignature:
+    """MLflow's signature of `predict_proba`: one named column per input, one array of shape (n, 2) as output."""
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.double, name) for name in record.numeric]
+    inputs += [ColSpec(DataType.string, name) for name in record.categorical]
+    outputs = Schema([TensorSpec(np.dtype("float64"), (-1, CLASSES), "probabilities")])
+    return ModelSignature(inputs=Schema(inputs), outputs=outputs)
 
 
 class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
@@ -193,7 +176,7 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
             name="model",
             serialization_format="skops",
             skops_trusted_types=list(TRUSTED_TYPES),
-            signature=data.signature,
+            signature=model_signature(data),
             input_example=data.example,
             pip_requirements=self._pip_requirements,
             code_paths=[self._code_path] if self._code_path else None,

@@ -1,1 +1,1 @@
-"""How good churn probabilities are: metrics, their intervals, plots of both. Pure functions of y and p."""
+"""Evaluation of churn probabilities: metrics, intervals, profit, segments, the promotion gate, plots and the model card."""

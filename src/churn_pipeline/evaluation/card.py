@@ -1,220 +1,200 @@
-"""The model card: what a run made, in words that a person can hold it to. Written from the run's own records."""
+"""Model card: a readable description of a run's result, in Markdown."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
-from churn_pipeline.evaluation.profit import CostModel, ValueColumn, if_stayer
+from churn_pipeline.evaluation.markdown import bullets, code, escape, interval, number, percent, table, words
+from churn_pipeline.evaluation.profit import CostModel, ValueColumn, contact_profit_stayer
+from churn_pipeline.evaluation.report import Facts, HoldoutResults, RunReport
 from churn_pipeline.evaluation.segments import ALL, FAIRNESS
 
-Facts = Mapping[str, Any]
-
 # What no metric on a hold-out can show
-LIMITS = (
-    "It says who is likely to leave, not whom a contact keeps. Leave the control share of the target list alone, and "
-    "measure what the contact earned before believing the profits here.",
-    "The hold-out is of the same time and source as the training rows. How the model does on later customers, the "
-    "monitoring has to say.",
-    "Intervals hold the luck of which customers were held out, not that of which were trained on, nor an error in the "
-    "data or in the label.",
-    "A segment too small to score is not known to be served well.",
+LIMITATIONS = (
+    "The model predicts who is likely to leave, not who is retained by a contact. Do not contact the control group of the "
+    "target list, and measure the effect of the contact before you rely on the profits above.",
+    "The hold-out comes from the same time and source as the training rows. Monitoring has to show how the model performs "
+    "on later customers.",
+    "Intervals reflect the sampling of the hold-out. They do not reflect the sampling of the training rows, or errors in "
+    "data or labels.",
+    "For segments too small to score, performance is unknown.",
 )
 
 
-def model_card(
-    data_report: Facts,
-    choice: Facts,
-    metrics: pd.DataFrame,
-    profit: pd.DataFrame,
-    segments: pd.DataFrame,
-    gaps: pd.DataFrame,
-    costs: CostModel,
-    gate: Facts,
-    rebuild: Facts,
-    level: float = 0.95,
-    protected: Sequence[str] | None = None,
-    limits: Sequence[str] = (),
-) -> str:
-    """Write a model card as Markdown.
+def model_card(report: RunReport, limitations: Sequence[str] = ()) -> str:
+    """Write the model card of a run as Markdown.
 
     Parameters
     ----------
-    data_report
-        Of data engineering: table, rows, digests, split, label, features, protected, leaks.
-    choice
-        candidate, rule, and what else of the choice is to be told.
-    metrics, profit
-        Of the hold-out: metric, value, lower, upper; best_possible in the first where it is known.
-    segments, gaps
-        From `segment_metrics` and `gaps`.
-    costs
-        The cost model assumed.
-    gate
-        From `GateVerdict.report`.
-    rebuild
-        Facts by name, such as commit, seed, command, versions, model digest.
-    level
-        Of the intervals.
-    protected
-        Names of the protected attributes; by default those of the data report.
-    limits
-        Further limits, of this table.
+    report
+        Results of the run.
+    limitations
+        Further limitations, specific to the run.
 
     References
     ----------
     Mitchell et al. (2019), "Model Cards for Model Reporting", FAT*: the sections.
     """
-    names = tuple(data_report.get("protected", ()) if protected is None else protected)
+    data, results = report.data_report, report.results
+    protected = tuple(data.get("protected", ()))
     sections = [
-        ("", _head(data_report, choice, gate)),
-        ("What the label means", _label(data_report["label"])),
-        ("Data", _data(data_report)),
-        ("How good it is", _metrics(metrics, data_report, level)),
-        ("What it is worth", _profit(profit, costs, level)),
-        ("Fairness", _fairness(segments, gaps, names, level)),
-        ("Other segments", _others(gaps, names)),
-        ("Gate", _gate(gate)),
-        ("Limits", [f"- {limit}" for limit in (*LIMITS, *limits)]),
-        ("How to rebuild it", _facts(rebuild)),
+        ("", _head(report)),
+        ("What the label means", _label(data["label"])),
+        ("Data", _data(data)),
+        ("Performance", _metrics(results, data["split"]["hold-out"]["rows"])),
+        ("Profit", _profit(results, report.cost_source)),
+        ("Fairness", _fairness(results, protected)),
+        ("Other segments", _other_segments(results.segment_gaps, protected)),
+        ("Gate", _gate(results.gate)),
+        ("Limitations", [f"- {limitation}" for limitation in (*LIMITATIONS, *limitations)]),
+        ("How to reproduce it", _reproduce(report)),
     ]
     text = ["\n".join([*([f"## {title}", ""] if title else []), *lines]) for title, lines in sections]
     return "\n\n".join(text) + "\n"
 
 
-def _head(data_report: Facts, choice: Facts, gate: Facts) -> list[str]:
+def _head(report: RunReport) -> list[str]:
+    choice = report.choice
     return [
-        f"# Model card: churn of '{data_report['table']}'",
+        f"# Model card: churn of '{report.data_report['table']}'",
         "",
-        f"A `{choice['candidate']}` that gives each customer a churn probability, to decide whom to contact with an "
-        f"offer. It was chosen by {choice['rule']}. Gate: **{gate['verdict']}**.",
+        f"The model (`{choice['candidate']}`) gives each customer a churn probability. Use it to decide whom to contact with "
+        f"an offer. It was chosen by this rule: {choice['rule']}. Gate: **{report.results.gate['verdict']}**.",
         "",
-        "It is not made to set prices, to refuse service, or to evaluate a person.",
+        "Do not use it to set prices, to refuse service, or to evaluate a person.",
     ]
 
 
 def _label(label: Facts) -> list[str]:
     facts = {"Observed": label.get("observed"), "Horizon": label.get("horizon")}
-    return [str(label["meaning"]), "", *_facts({name: fact for name, fact in facts.items() if fact})]
+    return [str(label["meaning"]), "", *bullets({name: fact for name, fact in facts.items() if fact})]
 
 
 def _data(report: Facts) -> list[str]:
     rows, split = report["rows"], report["split"]
-    train, held = split["train"], split["hold-out"]
-    table = _table(
-        ["rows", "how many", "churn"],
+    train, holdout = split["train"], split["hold-out"]
+    counts = table(
+        ["rows", "number", "churn"],
         [
-            ["read", f"{rows['in']:,}", ""],
-            ["in quarantine", f"{rows['quarantined']:,}", ""],
-            ["trained on", f"{train['rows']:,}", f"{train['churn_share']:.1%}"],
-            ["held out", f"{held['rows']:,}", f"{held['churn_share']:.1%}"],
+            ["input", f"{rows['in']:,}", ""],
+            ["quarantined", f"{rows['quarantined']:,}", ""],
+            ["training", f"{train['rows']:,}", f"{train['churn_share']:.1%}"],
+            ["hold-out", f"{holdout['rows']:,}", f"{holdout['churn_share']:.1%}"],
             ["set aside", f"{sum(split.get('set_aside', {}).values()):,}", ""],
         ],
     )
-    facts = {f"Digest of {_words(name)}": f"`{digest}`" for name, digest in report["digests"].items()}
+    facts = {f"Digest of {words(name)}": code(digest) for name, digest in report["digests"].items()}
     facts[f"Features ({len(report['features'])})"] = ", ".join(report["features"])
     suspects = report.get("leaks", {}).get("suspects", ())
     if suspects:
-        facts["**Likely leak**"] = f"{', '.join(suspects)} nearly tells the label alone. Believe nothing below."
-    return [*table, "", *_facts(facts)]
+        facts["**Likely leak**"] = (
+            f"{', '.join(suspects)} alone almost determines the label. The results below are not reliable."
+        )
+    return [*counts, "", *bullets(facts)]
 
 
-def _metrics(metrics: pd.DataFrame, report: Facts, level: float) -> list[str]:
+def _metrics(results: HoldoutResults, customers: int) -> list[str]:
+    metrics = results.metrics
     known = "best_possible" in metrics and bool(metrics["best_possible"].notna().any())
     rows = [
         [
-            *[_code(row["metric"]), _number(row["value"]), _limits(row, row["value"])],
-            *([_number(row["best_possible"], row["value"])] if known else []),
+            *[code(row["metric"]), number(row["value"]), interval(row, row["value"])],
+            *([number(row["best_possible"], row["value"])] if known else []),
         ]
         for row in metrics.to_dict("records")
     ]
-    held = report["split"]["hold-out"]["rows"]
+    level = f"{results.confidence_level:.0%} interval"
     return [
-        f"On {held:,} held-out customers that no model was trained or chosen on.",
+        f"Measured on {customers:,} held-out customers, who were used neither to train nor to choose a model.",
         "",
-        *_table(["metric", "value", f"{level:.0%} interval", *(["best possible"] if known else [])], rows),
+        *table(["metric", "value", level, *(["best possible"] if known else [])], rows),
     ]
 
 
-def _profit(profit: pd.DataFrame, costs: CostModel, level: float) -> list[str]:
+def _profit(results: HoldoutResults, cost_source: str) -> list[str]:
+    costs = results.costs
     unit = f" {costs.currency}" if costs.currency else ""
+    rows = [
+        [code(row["metric"]), number(row["value"]), interval(row, row["value"])]
+        for row in results.profit.to_dict("records")
+    ]
+    return [
+        f"{cost_source} They are assumptions, not measurements:",
+        "",
+        *bullets(_assumptions(costs, unit)),
+        "",
+        f"A contacted stayer accepts the offer too, which costs {-contact_profit_stayer(costs):,g}{unit} with the contact. "
+        "Profits are per customer of the base, contacted or not. The hindsight metrics and EMPC are overstated: they select "
+        "the best threshold on the rows they are evaluated on.",
+        "",
+        *table(["metric", "value", f"{results.confidence_level:.0%} interval"], rows),
+    ]
+
+
+def _assumptions(costs: CostModel, unit: str) -> dict[str, str]:
     value = (
-        f"{costs.value.months:g} × the column `{costs.value.column}`, in{unit or ' its own unit'}"
+        f"{costs.value.months:g} × the column `{costs.value.column}`{f', in{unit}' if unit else ''}"
         if isinstance(costs.value, ValueColumn)
         else f"{costs.value:,g}{unit}"
     )
-    assumed = {
-        "Value of a customer who is kept": value,
-        "Offer, where taken": f"{costs.offer_cost:,g}{unit}",
-        "Contact": f"{costs.contact_cost:,g}{unit}",
+    return {
+        "Value of a retained customer": value,
+        "Cost of an accepted offer": f"{costs.offer_cost:,g}{unit}",
+        "Cost of a contact": f"{costs.contact_cost:,g}{unit}",
         "Churners who accept": f"{costs.acceptance:.0%}",
     }
-    rows = [
-        [_code(row["metric"]), _number(row["value"]), _limits(row, row["value"])] for row in profit.to_dict("records")
-    ]
-    return [
-        "These costs are assumed, not measured:",
-        "",
-        *_facts(assumed),
-        "",
-        f"A stayer who is contacted takes the offer too and costs {-if_stayer(costs):,g}{unit}. Profits are per customer "
-        "of the base, contacted or not. What is called hindsight is overstated, and EMPC too: both pick the best "
-        "threshold on the rows that evaluate it.",
-        "",
-        *_table(["metric", "value", f"{level:.0%} interval"], rows),
-    ]
 
 
-def _fairness(segments: pd.DataFrame, gaps: pd.DataFrame, protected: tuple[str, ...], level: float) -> list[str]:
+def _fairness(results: HoldoutResults, protected: tuple[str, ...]) -> list[str]:
     if not protected:
-        return ["No attribute is named as protected: nothing was compared."]
-    held = segments[segments["segment"].isin(protected)]
-    wide = held[held["metric"].isin(FAIRNESS)].pivot_table(
+        return ["The contract has no protected attribute, so nothing was compared."]
+    segments, gaps = results.segments, results.segment_gaps
+    rows_of_protected = segments[segments["segment"].isin(protected)]
+    wide = rows_of_protected[rows_of_protected["metric"].isin(FAIRNESS)].pivot_table(
         index=["segment", "level", "rows"], columns="metric", values="value", sort=False, observed=True
     )
     columns = [name for name in FAIRNESS if name in wide]
     rows = [
-        [_code(str(segment)), _escape(str(name)), f"{n:,}", *(_percent(value) for value in values)]
+        [code(str(segment)), escape(str(name)), f"{n:,}", *(percent(value) for value in values)]
         for (segment, name, n), values in zip(wide.index, wide[columns].to_numpy(), strict=True)
     ]
-    unscored = held[held["note"] != ""]
-    found = gaps[gaps["segment"].isin(protected) & gaps["metric"].isin(FAIRNESS)]
+    unscored = rows_of_protected[rows_of_protected["note"] != ""].to_dict("records")
+    compared = gaps[gaps["segment"].isin(protected) & gaps["metric"].isin(FAIRNESS)]
     return [
-        *_table(["attribute", "level", "customers", *map(_words, columns)], rows),
+        *table(["attribute", "level", "customers", *map(words, columns)], rows),
         "",
-        *[f"- `{row['segment']}`: {_escape(str(row['level']))}, {row['note']}." for row in unscored.to_dict("records")],
-        *_gap_lines(found, level),
+        *[f"- `{row['segment']}`: {escape(str(row['level']))} is not scored ({row['note']})." for row in unscored],
+        *_gap_lines(compared, results.confidence_level),
     ]
 
 
-def _gap_lines(found: pd.DataFrame, level: float) -> Iterator[str]:
-    beyond = found[found["beyond_noise"].astype(bool)]
-    for row in beyond.to_dict("records"):
+def _gap_lines(gaps: pd.DataFrame, confidence_level: float) -> Iterator[str]:
+    significant = gaps[gaps["beyond_noise"].astype(bool)]
+    for row in significant.to_dict("records"):
         yield (
-            f"- `{row['segment']}`: {_words(row['metric'])} differs by {row['gap'] * 100:.1f} points "
-            f"[{row['lower'] * 100:.1f}, {row['upper'] * 100:.1f}], highest for {_escape(str(row['highest']))}, lowest "
-            f"for {_escape(str(row['lowest']))}."
+            f"- `{row['segment']}`: {words(row['metric'])} differs by {row['gap'] * 100:.1f} points "
+            f"[{row['lower'] * 100:.1f}, {row['upper'] * 100:.1f}], highest for {escape(str(row['highest']))}, lowest "
+            f"for {escape(str(row['lowest']))}."
         )
     yield (
-        f"- {len(found) - len(beyond)} of {len(found)} gaps are within noise at {level:.0%}, which does not show that "
-        "they are none."
+        f"- {len(gaps) - len(significant)} of {len(gaps)} gaps are not significant at {confidence_level:.0%}. This does not "
+        "mean that there is no gap."
     )
 
 
-def _others(gaps: pd.DataFrame, protected: tuple[str, ...]) -> list[str]:
-    rest = gaps[~gaps["segment"].isin((*protected, ALL)) & gaps["beyond_noise"].astype(bool)]
-    rest = rest[rest["metric"].isin(("auc", "profit", "calibration_gap"))]
-    if rest.empty:
-        return ["No gap in AUC, profit or calibration is beyond noise."]
+def _other_segments(gaps: pd.DataFrame, protected: tuple[str, ...]) -> list[str]:
+    others = gaps[~gaps["segment"].isin((*protected, ALL)) & gaps["beyond_noise"].astype(bool)]
+    others = others[others["metric"].isin(("auc", "profit", "calibration_gap"))]
+    if others.empty:
+        return ["No gap in AUC, profit or calibration is significant."]
     rows = [
         [
-            *[_code(row["segment"]), _code(row["metric"]), _number(row["gap"]), _limits(row, row["gap"])],
-            *[_escape(str(row[of])) for of in ("highest", "lowest")],
+            *[code(row["segment"]), code(row["metric"]), number(row["gap"]), interval(row, row["gap"])],
+            *[escape(str(row[end])) for end in ("highest", "lowest")],
         ]
-        for row in rest.to_dict("records")
+        for row in others.to_dict("records")
     ]
-    return _table(["segment", "metric", "gap", "interval", "highest", "lowest"], rows)
+    return table(["segment", "metric", "gap", "interval", "highest", "lowest"], rows)
 
 
 def _gate(gate: Facts) -> list[str]:
@@ -222,57 +202,22 @@ def _gate(gate: Facts) -> list[str]:
     if gate.get("comparisons"):
         rows = [
             [
-                *[_code(row["metric"]), _number(row["challenger"]), _number(row["champion"], row["challenger"])],
-                *[_number(row["difference"], row["challenger"]), _limits(row, row["challenger"])],
+                *[code(row["metric"]), number(row["challenger"]), number(row["champion"], row["challenger"])],
+                *[number(row["difference"], row["challenger"]), interval(row, row["challenger"])],
             ]
             for row in gate["comparisons"]
         ]
-        lines += ["", *_table(["metric", "challenger", "champion", "improvement", "interval"], rows)]
+        head = ["metric", "challenger", "champion", "difference (positive is better)", "interval"]
+        lines += ["", *table(head, rows)]
     return lines
 
 
-def _facts(facts: Facts) -> list[str]:
-    return [f"- {name}: {_plain(fact)}" for name, fact in facts.items()]
-
-
-def _plain(fact: Any) -> str:
-    if isinstance(fact, Mapping):
-        return ", ".join(f"{name} {_plain(inner)}" for name, inner in fact.items())
-    if isinstance(fact, list | tuple):
-        return ", ".join(map(_plain, fact))
-    return str(fact)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def _limits(row: Mapping[Any, Any], like: float) -> str:
-    return f"{_number(row['lower'], like)} to {_number(row['upper'], like)}"
-
-
-def _number(value: float, like: float | None = None) -> str:
-    """A number, with the digits that suit its size or that of what it is `like`."""
-    if not np.isfinite(value):
-        return ""
-    size = abs(value if like is None else like)
-    digits = 1 if size >= 100 else 2 if size >= 5 else 4
-    return f"{value:,.{digits}f}"
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1%}" if np.isfinite(value) else ""
-
-
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
-
-
-def _code(name: str) -> str:
-    return f"`{name}`"
-
-
-def _escape(text: str) -> str:
-    """A level's own text must not break a table or be read as markup."""
-    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in text.replace("\n", " "))
+def _reproduce(report: RunReport) -> list[str]:
+    return bullets(
+        {
+            "Command": "`kedro reproduce RUN_ID`, with the id of the MLflow run that contains this card",
+            "Seed": report.seed,
+            "Model digest": report.model_report["model_digest"],
+            **{f"{words(name).capitalize()} digest": digest for name, digest in report.data_report["digests"].items()},
+        }
+    )

@@ -1,4 +1,4 @@
-"""What goes with churn, before there is a model: churn shares by level, and how close a model comes to a known truth."""
+"""Data exploration: churn shares by level, and the distance between a model and known true churn probabilities."""
 
 from collections.abc import Mapping
 
@@ -7,59 +7,59 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from scipy import stats
 from scipy.special import rel_entr
 
 from churn_pipeline.evaluation.figures import DOTTED, MODEL, empty, short, style
-from churn_pipeline.evaluation.metrics import check_predictions
+from churn_pipeline.evaluation.intervals import wilson_interval
+from churn_pipeline.evaluation.predictions import check_predictions
 from churn_pipeline.evaluation.segments import MIN_ROWS
 
-MOST_LEVELS = 10  # of a feature, in a plot
+MAX_LEVELS = 10  # per feature, in a plot
 
 
-def churn_shares(levels: "pd.Series[str]", churned: npt.ArrayLike, level: float = 0.95) -> pd.DataFrame:
-    """Churn share of each level with its interval.
+def churn_shares(levels: "pd.Series[str]", churned: npt.ArrayLike, confidence_level: float = 0.95) -> pd.DataFrame:
+    """Compute the churn share of each level with its Wilson interval.
 
     Parameters
     ----------
     levels : Series of shape (n,)
-        As `churn_pipeline.evaluation.segments.segment_levels` gives them.
+        Result of `churn_pipeline.evaluation.segment_levels.segment_levels`.
     churned : array-like of shape (n,)
         1 for a customer who churned, 0 for one who stayed.
-    level
-        Of Wilson's interval.
+    confidence_level
+        Coverage of the intervals.
 
     Returns
     -------
     pandas.DataFrame
-        Columns level, customers, churned (the share), lower, upper; a row for each level that has customers, in their order.
+        Columns level, customers, churned (the share), lower, upper; one row per level with customers, in their order.
     """
     counted = pd.Series(np.asarray(churned), index=levels.index).groupby(levels, observed=True).agg(["size", "sum"])
-    tests = [stats.binomtest(int(k), int(n)) for n, k in counted.itertuples(index=False)]
-    limits = [test.proportion_ci(level, method="wilson") for test in tests]
+    share = (counted["sum"] / counted["size"]).to_numpy()
+    lower, upper = wilson_interval(share, counted["size"].to_numpy(), confidence_level)
     return pd.DataFrame(
         {
             "level": counted.index.astype(str),
             "customers": counted["size"].to_numpy(),
-            "churned": (counted["sum"] / counted["size"]).to_numpy(),
-            "lower": [limit.low for limit in limits],
-            "upper": [limit.high for limit in limits],
+            "churned": share,
+            "lower": lower,
+            "upper": upper,
         }
     )
 
 
 def churn_shares_plot(shares: Mapping[str, pd.DataFrame], overall: float) -> Figure:
-    """Churn share by level, a panel for each feature, beside the churn share of all.
+    """Plot churn share by level, one panel per feature, with the churn share of all customers.
 
     Parameters
     ----------
     shares
-        Tables of `churn_shares` by feature. Of a feature with many levels, those with most customers are drawn.
+        Results of `churn_shares` by feature. Of a feature with many levels, only the most frequent are drawn.
     overall
         Churn share of all customers.
     """
     tables = {
-        name: table.loc[table["customers"].nlargest(MOST_LEVELS).index.sort_values()] for name, table in shares.items()
+        name: table.loc[table["customers"].nlargest(MAX_LEVELS).index.sort_values()] for name, table in shares.items()
     }
     columns = min(2, len(tables))
     grid = [list(tables.items())[first : first + columns] for first in range(0, len(tables), columns)]
@@ -89,43 +89,43 @@ def churn_shares_plot(shares: Mapping[str, pd.DataFrame], overall: float) -> Fig
 
 
 def _extremes(tables: Mapping[str, pd.DataFrame], overall: float) -> str:
-    """Between which levels churn runs, those of few customers left out."""
+    """The levels with the lowest and the highest churn share, ignoring those with few customers."""
     every = pd.concat([table.assign(feature=name) for name, table in tables.items()], ignore_index=True)
     every = every[every["customers"] >= MIN_ROWS]
     if every.empty:
         return f"Churn is {overall:.1%}"
     low, high = every.loc[every["churned"].idxmin()], every.loc[every["churned"].idxmax()]
     ends = [f"{row['churned']:.0%} ({short(row['feature'], 26)}: {short(row['level'], 26)})" for row in (low, high)]
-    return f"Churn runs from {ends[0]} to {ends[1]}"
+    return f"Churn ranges from {ends[0]} to {ends[1]}"
 
 
 def closeness(truth: npt.ArrayLike, p: npt.ArrayLike) -> dict[str, float]:
-    """How close churn probabilities come to the true ones, where those are known.
+    """Measure the distance between churn probabilities and the true ones.
 
-    Nothing here depends on who happened to churn, so that small differences show on few customers.
+    It does not depend on the labels, so small differences are visible on few customers.
 
     Parameters
     ----------
     truth, p : array-like of shape (n,)
-        The true churn probabilities, and a model's.
+        The true churn probabilities, and those of a model.
 
     Returns
     -------
     dict of str to float
-        ``distance``: the mean of how far the two are apart; ``bias``: the mean of p less that of the truth;
-        ``excess_log_loss``: by how much the log loss to expect is above the least that can be reached.
+        ``distance``: mean absolute difference; ``bias``: mean of p minus mean of the truth; ``excess_log_loss``: expected
+        log loss minus the lowest possible one.
 
     Raises
     ------
     ValueError
-        When shapes differ, or a probability is missing or outside [0, 1].
+        If shapes differ, or a probability is missing or outside [0, 1].
     """
     probabilities = check_predictions(np.zeros(np.shape(p), dtype=np.int64), p)[1]
     true = check_predictions(np.zeros(probabilities.shape, dtype=np.int64), truth)[1]
     eps = np.finfo(np.float64).eps
-    held = np.clip(probabilities, eps, 1 - eps)  # as in log_loss: certain and wrong is not infinite
+    clipped = np.clip(probabilities, eps, 1 - eps)  # as in log_loss
     return {
         "distance": float(np.abs(probabilities - true).mean()),
         "bias": float(probabilities.mean() - true.mean()),
-        "excess_log_loss": float((rel_entr(true, held) + rel_entr(1 - true, 1 - held)).mean()),
+        "excess_log_loss": float((rel_entr(true, clipped) + rel_entr(1 - true, 1 - clipped)).mean()),
     }

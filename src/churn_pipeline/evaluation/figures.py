@@ -1,4 +1,4 @@
-"""What all plots of this project share: colours, sizes, axes."""
+"""Colours, sizes and axes shared by all plots."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
-from churn_pipeline.evaluation.metrics import Probabilities
+from churn_pipeline.evaluation.predictions import Probabilities
 
-# Okabe & Ito (2008), "Color Universal Design": told apart with any colour vision; line styles differ too
+# Okabe & Ito (2008), "Color Universal Design": distinguishable with any colour vision; line styles differ too
 MODEL, BEST_POSSIBLE, REFERENCE = "#0072B2", "#D55E00", "#6E6E6E"
 SOLID: dict[str, Any] = {"color": MODEL, "lw": 2}
 DOTTED: dict[str, Any] = {"color": REFERENCE, "lw": 1.2, "ls": ":"}
 DASHED: dict[str, Any] = {"color": BEST_POSSIBLE, "lw": 1.2, "ls": "--"}
 POINTS = 1000
-LONGEST = 32  # letters of a name on an axis
+LONGEST = 32  # characters of a name on an axis
 Interval = tuple[float, float]
 
 
 def thin(x: Probabilities, y: Probabilities, points: int = POINTS) -> tuple[Probabilities, Probabilities]:
-    """At most `points` of a curve, evenly spread along its length, its ends among them."""
+    """Reduce a curve to at most `points` points, evenly spaced along its length; both ends stay."""
     if x.size <= points:
         return x, y
     along = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))))
@@ -32,13 +32,13 @@ def thin(x: Probabilities, y: Probabilities, points: int = POINTS) -> tuple[Prob
 
 
 def with_interval(value: float, interval: Interval | None, digits: int = 3) -> str:
-    """A number with its limits, as titles have it."""
+    """Format a number with its interval for a title."""
     text = f"{value:.{digits}f}"
     return text if interval is None else f"{text} [{interval[0]:.{digits}f}–{interval[1]:.{digits}f}]"
 
 
 def one_axes(title: str, height: float = 6.0, width: float = 6.4) -> tuple[Figure, Axes]:
-    """A figure of one plot, with its finding as title."""
+    """Create a figure with one plot and a title."""
     figure = empty(height, width)
     axes = figure.subplots()
     style(axes, title)
@@ -46,12 +46,12 @@ def one_axes(title: str, height: float = 6.0, width: float = 6.4) -> tuple[Figur
 
 
 def empty(height: float, width: float = 6.4) -> Figure:
-    """A figure with nothing in it, of that many inches."""
+    """Create an empty figure; sizes in inches."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
 
 
 def style(axes: Axes, title: str = "") -> None:
-    """The house's look, and a title."""
+    """Apply the common style, and set the title."""
     axes.set_title(title, fontsize=13, loc="left", pad=10)
     axes.grid(color="#E3E3E3", lw=0.8)
     axes.set_axisbelow(True)
@@ -60,7 +60,7 @@ def style(axes: Axes, title: str = "") -> None:
 
 
 def shares(axes: Axes) -> None:
-    """Both axes from 0 to 100%."""
+    """Scale both axes from 0 to 100%."""
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -68,19 +68,25 @@ def shares(axes: Axes) -> None:
 
 
 def label(axes: Axes, x: str, y: str) -> None:
-    """Name the axes."""
+    """Label the axes."""
     axes.set_xlabel(x, fontsize=12)
     axes.set_ylabel(y, fontsize=12)
 
 
-def legend(axes: Axes, place: str) -> None:
-    """A legend with the model first."""
-    handles, labels = axes.get_legend_handles_labels()  # drawn last, named first: the model
-    look: dict[str, Any] = {"loc": place, "fontsize": 11, "framealpha": 0.9, "edgecolor": "none"}
+def legend(axes: Axes, location: str) -> None:
+    """Draw the legend, the model first."""
+    handles, labels = axes.get_legend_handles_labels()  # the model is drawn last
+    look: dict[str, Any] = {"loc": location, "fontsize": 11, "framealpha": 0.9, "edgecolor": "none"}
     axes.legend(handles[::-1], labels[::-1], **look)
 
 
 def short(name: object, longest: int = LONGEST) -> str:
-    """A name that fits an axis."""
+    """Shorten a name to fit an axis."""
     text = str(name)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def metric_title(metric: str) -> str:
+    """A metric's or parameter's name as words, such as "Calibration gap"."""
+    text = metric.replace("_", " ")
+    return {"auc": "AUC", "empc": "EMPC"}.get(metric, text[:1].upper() + text[1:])

@@ -1,9 +1,8 @@
-"""The gate: whether a chosen model may stand, and how it compares with the champion on the same hold-out.
+"""Promotion gate: checks the chosen model on its own and compares it with the champion on the same hold-out.
 
-First the model is held against what is always there: a constant prediction, and its own promise that of customers
-with churn probability p a share p churns. Then, where there is a champion, against that: log loss, calibration error
-and profit on the same resamples of the same customers, as what makes a resample hard is hard for both. The gate gives
-a verdict; promotion is another's decision.
+First the model is compared with a constant prediction and checked for calibration. Then it is compared with the champion,
+if there is one, on log loss, calibration error and profit. Both models are evaluated on the same bootstrap resamples,
+because a hard resample is hard for both. The gate gives a verdict and promotes nothing.
 """
 
 from collections.abc import Iterator
@@ -18,54 +17,49 @@ from scipy.special import logit
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from churn_pipeline.evaluation.bootstrap import (
-    TALLY_METRICS,
-    TallyMetric,
-    bootstrap_metrics,
-    check_request,
-    percentile_limits,
-    resamples,
-)
-from churn_pipeline.evaluation.metrics import (
+from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
+from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.intervals import percentile_interval
+from churn_pipeline.evaluation.metrics import auc, log_loss, tally_calibration_error
+from churn_pipeline.evaluation.predictions import (
     Labels,
     Probabilities,
-    Tally,
-    auc,
     check_predictions,
     descending_ranks,
-    log_loss,
-    tally_calibration_error,
+    row_log_loss,
+    tally_cells,
 )
-from churn_pipeline.evaluation.profit import CostModel, contacts, outcome
+from churn_pipeline.evaluation.profit import CostModel, contact_profit, contacts
+from churn_pipeline.evaluation.tally_metrics import TALLY_METRICS, TallyMetric
 
 Verdict = Literal["better", "no worse", "unclear", "worse", "first", "refused"]
-# A probability of 0 or 1 has no log-odds: it counts as this near to them
-NEAREST = 1e-6
+# Probabilities are clipped this far from 0 and 1, where log-odds are infinite
+EPSILON = 1e-6
 
 
-class Gate(BaseModel):
-    """What the gate asks for.
+class GateSettings(BaseModel):
+    """Requirements that a model must meet.
 
     Attributes
     ----------
     confidence_level
-        Of all intervals.
+        Coverage of all intervals.
     resamples
-        How many resamples.
+        Number of bootstrap resamples.
     min_auc
-        Below it no model is let through, whatever else it does.
+        A model with a lower AUC is refused.
     max_calibration_error
-        A model is refused when its calibration error lies above for sure: when the interval's lower limit does. So
-        neither chance on few customers (but for one calibrated model in forty) nor a trifle on many refuses one.
+        A model is refused if the lower limit of its calibration error exceeds this value. So noise on few customers rarely
+        refuses a calibrated model (2.5% at a confidence level of 95%), and a tiny error on many customers never does.
     calibration_slope
-        Likewise for the slope of Cox's calibration line, refused when its whole interval lies outside. Below 1 a
-        model is too sure of itself, above 1 not sure enough.
+        Range of the slope of Cox's calibration line. A model is refused if the slope's whole interval lies outside. Below
+        1 a model is overconfident, above 1 underconfident.
     min_difference
-        By how much less log loss a challenger is called better, for sure.
+        A challenger is better if the lower limit of its gain in log loss exceeds this value.
     log_loss_margin, calibration_margin
-        How much worse than the champion is no matter.
+        How much worse than the champion is tolerated.
     profit_margin
-        Likewise for profit per customer, as a share of a customer's mean value.
+        The same for profit per customer, as a share of the mean customer value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,7 +77,7 @@ class Gate(BaseModel):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of both models; `difference` is above zero where the challenger is better."""
+    """One metric of both models; a positive `difference` means that the challenger is better."""
 
     metric: str
     challenger: float
@@ -96,29 +90,29 @@ class Comparison:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """What the gate says.
+    """Verdict of the gate, with reasons and metrics.
 
     Attributes
     ----------
     verdict
-        - ``refused``: the model fails a floor, champion or not;
+        - ``refused``: the model fails a requirement of its own, with or without a champion;
         - ``first``: it passes them, and there is no champion;
-        - ``better``: less log loss for sure, and no worse in the rest;
-        - ``no worse``: within the margins in everything, for sure;
-        - ``worse``: worse than a margin in something, for sure;
-        - ``unclear``: none of these; more held-out customers would tell.
+        - ``better``: its log loss is significantly lower, and the other metrics are not worse;
+        - ``no worse``: every metric is significantly within its margin;
+        - ``worse``: a metric is significantly worse than its margin allows;
+        - ``unclear``: none of these; more held-out customers are needed.
     reasons
-        Why, in sentences.
-    floors
-        The numbers of the model alone: AUC, calibration error, calibration slope and intercept with their limits, and
-        the log loss it saves against a constant.
+        The reasons, as sentences.
+    standalone
+        Metrics of the model on its own: AUC, calibration error, calibration slope and intercept with their limits, and the
+        reduction in log loss compared with a constant prediction.
     comparisons
-        The numbers of both; empty without a champion.
+        Metrics of both models; empty without a champion.
     """
 
     verdict: Verdict
     reasons: tuple[str, ...]
-    floors: dict[str, float]
+    standalone: dict[str, float]
     comparisons: tuple[Comparison, ...] = field(default=())
 
     @property
@@ -127,56 +121,49 @@ class GateVerdict:
         return self.verdict in ("better", "no worse", "first")
 
     def numbers(self) -> dict[str, float]:
-        """By flat names what the gate alone knows: not the hold-out's own metrics again, nor the margins it was given."""
-        found = {name: number for name, number in self.floors.items() if name not in ("auc", "calibration_error")}
+        """Flat metrics for logging, without hold-out metrics that are logged elsewhere and without the settings."""
+        metrics = {name: number for name, number in self.standalone.items() if name not in ("auc", "calibration_error")}
         for row in self.comparisons:
-            found[f"{row.metric}_champion"] = row.champion
-            found[f"{row.metric}_difference"] = row.difference
-            found[f"{row.metric}_difference_lower"] = row.lower
-            found[f"{row.metric}_difference_upper"] = row.upper
-        return {"passed": float(self.passed), **found}
+            metrics[f"{row.metric}_champion"] = row.champion
+            metrics[f"{row.metric}_difference"] = row.difference
+            metrics[f"{row.metric}_difference_lower"] = row.lower
+            metrics[f"{row.metric}_difference_upper"] = row.upper
+        return {"passed": float(self.passed), **metrics}
 
     def report(self) -> dict[str, object]:
-        """The verdict as plain data, to save."""
+        """The verdict as plain data for a report."""
         return {"passed": self.passed, **asdict(self)}
 
 
-def evaluate_gate(
-    y: npt.ArrayLike,
-    p_challenger: npt.ArrayLike,
+def evaluate_challenger(
+    holdout: Holdout,
     p_champion: npt.ArrayLike | None,
-    value: npt.ArrayLike,
     costs: CostModel,
-    settings: Gate,
+    settings: GateSettings,
     seed: int = 0,
-    groups: npt.ArrayLike | None = None,
     constant: float | None = None,
 ) -> GateVerdict:
-    """Evaluate a challenger on the hold-out, alone and against the champion.
+    """Evaluate a challenger on the hold-out, on its own and against the champion.
 
     Parameters
     ----------
-    y : array-like of shape (n,)
-        Who churned.
-    p_challenger, p_champion : array-like of shape (n,)
-        Churn probabilities of the same customers by both models. The champion must not have been trained on them
-        either: hold out by a stable hash.
-    value : float or array-like of shape (n,)
-        What a saved customer is worth.
+    holdout
+        Labels, values and group keys of n rows, and the challenger's churn probabilities.
+    p_champion : array-like of shape (n,), optional
+        The champion's churn probabilities. The champion must not have been trained on these customers either, so the
+        hold-out must be selected by a stable hash.
     costs, settings
-        The cost model, and what the gate asks for.
+        The cost model, and the requirements.
     seed
-        Same seed, same resamples.
-    groups : array-like of shape (n,), optional
-        A key for each row where a customer has several; rows of one key are drawn together.
+        The same seed gives the same resamples.
     constant
-        What to predict without a model, such as the churn share of the training rows; by default that of these rows,
-        which no constant beats.
+        The constant prediction to beat, such as the churn share of the training rows. By default the churn share of these
+        rows, which is the best possible constant.
 
     Raises
     ------
     ValueError
-        On predictions that no metric is defined on, or a single class.
+        If predictions are invalid, or only one class occurs.
 
     References
     ----------
@@ -184,68 +171,76 @@ def evaluate_gate(
     Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapters 8 and 13.
     Wellek (2010), "Testing Statistical Hypotheses of Equivalence and Noninferiority": margins.
     """
-    labels, challenger = check_predictions(y, p_challenger)
-    check_request(labels, settings.resamples, settings.confidence_level)
-    floors, reasons = _floors(labels, challenger, settings, seed, groups, constant)
+    resampling = Resampling(settings.resamples, settings.confidence_level, seed)
+    resampling.check(holdout.y)
+    standalone = _standalone(holdout, resampling, constant)
+    reasons = tuple(_refusals(standalone, float(np.ptp(holdout.p)), settings))
     compared: tuple[Comparison, ...] = ()
     if p_champion is not None:
-        champion = check_predictions(labels, p_champion)[1]
-        values = np.broadcast_to(np.asarray(value, dtype=np.float64), labels.shape)
-        compared = _compare(labels, challenger, champion, values, costs, settings, seed, groups)
+        champion = Holdout(holdout.y, np.asarray(p_champion), holdout.value, holdout.groups)
+        margins = (
+            settings.log_loss_margin,
+            settings.calibration_margin,
+            settings.profit_margin * float(holdout.value.mean()),
+        )
+        compared = _compare(holdout, champion, costs, margins, resampling)
     if reasons:
-        return GateVerdict("refused", tuple(reasons), floors, compared)
+        return GateVerdict("refused", reasons, standalone, compared)
     if p_champion is None:
-        return GateVerdict("first", ("There is no champion to compare with.",), floors)
+        return GateVerdict("first", ("There is no champion to compare with.",), standalone)
     verdict, why = _verdict(compared, settings)
-    return GateVerdict(verdict, tuple(why), floors, compared)
+    return GateVerdict(verdict, tuple(why), standalone, compared)
 
 
-def _floors(
-    y: Labels, p: Probabilities, settings: Gate, seed: int, groups: npt.ArrayLike | None, constant: float | None
-) -> tuple[dict[str, float], list[str]]:
-    error = bootstrap_metrics(y, p, ["calibration_error"], settings.resamples, settings.confidence_level, seed, groups)
+def _standalone(holdout: Holdout, resampling: Resampling, constant: float | None) -> dict[str, float]:
+    y, p, groups = holdout.y, holdout.p, holdout.groups
+    error = bootstrap_metrics(y, p, ["calibration_error"], resampling, groups)
     share = float(y.mean()) if constant is None else constant
-    saved = _losses(y, np.full(y.size, share)) - _losses(y, p)
-    saved_drawn = np.array([saved[rows].mean() for rows in resamples(y, groups, settings.resamples, seed)])
-    floors = {
+    saved = row_log_loss(y, np.full(y.size, share)) - row_log_loss(y, p)
+    saved_drawn = np.array([saved[rows].mean() for rows in resampling.draw(y, groups)])
+    return {
         "auc": auc(y, p),
         "calibration_error": float(error["value"].iloc[0]),
         "calibration_error_lower": float(error["lower"].iloc[0]),
-        **_calibration_line_limits(y, p, settings.confidence_level, groups),
+        **_calibration_line_limits(y, p, resampling.confidence_level, groups),
         "saved_log_loss": float(saved.mean()),
-        "saved_log_loss_lower": percentile_limits(saved_drawn, settings.confidence_level)[0],
+        "saved_log_loss_lower": percentile_interval(saved_drawn, resampling.confidence_level)[0],
     }
-    return floors, list(_refusals(floors, float(np.ptp(p)), settings))
 
 
-def _refusals(floors: dict[str, float], spread: float, settings: Gate) -> Iterator[str]:
-    sure, (low, high) = f"({settings.confidence_level:.0%} interval)", settings.calibration_slope
+def _refusals(metrics: dict[str, float], spread: float, settings: GateSettings) -> Iterator[str]:
+    level, (low, high) = f"{settings.confidence_level:.0%} interval", settings.calibration_slope
     if spread < 1e-9:
         yield "The model gives every customer the same churn probability."
-    if floors["saved_log_loss_lower"] <= 0:
+    if metrics["saved_log_loss_lower"] <= 0:
         yield (
-            "It is no better than a constant prediction by more than chance: it saves "
-            f"{floors['saved_log_loss']:.4f} log loss, and perhaps only {floors['saved_log_loss_lower']:.4f} {sure}."
+            "It does not significantly beat a constant prediction: its log loss is "
+            f"{_lower_or_higher(metrics['saved_log_loss'])} ({level}: {_lower_or_higher(metrics['saved_log_loss_lower'])} "
+            "in the worst case)."
         )
-    if floors["auc"] < settings.min_auc:
-        yield f"Its AUC is {floors['auc']:.3f}, below the least that is let through, {settings.min_auc:g}."
-    if floors["calibration_error_lower"] > settings.max_calibration_error:
+    if metrics["auc"] < settings.min_auc:
+        yield f"Its AUC of {metrics['auc']:.3f} is below the required {settings.min_auc:g}."
+    if metrics["calibration_error_lower"] > settings.max_calibration_error:
         yield (
-            f"It is miscalibrated: its calibration error is {floors['calibration_error']:.3f}, and no less than "
-            f"{floors['calibration_error_lower']:.3f} {sure}; {settings.max_calibration_error:g} is let through."
+            f"It is miscalibrated: its calibration error is {metrics['calibration_error']:.3f}, at least "
+            f"{metrics['calibration_error_lower']:.3f} ({level}); at most {settings.max_calibration_error:g} is allowed."
         )
-    if spread >= 1e-9 and (floors["calibration_slope_upper"] < low or floors["calibration_slope_lower"] > high):
-        sure_of_itself = "too sure of itself" if floors["calibration_slope"] < 1 else "not sure enough"
+    if spread >= 1e-9 and (metrics["calibration_slope_upper"] < low or metrics["calibration_slope_lower"] > high):
+        confidence = "overconfident" if metrics["calibration_slope"] < 1 else "underconfident"
         yield (
-            f"It is {sure_of_itself}: its calibration slope is {floors['calibration_slope']:.2f} "
-            f"[{floors['calibration_slope_lower']:.2f}, {floors['calibration_slope_upper']:.2f}], "
+            f"It is {confidence}: its calibration slope is {metrics['calibration_slope']:.2f} "
+            f"[{metrics['calibration_slope_lower']:.2f}, {metrics['calibration_slope_upper']:.2f}], "
             f"outside {low:g} to {high:g}."
         )
 
 
+def _lower_or_higher(saved: float) -> str:
+    return f"{abs(saved):.4f} {'lower' if saved >= 0 else 'higher'}"
+
+
 @dataclass(frozen=True)
 class CalibrationLine:
-    """Intercept and slope that the log-odds of `p` need to fit `y` best: 0 and 1 for a calibrated model."""
+    """Intercept and slope of the best fit of `y` on the log-odds of `p`, with standard errors: 0 and 1 if calibrated."""
 
     intercept: float
     slope: float
@@ -254,27 +249,27 @@ class CalibrationLine:
 
 
 def calibration_line(y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> CalibrationLine:
-    """Cox's calibration line, with robust standard errors.
+    """Fit Cox's calibration line, with robust standard errors.
 
-    Of one probability for all, no slope can be told: it is 1, give or take infinity.
+    If all probabilities are equal, the slope is undefined: it is returned as 1 with an infinite standard error.
 
     Parameters
     ----------
     y, p : array-like of shape (n,)
-        Who churned, and the churn probabilities.
+        Labels (1 for churned) and churn probabilities.
     groups : array-like of shape (n,), optional
-        A key for each row; rows of one key are not taken as independent.
+        Group key of each row; rows with the same key are not treated as independent.
 
     References
     ----------
     Cox (1958), Biometrika 45.
-    White (1982), "Maximum Likelihood Estimation of Misspecified Models", Econometrica 50: the errors.
+    White (1982), "Maximum Likelihood Estimation of Misspecified Models", Econometrica 50: the standard errors.
     """
     labels, probabilities = check_predictions(y, p)
-    odds = np.asarray(logit(np.clip(probabilities, NEAREST, 1 - NEAREST)))
-    if np.ptp(odds) < NEAREST:
-        error = 1 / np.sqrt(labels.size * max(labels.mean() * (1 - labels.mean()), NEAREST))
-        shift = logit(np.clip(labels.mean(), NEAREST, 1 - NEAREST)) - odds.mean()
+    odds = np.asarray(logit(np.clip(probabilities, EPSILON, 1 - EPSILON)))
+    if np.ptp(odds) < EPSILON:
+        error = 1 / np.sqrt(labels.size * max(labels.mean() * (1 - labels.mean()), EPSILON))
+        shift = logit(np.clip(labels.mean(), EPSILON, 1 - EPSILON)) - odds.mean()
         return CalibrationLine(float(shift), 1.0, float(error), np.inf)
     fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(odds[:, None], labels)
     design = np.column_stack((np.ones(odds.size), odds))
@@ -282,16 +277,16 @@ def calibration_line(y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.ArrayLike |
     scores = design * (labels - share)[:, None]
     if groups is not None:
         scores = pd.DataFrame(scores).groupby(np.asarray(groups)).sum().to_numpy()
-    # The pseudo-inverse, as perfectly separated classes leave no information
+    # The pseudo-inverse, because the matrix is singular if the classes are perfectly separated
     bread = np.linalg.pinv(np.einsum("ni,n,nj->ij", design, share * (1 - share), design))
     errors = np.sqrt(np.diag(bread @ np.einsum("ni,nj->ij", scores, scores) @ bread))
     return CalibrationLine(float(fitted.intercept_[0]), float(fitted.coef_[0, 0]), float(errors[0]), float(errors[1]))
 
 
 def _calibration_line_limits(
-    y: Labels, p: Probabilities, level: float, groups: npt.ArrayLike | None
+    y: Labels, p: Probabilities, confidence_level: float, groups: npt.ArrayLike | None
 ) -> dict[str, float]:
-    line, z = calibration_line(y, p, groups), float(norm.ppf((1 + level) / 2))
+    line, z = calibration_line(y, p, groups), float(norm.ppf((1 + confidence_level) / 2))
     return {
         "calibration_intercept": line.intercept,
         "calibration_intercept_lower": line.intercept - z * line.intercept_error,
@@ -302,77 +297,73 @@ def _calibration_line_limits(
     }
 
 
-def _losses(y: Labels, p: Probabilities) -> Probabilities:
-    """Log loss of each row, of shape (n,)."""
-    eps = np.finfo(np.float64).eps
-    return np.asarray(-np.log(np.clip(np.where(y == 1, p, 1 - p), eps, 1)))
-
-
 class _Model:
-    """One model on the hold-out; its log loss, calibration error and profit on any resample of it."""
+    """One model on the hold-out: computes log loss, calibration error and profit on a resample."""
 
-    def __init__(self, y: Labels, p: Probabilities, value: Probabilities, costs: CostModel) -> None:
+    def __init__(self, holdout: Holdout, costs: CostModel) -> None:
+        y, p, value = holdout.y, holdout.p, holdout.value
         self.distinct, rank = descending_ranks(p)
         self.cell = rank + self.distinct.size * y
         self.log_loss: TallyMetric = TALLY_METRICS[log_loss](self.distinct)
-        self.earned = contacts(p, value, costs) * outcome(y, value, costs)
+        self.earned = contacts(p, value, costs) * contact_profit(y, value, costs)
 
-    def on(self, times: npt.NDArray[np.int64]) -> tuple[float, float, float]:
-        k = self.distinct.size
-        counts = np.bincount(self.cell, weights=times, minlength=2 * k).astype(np.int64)
-        counted = Tally(self.distinct, churned=counts[k:], stayed=counts[:k])
+    def metrics(self, times: npt.NDArray[np.int64]) -> tuple[float, float, float]:
+        """Metrics if each row counts `times`, of shape (n,)."""
+        counted = tally_cells(self.distinct, self.cell, times)
         profit = float((self.earned * times).sum() / times.sum())
         return self.log_loss(counted), tally_calibration_error(counted), profit
 
 
 def _compare(
-    y: Labels,
-    challenger: Probabilities,
-    champion: Probabilities,
-    value: Probabilities,
+    challenger: Holdout,
+    champion: Holdout,
     costs: CostModel,
-    settings: Gate,
-    seed: int,
-    groups: npt.ArrayLike | None,
+    margins: tuple[float, float, float],
+    resampling: Resampling,
 ) -> tuple[Comparison, ...]:
-    models = [_Model(y, p, value, costs) for p in (challenger, champion)]
-    better = np.array([-1, -1, 1])  # less loss, less error, more profit
-    once = np.array([model.on(np.ones(y.size, dtype=np.int64)) for model in models])
-    drawn = np.empty((settings.resamples, better.size))
-    for i, rows in enumerate(resamples(y, groups, settings.resamples, seed)):
+    y, models = challenger.y, [_Model(holdout, costs) for holdout in (challenger, champion)]
+    sign = np.array([-1, -1, 1])  # lower log loss, lower calibration error and higher profit are better
+    whole = np.array([model.metrics(np.ones(y.size, dtype=np.int64)) for model in models])
+    drawn = np.empty((resampling.resamples, sign.size))
+    for i, rows in enumerate(resampling.draw(y, challenger.groups)):
         times = np.bincount(rows, minlength=y.size)
-        drawn[i] = (np.array(models[0].on(times)) - models[1].on(times)) * better
-    margins = (settings.log_loss_margin, settings.calibration_margin, settings.profit_margin * float(value.mean()))
+        drawn[i] = (np.array(models[0].metrics(times)) - models[1].metrics(times)) * sign
     return tuple(
         Comparison(
             name,
-            float(once[0, j]),
-            float(once[1, j]),
-            # 0 is added as minus zero would be printed as such
-            float((once[0, j] - once[1, j]) * better[j]) + 0.0,
-            *percentile_limits(drawn[:, j] + 0.0, settings.confidence_level),
+            float(whole[0, j]),
+            float(whole[1, j]),
+            float((whole[0, j] - whole[1, j]) * sign[j]) + 0.0,  # adding 0 turns -0 into 0
+            *percentile_interval(drawn[:, j] + 0.0, resampling.confidence_level),
             margins[j],
         )
         for j, name in enumerate(("log_loss", "calibration_error", "profit"))
     )
 
 
-def _verdict(compared: tuple[Comparison, ...], settings: Gate) -> tuple[Verdict, list[str]]:
+def _verdict(compared: tuple[Comparison, ...], settings: GateSettings) -> tuple[Verdict, list[str]]:
     worse = [row for row in compared if row.upper < -row.margin]
     if worse:
-        return "worse", [_say(row, "is worse by more than the margin") for row in worse]
-    open_ = [row for row in compared if row.lower < -row.margin]
-    if open_:
-        return "unclear", [_say(row, "could be worse by more than the margin") for row in open_]
+        return "worse", [_sentence(row, "is significantly worse than tolerated") for row in worse]
+    unclear = [row for row in compared if row.lower < -row.margin]
+    if unclear:
+        return "unclear", [_sentence(row, "may be worse than tolerated") for row in unclear]
     first = compared[0]
     if first.lower > settings.min_difference:
-        return "better", [_say(first, "is better"), "The rest is no worse."]
-    return "no worse", [_say(row, "is within the margin") for row in compared]
+        return "better", [_sentence(first, "is significantly better"), "The other metrics are no worse."]
+    return "no worse", [_sentence(row, "is within the margin") for row in compared]
 
 
-def _say(row: Comparison, what: str) -> str:
+def _sentence(row: Comparison, finding: str) -> str:
     name = row.metric.replace("_", " ").capitalize()
-    return (
-        f"{name} {what}: {row.challenger:.4f} against the champion's {row.champion:.4f}, an improvement of "
-        f"{row.difference:.4f} [{row.lower:.4f}, {row.upper:.4f}] with a margin of {row.margin:.4f}."
+    difference = (
+        f"{_better_or_worse(row.difference)} than the champion's" if row.difference else "equal to the champion's"
     )
+    return (
+        f"{name} {finding}: {difference} ({row.challenger:.4f} vs {row.champion:.4f}), interval "
+        f"{_better_or_worse(row.lower)} to {_better_or_worse(row.upper)}; up to {row.margin:.4f} worse is tolerated."
+    )
+
+
+def _better_or_worse(difference: float) -> str:
+    return f"{abs(difference):.4f} {'better' if difference >= 0 else 'worse'}"

@@ -1,16 +1,42 @@
-"""Which features a model lives by: what it loses on the hold-out when one column is shuffled."""
+"""Permutation importance: how much log loss a model loses on the hold-out when one column is shuffled."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
-from churn_pipeline.evaluation.metrics import Labels, Probabilities, check_predictions
+from churn_pipeline.evaluation.intervals import t_margin
+from churn_pipeline.evaluation.predictions import Labels, Probabilities, check_predictions, row_log_loss
 
 Predict = Callable[[pd.DataFrame], npt.ArrayLike]
+
+
+@dataclass(frozen=True)
+class ImportanceSettings:
+    """How permutation importance is computed.
+
+    Attributes
+    ----------
+    repeats
+        Shuffles of each column.
+    max_rows
+        Larger tables are sampled down to this many customers, to limit the time.
+    confidence_level
+        Coverage of the intervals.
+    seed
+        Seed of the sample and of the shuffles.
+    """
+
+    repeats: int = 5
+    max_rows: int = 5000
+    confidence_level: float = 0.95
+    seed: int = 0
+
+
+DEFAULT_SETTINGS = ImportanceSettings()
 
 
 def permutation_importance(
@@ -18,92 +44,79 @@ def permutation_importance(
     features: pd.DataFrame,
     y: npt.ArrayLike,
     columns: Sequence[str] | None = None,
-    repeats: int = 5,
-    max_rows: int = 5000,
-    level: float = 0.95,
-    seed: int = 0,
+    settings: ImportanceSettings = DEFAULT_SETTINGS,
 ) -> pd.DataFrame:
-    """How much log loss the model gives up when a column's cells are dealt out anew among customers.
+    """Compute the increase in log loss when the cells of one column are shuffled among the customers.
 
-    What is measured is the model, not the world: of two columns that say the same, both can look unimportant, as
-    each stands in for the other, and shuffling one makes customers that do not exist. Unlike scikit-learn's function
-    of that name, whose spread is that of the shuffles, intervals are over customers: each one's loss, before and
-    after, is a pair.
+    It describes the model and not the world: if two columns carry the same information, both can look unimportant, because
+    one replaces the other. Shuffling also makes customers that do not exist. Intervals reflect the sampling of customers
+    (each one's loss before and after is a pair); those of scikit-learn's function reflect the shuffles.
 
     Parameters
     ----------
     predict
-        Gives the churn probabilities, of shape (n,), of a frame like `features`.
+        Returns the churn probabilities, of shape (n,), for a frame like `features`.
     features : pandas.DataFrame of shape (n, k)
-        The model's inputs on the hold-out; left as they are.
+        The model's inputs on the hold-out; not modified.
     y : array-like of shape (n,)
-        Who churned.
+        Labels: 1 for churned.
     columns
-        Which to shuffle; by default all. Each column's shuffles are its own, whatever the others.
-    repeats
-        How many shuffles of each.
-    max_rows
-        More customers than these are sampled, to bound the time.
-    level, seed
-        Of the intervals, and of the shuffles.
+        The columns to shuffle; by default all. The shuffles of a column do not depend on the other columns.
+    settings
+        Number of shuffles and rows, confidence level and seed.
 
     Returns
     -------
     pandas.DataFrame
-        Columns feature, importance, lower, upper; the most important first, by name where they tie.
+        Columns feature, importance, lower, upper; the most important first, ties by name.
 
     Raises
     ------
     ValueError
-        When there are fewer than two customers, shapes differ, or a column is not there.
+        If there are fewer than two customers, shapes differ, or a column is missing.
 
     References
     ----------
     Breiman (2001), "Random Forests", Machine Learning 45.
-    Fisher, Rudin & Dominici (2019), "All Models are Wrong, but Many are Useful", JMLR 20(177): of any model.
+    Fisher, Rudin & Dominici (2019), "All Models are Wrong, but Many are Useful", JMLR 20(177): for any model.
     """
     labels = np.asarray(y)
     if len(features) != labels.size or labels.size < 2:
-        raise ValueError(f"There are {len(features):,} customers and {labels.size:,} labels; give two or more of each.")
+        raise ValueError(f"There are {len(features):,} customers and {labels.size:,} labels; pass two or more of each.")
     missing = [name for name in columns or () if name not in features]
     if missing:
         raise ValueError(
-            f"There is no feature {', '.join(missing)}. Name some of {', '.join(map(str, features.columns))}."
+            f"There is no feature {', '.join(missing)}. Use some of {', '.join(map(str, features.columns))}."
         )
-    if labels.size > max_rows:
-        kept = np.sort(np.random.default_rng(seed).choice(labels.size, max_rows, replace=False))
-        features, labels = features.iloc[kept], labels[kept]
-    whole = _losses(*check_predictions(labels, predict(features)))
+    if labels.size > settings.max_rows:
+        rng = np.random.default_rng(settings.seed)
+        sampled = np.sort(rng.choice(labels.size, settings.max_rows, replace=False))
+        features, labels = features.iloc[sampled], labels[sampled]
+    baseline = row_log_loss(*check_predictions(labels, predict(features)))
     rows = []
     for name in columns or [str(column) for column in features.columns]:
-        lost = _lost(predict, features, labels, whole, name, repeats, seed)
-        error = float(lost.std(ddof=1) / np.sqrt(lost.size))
-        reach = float(stats.t.ppf((1 + level) / 2, lost.size - 1)) * error
-        rows.append((name, lost.mean(), lost.mean() - reach, lost.mean() + reach))
+        increase = _loss_increase(predict, features, labels, baseline, name, settings)
+        error = float(increase.std(ddof=1) / np.sqrt(increase.size))
+        margin = t_margin(error, increase.size - 1, settings.confidence_level)
+        rows.append((name, increase.mean(), increase.mean() - margin, increase.mean() + margin))
     table = pd.DataFrame(rows, columns=["feature", "importance", "lower", "upper"])
     return table.sort_values(["importance", "feature"], ascending=[False, True], ignore_index=True)
 
 
-def _lost(
+def _loss_increase(
     predict: Predict,
     features: pd.DataFrame,
     y: Labels,
-    whole: Probabilities,
+    baseline: Probabilities,
     name: str,
-    repeats: int,
-    seed: int,
+    settings: ImportanceSettings,
 ) -> Probabilities:
-    """Log loss that each customer gains, of shape (n,), over the shuffles of one column."""
-    rng = np.random.default_rng([seed, crc32(name.encode())])
+    """Mean increase of each customer's log loss, of shape (n,), over the shuffles of one column."""
+    rng = np.random.default_rng([settings.seed, crc32(name.encode())])
     shuffled, column = features.copy(), features[name]
-    lost = np.zeros(y.size)
-    for _ in range(repeats):
-        # By position and with the column's own type: levels stay levels
+    increase = np.zeros(y.size)
+    for _ in range(settings.repeats):
+        # By position and with the column's own dtype, so that a categorical stays one
         shuffled[name] = column.iloc[rng.permutation(y.size)].set_axis(features.index)
-        lost += _losses(*check_predictions(y, predict(shuffled))) - whole
-    return lost / repeats
-
-
-def _losses(y: Labels, p: Probabilities) -> Probabilities:
-    eps = np.finfo(np.float64).eps
-    return np.asarray(-np.log(np.clip(np.where(y == 1, p, 1 - p), eps, 1)))
+        increase += row_log_loss(*check_predictions(y, predict(shuffled))) - baseline
+    return increase / settings.repeats

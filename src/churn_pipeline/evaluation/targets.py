@@ -1,8 +1,8 @@
-"""Whom to contact, with a control share left alone by chance, and what the contact earned once outcomes are known.
+"""Target list with a random control group, and the effect of the contact once outcomes are known.
 
-A model tells who will leave, not whom a contact keeps. Only customers who were worth contacting and were not, picked
-by chance, show what the contact did: contact those with ``control`` False, leave those with ``control`` True as they
-are, and when the label's horizon has passed give both to `measured_effect`.
+A model predicts who will leave, not who is retained by a contact. Only a random control group shows the effect of the
+contact: contact the customers with ``control`` False, do not contact those with ``control`` True, and pass both to
+`measured_effect` when the label's horizon has passed.
 """
 
 import hashlib
@@ -15,7 +15,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
 
-from churn_pipeline.evaluation.metrics import Probabilities
+from churn_pipeline.evaluation.holdout import check_values
+from churn_pipeline.evaluation.intervals import t_margin
+from churn_pipeline.evaluation.predictions import Probabilities
 from churn_pipeline.evaluation.profit import CostModel, expected_profit
 
 
@@ -25,13 +27,13 @@ class TargetSettings(BaseModel):
     Attributes
     ----------
     max_customers
-        At most so many contacts; no limit by default.
+        Largest number of contacts; no limit by default.
     max_spend
-        At most so much money, as expected: contacts, and offers to those who will take them.
+        Largest expected spend on contacts and accepted offers; no limit by default.
     control_share
-        Share of the list that is left alone.
+        Share of the list that is not contacted.
     campaign
-        Name of the campaign. It keys the control group, so that not the same customers are left alone each time.
+        Name of the campaign. Each campaign draws another control group.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,34 +47,33 @@ class TargetSettings(BaseModel):
 def target_list(
     ids: npt.ArrayLike, p: npt.ArrayLike, value: npt.ArrayLike, costs: CostModel, settings: TargetSettings
 ) -> pd.DataFrame:
-    """Current customers worth contacting, those first who promise most.
+    """List the customers worth contacting, highest expected profit first.
 
     Parameters
     ----------
     ids : array-like of shape (n,)
-        A key for each customer, each once.
+        Unique key of each customer.
     p : array-like of shape (n,)
         Churn probabilities.
     value : float or array-like of shape (n,)
-        What a saved customer is worth.
+        Value of a retained customer.
     costs, settings
-        The cost model, and how the list is drawn.
+        The cost model, and the limits of the list.
 
     Returns
     -------
     pandas.DataFrame
-        Columns rank, id, churn_probability, value, expected_profit, expected_spend, control. Only customers whose
-        expected profit is above zero; as many as the budget lasts for. Controls cost nothing and are not counted
-        against it.
+        Columns rank, id, churn_probability, value, expected_profit, expected_spend, control. It holds customers with an
+        expected profit above 0, up to the budget. Control customers do not count against the budget.
 
     Raises
     ------
     ValueError
-        When an id is missing or there twice, a probability is outside [0, 1], or a value is missing or negative.
+        If an id is missing or repeated, a probability is outside [0, 1], or a value is missing or negative.
     """
     listed = _scored(ids, p, value, costs)
     listed = listed[listed["expected_profit"] > 0]
-    # The id settles a tie: the order of the table that came in must not
+    # Ties are ordered by id, so that the order of the input does not matter
     listed = listed.assign(tie=listed["id"].astype(str)).sort_values(
         ["expected_profit", "tie"], ascending=[False, True], ignore_index=True
     )
@@ -91,28 +92,26 @@ def _scored(ids: npt.ArrayLike, p: npt.ArrayLike, value: npt.ArrayLike, costs: C
     keys, probabilities = pd.Series(ids).reset_index(drop=True), np.asarray(p, dtype=np.float64)
     if keys.isna().any() or keys.duplicated().any():
         raise ValueError(
-            f"{keys.isna().sum():,} ids are missing and {keys.dropna().duplicated().sum():,} are there more than once. "
+            f"{keys.isna().sum():,} ids are missing and {keys.dropna().duplicated().sum():,} are repeated. "
             "Score each customer once, at the latest date."
         )
     if probabilities.shape != keys.shape or not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ValueError(f"Give one churn probability in [0, 1] for each of the {keys.size:,} customers.")
-    values = np.broadcast_to(np.asarray(value, dtype=np.float64), keys.shape)
-    if not (np.isfinite(values) & (values >= 0)).all():
-        raise ValueError("A customer's value is missing or negative. Give 0 for one who is worth nothing.")
-    taken = probabilities * costs.acceptance + (1 - probabilities)
+        raise ValueError(f"Pass one churn probability in [0, 1] for each of the {keys.size:,} customers.")
+    values = check_values(value, keys.size)
+    accepted = probabilities * costs.acceptance + (1 - probabilities)
     return pd.DataFrame(
         {
             "id": keys,
             "churn_probability": probabilities,
             "value": values,
             "expected_profit": expected_profit(probabilities, values, costs),
-            "expected_spend": costs.contact_cost + costs.offer_cost * taken,
+            "expected_spend": costs.contact_cost + costs.offer_cost * accepted,
         }
     )
 
 
 def _up_to_last_contact(within: npt.NDArray[np.bool_], contact: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """End at the last contact that the budget lasts for: controls below it would be compared with nobody."""
+    """Cut the list after the last contact within the budget, so that no control customer ranks below all contacts."""
     last = np.flatnonzero(within & contact)
     if not last.size:
         return np.zeros_like(within)
@@ -121,7 +120,7 @@ def _up_to_last_contact(within: npt.NDArray[np.bool_], contact: npt.NDArray[np.b
 
 
 def is_control(key: object, settings: TargetSettings) -> bool:
-    """Whether a customer is left alone in a campaign: by a hash, so that every run and machine says the same."""
+    """Whether a customer is in the control group of the campaign; decided by a hash, so the same in every run."""
     text = f"{settings.campaign}\0{key}".encode()
     digest = hashlib.blake2b(text, digest_size=8, person=b"control").digest()
     return int.from_bytes(digest, "big") < settings.control_share * 2**64
@@ -129,18 +128,18 @@ def is_control(key: object, settings: TargetSettings) -> bool:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a campaign did, per contacted customer, against customers left alone by chance.
+    """Effect of a campaign per contacted customer, compared with the random control group.
 
     Attributes
     ----------
     contacted, control
-        How many customers.
+        Number of customers.
     churn_contacted, churn_control
         Churn shares.
     prevented, prevented_error, prevented_lower, prevented_upper
-        Churn that the contact prevented: the difference of the shares, its standard error and interval.
+        Churn prevented by the contact: the difference of the shares, its standard error and interval.
     profit, profit_error, profit_lower, profit_upper
-        Value kept by that, less what was spent.
+        Retained value minus spend, with standard error and interval.
     """
 
     contacted: int
@@ -162,77 +161,77 @@ def measured_effect(
     control: npt.ArrayLike,
     value: npt.ArrayLike,
     spent: npt.ArrayLike,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> Effect:
-    """Estimate what the contact earned, when the outcomes of a target list have come.
+    """Estimate the effect of the contact from the outcomes of a target list.
 
-    Everyone on the list belongs in: whoever was to be contacted and could not be reached too, or the two groups are
-    no longer alike.
+    Pass every customer on the list, including those who could not be contacted. Otherwise the two groups are no longer
+    comparable.
 
     Parameters
     ----------
     churned : array-like of shape (n,)
         1 for a customer of the list who churned, 0 for one who stayed.
     control : array-like of shape (n,)
-        The list's column: True for customers left alone.
+        The list's column: True for customers who were not contacted.
     value : float or array-like of shape (n,)
-        What a kept customer is worth.
+        Value of a retained customer.
     spent : float or array-like of shape (n,)
-        What contact and offer came to; that of controls is not looked at.
-    level
-        Share of repetitions in which the intervals shall hold the true effect.
+        Spend on contact and offer; ignored for the control group.
+    confidence_level
+        Coverage of the intervals.
 
     Raises
     ------
     ValueError
-        When shapes differ, an outcome is neither 0 nor 1, or a group has fewer than two customers.
+        If shapes differ, an outcome is neither 0 nor 1, or a group has fewer than two customers.
 
     References
     ----------
     Imbens & Rubin (2015), "Causal Inference for Statistics, Social, and Biomedical Sciences", chapter 6: the
     difference of means and its standard error, with Welch's degrees of freedom for the interval.
     """
-    y, left_alone = np.asarray(churned, dtype=np.float64), np.asarray(control, dtype=bool)
-    if y.ndim != 1 or y.shape != left_alone.shape or not np.isin(y, (0, 1)).all():
-        raise ValueError("Give for each customer of the list whether it churned, as 0 or 1, and whether it is control.")
-    if min(left_alone.sum(), (~left_alone).sum()) < 2:
-        raise ValueError("An effect needs at least two customers contacted and two left alone.")
-    worth, cost = (np.broadcast_to(np.asarray(of, dtype=np.float64), y.shape) for of in (value, spent))
-    kept = worth * (1 - y) - np.where(left_alone, 0, cost)
-    prevented = _difference(1 - y[~left_alone], 1 - y[left_alone], level)
-    profit = _difference(kept[~left_alone], kept[left_alone], level)
-    shares = float(y[~left_alone].mean()), float(y[left_alone].mean())
-    return Effect(int((~left_alone).sum()), int(left_alone.sum()), *shares, *prevented, *profit)
+    y, not_contacted = np.asarray(churned, dtype=np.float64), np.asarray(control, dtype=bool)
+    if y.ndim != 1 or y.shape != not_contacted.shape or not np.isin(y, (0, 1)).all():
+        raise ValueError("Pass for each customer on the list whether it churned (0 or 1) and whether it is control.")
+    if min(not_contacted.sum(), (~not_contacted).sum()) < 2:
+        raise ValueError("An effect needs at least two contacted customers and two control customers.")
+    worth, cost = (np.broadcast_to(np.asarray(each, dtype=np.float64), y.shape) for each in (value, spent))
+    earned = worth * (1 - y) - np.where(not_contacted, 0, cost)
+    prevented = _difference(1 - y[~not_contacted], 1 - y[not_contacted], confidence_level)
+    profit = _difference(earned[~not_contacted], earned[not_contacted], confidence_level)
+    shares = float(y[~not_contacted].mean()), float(y[not_contacted].mean())
+    return Effect(int((~not_contacted).sum()), int(not_contacted.sum()), *shares, *prevented, *profit)
 
 
-def _difference(a: Probabilities, b: Probabilities, level: float) -> tuple[float, float, float, float]:
-    """Mean of a less that of b, its standard error, and Welch's interval."""
+def _difference(a: Probabilities, b: Probabilities, confidence_level: float) -> tuple[float, float, float, float]:
+    """Mean of a minus mean of b, its standard error, and Welch's interval."""
     va, vb = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
     mean, error = float(a.mean() - b.mean()), math.sqrt(va + vb)
     if error == 0:
         return mean, 0.0, mean, mean
     df = (va + vb) ** 2 / (va**2 / (a.size - 1) + vb**2 / (b.size - 1))
-    reach = float(stats.t.ppf((1 + level) / 2, df)) * error
-    return mean, error, mean - reach, mean + reach
+    margin = t_margin(error, df, confidence_level)
+    return mean, error, mean - margin, mean + margin
 
 
 def detectable_effect(
-    contacted: int, control: int, churn_share: float, power: float = 0.8, level: float = 0.95
+    contacted: int, control: int, churn_share: float, power: float = 0.8, confidence_level: float = 0.95
 ) -> float:
-    """The smallest prevented churn, as a difference of shares, that a campaign of that size is likely to show.
+    """Smallest prevented churn, as a difference of shares, that a campaign of this size is likely to detect.
 
-    A list whose controls are too few will end in "we do not know"; look before it is sent.
+    Check it before a list is sent: with too few control customers, the effect will not be significant.
 
     Parameters
     ----------
     contacted, control
-        How many customers, each at least 1.
+        Number of customers in each group, at least 1.
     churn_share
         Churn expected without a contact: the mean churn probability of the list.
     power
-        How likely it shall be that the effect shows.
-    level
-        Of the interval that shall leave out zero.
+        Probability of detecting the effect.
+    confidence_level
+        Coverage of the interval that must exclude 0.
 
     References
     ----------
@@ -241,4 +240,4 @@ def detectable_effect(
     if min(contacted, control) < 1:
         return math.inf
     error = math.sqrt(churn_share * (1 - churn_share) * (1 / contacted + 1 / control))
-    return float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)) * error
+    return float(stats.norm.ppf((1 + confidence_level) / 2) + stats.norm.ppf(power)) * error

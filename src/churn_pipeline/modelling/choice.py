@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy.optimize import LinearConstraint, minimize
 from scipy.special import expit
 
-from churn_pipeline.evaluation.bootstrap import paired_difference
+from churn_pipeline.evaluation.intervals import paired_difference
 from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling.ensemble import Calibration, Member, log_odds, shrunken_logs
 

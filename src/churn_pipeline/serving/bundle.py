@@ -13,13 +13,12 @@ import onnxruntime
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.documents import TRAINING_PROFILE_FILE
 
 FOLDER = "bundle"
 MODEL_FILE = "model.onnx"
 CONTRACT_FILE = "contract.json"
 MANIFEST_FILE = "manifest.json"
-TRAINING_PROFILE_FILE = "training_profile.json"
-CARD_FILE = "model_card.md"
 SBOM_FILE = "sbom.cdx.json"
 
 NUMERIC, CATEGORICAL, OUTPUT = "numeric", "categorical", "churn_probability"

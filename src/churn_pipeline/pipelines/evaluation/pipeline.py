@@ -1,17 +1,22 @@
-"""Evaluation: the chosen model evaluated on the hold-out, in money and by segment; gate, model card, target list, registry."""
+"""Evaluation pipeline: metrics on the hold-out, profit, segments, gate, target list, plots, model card and registration."""
 
 from kedro.pipeline import Node, Pipeline
 
+from churn_pipeline.evaluation import summary
 from churn_pipeline.pipelines.boxes import box
-from churn_pipeline.pipelines.evaluation import decision, nodes, training_profile
+from churn_pipeline.pipelines.evaluation import decision, nodes, report, training_profile
 
-HOLDOUT_ROWS = ["holdout_predictions", "holdout_customers"]
-HOW = ["params:evaluation", "params:decision", "params:seed"]
+PREDICTED_CUSTOMERS = ["holdout_predictions", "holdout_customers", "contract"]
+SETTINGS = ["params:evaluation", "params:decision", "params:seed"]
 
 
 def create_pipeline() -> Pipeline:
     """Evaluate ``chosen_model`` on the hold-out, and register it as the challenger."""
-    boxes = [box("evaluation", _evaluation()), box("decision", _decision()), box("report", _report())]
+    boxes = [
+        box("evaluation", _evaluation()),
+        box("decision", [*_profit(), *_promotion()]),
+        box("report", [*_plots(), *_texts(), *_registration()]),
+    ]
     return Pipeline(boxes, tags="evaluation")
 
 
@@ -19,7 +24,7 @@ def _evaluation() -> list[Node]:
     return [
         Node(
             nodes.predict,
-            ["chosen_model", "holdout_features", "holdout_label"],
+            ["chosen_model", "holdout_features", "holdout_label", "holdout_customers", "contract"],
             "holdout_predictions",
             name="predict_holdout",
         ),
@@ -43,7 +48,7 @@ def _evaluation() -> list[Node]:
             name="evaluate",
         ),
         Node(
-            decision.measure_importance,
+            nodes.measure_importance,
             ["chosen_model", "holdout_features", "holdout_label", "params:evaluation", "params:seed"],
             "importance",
             name="measure_importance",
@@ -51,34 +56,30 @@ def _evaluation() -> list[Node]:
     ]
 
 
-def _decision() -> list[Node]:
+def _profit() -> list[Node]:
     return [
         Node(decision.cost_model, ["contract", "params:costs"], "cost_model", name="costs"),
+        Node(decision.join_holdout, [*PREDICTED_CUSTOMERS, "cost_model"], "holdout", name="join_holdout"),
         Node(
             decision.evaluate_profit,
-            [*HOLDOUT_ROWS, "contract", "cost_model", *HOW],
+            ["holdout", "cost_model", *SETTINGS],
             ["profit", "logged_profit", "profit_curve", "sensitivity"],
             name="evaluate_profit",
         ),
         Node(
             decision.evaluate_segments,
-            [*HOLDOUT_ROWS, "contract", "cost_model", *HOW],
+            ["holdout", "holdout_customers", "contract", "cost_model", *SETTINGS],
             ["segments", "segment_gaps"],
             name="evaluate_segments",
         ),
+    ]
+
+
+def _promotion() -> list[Node]:
+    return [
         Node(
             decision.compare_with_champion,
-            [
-                "holdout_predictions",
-                "champion",
-                "holdout_features",
-                "holdout_customers",
-                "train_label",
-                "contract",
-                "cost_model",
-                "params:gate",
-                "params:seed",
-            ],
+            ["holdout", "champion", "holdout_features", "train_label", "cost_model", "params:gate", "params:seed"],
             ["gate", "logged_gate", "gate_tags"],
             name="gate",
         ),
@@ -91,68 +92,51 @@ def _decision() -> list[Node]:
     ]
 
 
-def _report() -> list[Node]:
+def _plots() -> list[Node]:
     return [
         Node(
             nodes.draw_plots,
-            ["holdout_predictions", "true_probabilities", "metrics"],
+            ["holdout_predictions", "true_probabilities", "metrics", "holdout_customers", "contract"],
             ["roc_plot", "precision_recall_plot", "reliability_plot", "gain_plot"],
             name="draw_plots",
         ),
         Node(
-            decision.draw_decision_plots,
-            [
-                *HOLDOUT_ROWS,
-                "cost_model",
-                "profit_curve",
-                "sensitivity",
-                "importance",
-                "segments",
-                "leaderboard",
-                "choice",
-                "params:evaluation",
-            ],
-            [
-                "profit_plot",
-                "sensitivity_plot",
-                "lift_plot",
-                "scores_plot",
-                "importance_plot",
-                "segments_plot",
-                "leaderboard_plot",
-            ],
-            name="draw_decision_plots",
+            report.draw_profit_plots,
+            [*PREDICTED_CUSTOMERS, "cost_model", "profit_curve", "sensitivity", "params:evaluation"],
+            ["profit_plot", "sensitivity_plot", "lift_plot", "scores_plot"],
+            name="draw_profit_plots",
         ),
         Node(
-            decision.write_card,
-            [
-                "data_report",
-                "choice",
-                "metrics",
-                "profit",
-                "segments",
-                "segment_gaps",
-                "cost_model",
-                "gate",
-                "model_report",
-                "params:evaluation",
-                "params:seed",
-            ],
-            "model_card",
-            name="write_card",
+            report.draw_comparison_plots,
+            ["importance", "run_report"],
+            ["importance_plot", "segments_plot", "leaderboard_plot"],
+            name="draw_comparison_plots",
+        ),
+    ]
+
+
+def _texts() -> list[Node]:
+    return [
+        Node(
+            report.collect_results,
+            ["metrics", "profit", "segments", "segment_gaps", "gate", "cost_model", "params:evaluation"],
+            "holdout_results",
+            name="collect_results",
         ),
         Node(
-            nodes.write_run_description,
-            ["data_report", "choice", "metrics", "profit", "gate", "params:evaluation"],
-            "run_description",
-            name="write_run_description",
+            report.collect_report,
+            ["data_report", "leaderboard", "choice", "model_report", "holdout_results", "contract", "params:seed"],
+            "run_report",
+            name="collect_report",
         ),
-        Node(
-            nodes.summarise,
-            ["data_report", "leaderboard", "choice", "metrics", "profit", "gate", "contract", "params:evaluation"],
-            "summary",
-            name="summarise",
-        ),
+        Node(report.write_card, "run_report", "model_card", name="write_card"),
+        Node(summary.run_description, "run_report", "run_description", name="write_run_description"),
+        Node(summary.summarise, "run_report", "summary", name="summarise"),
+    ]
+
+
+def _registration() -> list[Node]:
+    return [
         Node(
             training_profile.profile_training,
             ["chosen_model", "train_features", "contract"],
@@ -160,17 +144,8 @@ def _report() -> list[Node]:
             name="profile_training",
         ),
         Node(
-            nodes.record_model,
-            [
-                "chosen_model",
-                "contract",
-                "data_report",
-                "model_report",
-                "gate",
-                "model_card",
-                "training_profile",
-                "run_description",
-            ],
+            report.record_model,
+            ["chosen_model", "contract", "model_card", "training_profile", "run_description", "run_report"],
             "registered_model@logged",
             name="record_model",
         ),

@@ -16,6 +16,7 @@ from churn_pipeline.contract.errors import ProjectError, TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.datasets.bento_dataset import BentoContent
 from churn_pipeline.datasets.mlflow_datasets import RegisteredVersion
+from churn_pipeline.documents import CARD_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.modelling.hard_rows import hard_rows
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.pipelines.packaging.equivalence import (
@@ -29,13 +30,11 @@ from churn_pipeline.pipelines.packaging.equivalence import (
 )
 from churn_pipeline.pipelines.packaging.sbom import bill_of_materials
 from churn_pipeline.serving.bundle import (
-    CARD_FILE,
     CONTRACT_FILE,
     FOLDER,
     MANIFEST_FILE,
     MODEL_FILE,
     SBOM_FILE,
-    TRAINING_PROFILE_FILE,
     Manifest,
     TrainingProfile,
     open_session,

@@ -1,0 +1,119 @@
+"""Nodes that report a run: plots, model card, summary, run description and the record for the model registry."""
+
+import json
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.base import ClassifierMixin
+
+from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.contract.example import example_customers
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.documents import CARD_FILE, TRAINING_PROFILE_FILE
+from churn_pipeline.evaluation import plots_comparison, plots_profit, plots_scores
+from churn_pipeline.evaluation.card import model_card
+from churn_pipeline.evaluation.model_record import ModelRecord
+from churn_pipeline.evaluation.profit import CostModel, break_even, realised_profit
+from churn_pipeline.evaluation.report import HoldoutResults, RunReport
+from churn_pipeline.pipelines.evaluation.decision import cost_source, join_holdout
+from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings
+
+IN_SAMPLE = (
+    "The target list of this run includes customers that the model was trained on, so their expected profit is too high. "
+    "Score a later table for a campaign."
+)
+
+
+def collect_results(
+    metrics: pd.DataFrame,
+    profit: pd.DataFrame,
+    segments: pd.DataFrame,
+    segment_gaps: pd.DataFrame,
+    gate: dict[str, Any],
+    cost_model: dict[str, Any],
+    evaluation: EvaluationSettings,
+) -> HoldoutResults:
+    """Bundle the results on the hold-out."""
+    costs = CostModel.model_validate(cost_model)
+    return HoldoutResults(metrics, profit, segments, segment_gaps, gate, costs, evaluation.confidence_level)
+
+
+def collect_report(
+    data_report: dict[str, Any],
+    leaderboard: pd.DataFrame,
+    choice: dict[str, Any],
+    model_report: dict[str, str],
+    results: HoldoutResults,
+    contract: Contract,
+    seed: int,
+) -> RunReport:
+    """Bundle everything that the run found."""
+    return RunReport(data_report, leaderboard, choice, model_report, results, cost_source(contract), seed)
+
+
+def draw_profit_plots(
+    predictions: pd.DataFrame,
+    customers: pd.DataFrame,
+    contract: Contract,
+    cost_model: dict[str, Any],
+    curve: pd.DataFrame,
+    sensitivity: pd.DataFrame,
+    evaluation: EvaluationSettings,
+) -> tuple[Figure, ...]:
+    """Draw profit by threshold, sensitivity, lift and scores."""
+    holdout = join_holdout(predictions, customers, contract, cost_model)
+    costs = CostModel.model_validate(cost_model)
+    threshold = float(break_even(holdout.value.mean(), costs))
+    individual = realised_profit(holdout.y, holdout.p, holdout.value, costs)
+    return (
+        plots_profit.profit_plot(curve, threshold, individual, costs.currency),
+        plots_profit.sensitivity_plot(sensitivity, costs.currency),
+        plots_scores.lift_plot(holdout.y, holdout.p, confidence_level=evaluation.confidence_level),
+        plots_scores.score_plot(holdout.y, holdout.p, threshold),
+    )
+
+
+def draw_comparison_plots(importance: pd.DataFrame, report: RunReport) -> tuple[Figure, ...]:
+    """Draw importance, segments and leaderboard."""
+    weights = {member["candidate"]: member["weight"] for member in report.choice["members"]}
+    return (
+        plots_comparison.importance_plot(importance),
+        plots_comparison.segments_plot(report.results.segments, "calibration_gap"),
+        plots_comparison.leaderboard_plot(report.leaderboard, weights),
+    )
+
+
+def write_card(report: RunReport) -> str:
+    """Write the model card."""
+    return model_card(report, limitations=(IN_SAMPLE,))
+
+
+def record_model(
+    model: ClassifierMixin,
+    contract: Contract,
+    model_card: str,
+    training_profile: dict[str, Any],
+    run_description: str,
+    report: RunReport,
+) -> ModelRecord:
+    """Bundle the chosen model with its registry entry.
+
+    The model card and the training profile are stored with the model, because packaging needs them. The example is made up
+    from the contract.
+    """
+    digests = report.data_report["digests"]
+    return ModelRecord(
+        model=model,
+        numeric=contract.numeric,
+        categorical=contract.categorical,
+        example=model_inputs(example_customers(contract), contract),
+        metadata={
+            "table": contract.name,
+            "gate": str(report.results.gate["verdict"]),
+            **report.model_report,
+            **{f"{name}_digest": digest for name, digest in digests.items()},
+        },
+        documents={CARD_FILE: model_card, TRAINING_PROFILE_FILE: json.dumps(training_profile, ensure_ascii=False)},
+        run_description=run_description,
+    )

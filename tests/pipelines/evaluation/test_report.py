@@ -1,0 +1,85 @@
+"""The record for the model registry: no customer's value, and everything that identifies the model."""
+
+from typing import Any
+
+import pandas as pd
+from tests.customers import make_contract, raw_customers, table_file
+
+from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.contract.example import example_customers
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.contract.validation import validate_table
+from churn_pipeline.evaluation.model_record import ModelRecord
+from churn_pipeline.evaluation.profit import CostModel
+from churn_pipeline.evaluation.report import HoldoutResults, RunReport
+from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.pipelines.evaluation.report import record_model
+from churn_pipeline.pipelines.modelling.nodes import fit
+
+CONTRACT = make_contract()
+COSTS = CostModel(value=10, offer_cost=1, contact_cost=1, acceptance=0.5)
+
+
+def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
+    candidate = Candidate.model_validate({"class": "sklearn.linear_model.LogisticRegression", "numeric": "scaled"})
+    label = (customers["churn"] == "Yes").astype("int64").rename("churned").to_frame()
+    return fit(model_inputs(customers, contract), label, candidate, contract, 1)
+
+
+def recorded(model: Any, contract: Contract = CONTRACT) -> ModelRecord:
+    empty = pd.DataFrame()
+    results = HoldoutResults(empty, empty, empty, empty, {"verdict": "first", "reasons": []}, COSTS, 0.95)
+    digests = {"digests": {"data": "d", "contract": "c"}}
+    report = RunReport(digests, empty, {}, {"candidate": "logistic", "model_digest": "m"}, results, "", 1)
+    return record_model(model, contract, "# The card", {"rows": 200}, "The run.", report)
+
+
+def test_a_record_holds_no_customers_value() -> None:
+    raw = raw_customers(60).assign(
+        age="77",
+        months="313",
+        charge="777.125",
+        total="7654321",
+        calls="31",
+        plan="QQ",
+        region="south",
+        paperless="true",
+        lines="3",
+    )
+    customers = validate_table(raw, CONTRACT).customers
+    record = recorded(fitted(customers))
+    inputs = model_inputs(customers, CONTRACT)
+    for name in inputs:
+        assert record.example[name].iloc[0] not in set(inputs[name]), name
+
+
+def test_a_records_example_passes_the_contract() -> None:
+    content = table_file()
+    content["columns"]["plan"] = {"dtype": "str", "isin": ["AA", "QX", "ZZ"]}
+    contract = Contract.parse(content, "customers")
+    customers = validate_table(raw_customers(60), contract).customers
+    example = recorded(fitted(customers, contract), contract).example
+    as_raw = example_customers(contract).assign(**example)
+    held = validate_table(as_raw, contract)
+    assert held.quarantine.empty
+    pd.testing.assert_frame_equal(model_inputs(held.customers, contract), example)
+
+
+def test_the_example_has_the_columns_of_the_record_and_fits_the_model() -> None:
+    record = recorded(fitted(validate_table(raw_customers(60), CONTRACT).customers))
+    assert [*record.numeric, *record.categorical] == list(record.example) == [*CONTRACT.numeric, *CONTRACT.categorical]
+    assert record.model.predict_proba(record.example).shape == (1, 2)
+
+
+def test_the_record_names_table_model_and_data() -> None:
+    record = recorded(fitted(validate_table(raw_customers(60), CONTRACT).customers))
+    assert dict(record.documents) == {"model_card.md": "# The card", "training_profile.json": '{"rows": 200}'}
+    assert record.run_description == "The run."
+    assert record.metadata == {
+        "table": "customers",
+        "gate": "first",
+        "candidate": "logistic",
+        "model_digest": "m",
+        "data_digest": "d",
+        "contract_digest": "c",
+    }
