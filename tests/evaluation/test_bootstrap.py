@@ -1,4 +1,4 @@
-"""Bootstrap: the fast way equals the plain one, and intervals hold the truth as often as they say."""
+"""Bootstrap: tallied metrics equal the plain ones, and intervals have their coverage."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def simulate(n: int, seed: int, slope: float = 1.0, decimals: int = 15) -> Sampl
 
 
 def plain(metric: Metric) -> Metric:
-    """The same metric, as another function: one that goes the plain way."""
+    """The same metric as another function, so that it is computed on rows and not from a tally."""
 
     def same(y: Labels, p: Probabilities) -> float:
         return metric(y, p)
@@ -38,12 +38,12 @@ def plain(metric: Metric) -> Metric:
     st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8), st.integers(0, 4)), min_size=2, max_size=60),
     st.sampled_from([0.0, 0.05]),
 )
-def test_weighted_equals_materialised(rows: list[tuple[int, int, int]], lowest: float) -> None:
+def test_tallied_metrics_equal_metrics_on_repeated_rows(rows: list[tuple[int, int, int]], lowest: float) -> None:
     y, level, times = np.array(rows).T
     p = lowest + level / 8 * (1 - lowest)
     y_drawn, p_drawn = np.repeat(y, times), np.repeat(p, times)
     assume(0 < y_drawn.sum() < y_drawn.size)
-    distinct = np.unique(p)[::-1]  # those that were never drawn, too
+    distinct = np.unique(p)[::-1]  # including those that were never drawn
     place = np.searchsorted(-distinct, -p)
     churned, stayed = (np.bincount(place, times * of, distinct.size).astype(np.int64) for of in (y, 1 - y))
     for metric, fast in TALLY_METRICS.items():
@@ -52,7 +52,7 @@ def test_weighted_equals_materialised(rows: list[tuple[int, int, int]], lowest: 
 
 @pytest.mark.parametrize("decimals", [15, 1])
 @pytest.mark.parametrize("per_group", [None, 3])
-def test_fast_and_plain_ways_draw_the_same(decimals: int, per_group: int | None) -> None:
+def test_tallied_and_plain_metrics_have_the_same_intervals(decimals: int, per_group: int | None) -> None:
     y, p = simulate(150, seed=1, decimals=decimals)
     groups = None if per_group is None else np.arange(y.size) // per_group
     names = [name for name in METRICS if name != "calibration_error"]
@@ -63,7 +63,7 @@ def test_fast_and_plain_ways_draw_the_same(decimals: int, per_group: int | None)
     pd.testing.assert_frame_equal(fast, slow)
 
 
-def test_every_metric_has_a_fast_way() -> None:
+def test_every_metric_has_a_tallied_form() -> None:
     assert set(TALLY_METRICS) == set(METRICS.values())
 
 
@@ -78,7 +78,7 @@ def test_a_row_for_each_metric_in_order_and_the_value_inside() -> None:
     assert (table["value"] <= table["upper"]).all()
 
 
-def test_same_seed_same_result_whatever_else_is_asked() -> None:
+def test_same_seed_same_result_regardless_of_other_metrics() -> None:
     y, p = simulate(300, seed=2)
     once = bootstrap_metrics(y, p, ["auc", "brier"], resampling=Resampling(100, seed=7))
     pd.testing.assert_frame_equal(once, bootstrap_metrics(y, p, ["auc", "brier"], resampling=Resampling(100, seed=7)))
@@ -93,7 +93,7 @@ def test_intervals_shrink_with_rows() -> None:
         bootstrap_metrics(*simulate(n, seed=3), list(METRICS), resampling=Resampling(300)) for n in (400, 6400)
     )
     ratio = (many["upper"] - many["lower"]) / (few["upper"] - few["lower"])
-    assert ratio.between(0.15, 0.4).all()  # a quarter, and luck
+    assert ratio.between(0.15, 0.4).all()  # a quarter, up to sampling noise
 
 
 def test_intervals_widen_with_level() -> None:
@@ -106,7 +106,7 @@ def test_intervals_widen_with_level() -> None:
 
 
 def coverage(slope: float, repeats: int) -> "pd.Series[float]":
-    """How often intervals of 500 customers hold what 400,000 show, by metric."""
+    """Coverage of intervals on 500 customers, by metric; the truth is taken from 400,000."""
     truth = pd.Series({name: metric(*simulate(400_000, 99, slope)) for name, metric in METRICS.items()})
     if slope == 1:
         truth["calibration_error"] = 0.0

@@ -1,4 +1,4 @@
-"""Churn shares by level and closeness to a known truth: counted by hand, and against what they are the limit of."""
+"""Churn shares by level, and distance to the true churn probabilities."""
 
 import io
 
@@ -20,7 +20,7 @@ def test_shares_are_counted_and_have_wilsons_limits() -> None:
     assert table["level"].tolist() == ["a", "b"]
     assert table["customers"].tolist() == [10, 40]
     assert table["churned"].tolist() == [0.5, 0.25]
-    # Wilson's limits are where the share, as the truth, would lie 1.96 standard deviations from what was seen.
+    # If a limit were the true share, the observed share would be 1.96 standard deviations away
     for row in table.itertuples():
         for limit in (row.lower, row.upper):
             deviation = np.sqrt(limit * (1 - limit) / row.customers)
@@ -28,7 +28,7 @@ def test_shares_are_counted_and_have_wilsons_limits() -> None:
         assert row.lower < row.churned < row.upper
 
 
-def test_levels_without_customers_have_no_row_and_missing_ones_have() -> None:
+def test_levels_without_customers_have_no_row_and_missing_values_have_one() -> None:
     plan = pd.Series(pd.Categorical(["a", None, "a"], categories=["a", "never"]))
     assert churn_shares(segment_levels(plan), [0, 1, 0])["level"].tolist() == ["a", "missing"]
 
@@ -48,7 +48,7 @@ def test_the_plot_names_the_ends_and_leaves_out_rare_levels(features: int) -> No
     figure.savefig(io.BytesIO(), format="png")
 
 
-def test_of_many_levels_those_with_most_customers_are_drawn() -> None:
+def test_only_the_most_frequent_levels_are_drawn() -> None:
     town = pd.Series([f"town {number}" for number in range(30) for _ in range(number + 1)])
     figure = churn_shares_plot({"town": churn_shares(segment_levels(town), np.zeros(len(town)))}, 0.0)
     names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
@@ -56,7 +56,7 @@ def test_of_many_levels_those_with_most_customers_are_drawn() -> None:
     assert "town 29 (30)" in names
 
 
-def test_closeness_is_what_many_outcomes_come_to() -> None:
+def test_excess_log_loss_is_that_of_many_drawn_labels() -> None:
     rng = np.random.default_rng(1)
     truth = rng.uniform(0.02, 0.6, 400)
     p = np.clip(truth + rng.normal(0.03, 0.08, 400), 0.01, 0.99)
@@ -70,13 +70,13 @@ def test_closeness_is_what_many_outcomes_come_to() -> None:
     assert found["bias"] == pytest.approx((p - truth).mean())
 
 
-def test_the_truth_itself_is_as_close_as_can_be_and_certainty_is_finite() -> None:
+def test_the_truth_has_distance_zero_and_certainty_is_finite() -> None:
     truth = [0.0, 0.3, 1.0]
     assert closeness(truth, truth) == pytest.approx({"distance": 0, "bias": 0, "excess_log_loss": 0}, abs=1e-15)
     assert 0 < closeness([0.5], [0.0])["excess_log_loss"] < 40
 
 
 @pytest.mark.parametrize(("truth", "p"), [([0.5], [0.5, 0.5]), ([1.5], [0.5]), ([0.5], [np.nan])])
-def test_what_is_no_probability_is_refused(truth: list[float], p: list[float]) -> None:
+def test_invalid_probabilities_are_refused(truth: list[float], p: list[float]) -> None:
     with pytest.raises(ValueError, match=r"shape|outside|NaN"):
         closeness(truth, p)

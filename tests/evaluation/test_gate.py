@@ -1,4 +1,4 @@
-"""The gate, broken on purpose: shuffled labels, a constant, miscalibration; and neither fooled nor numbed by noise."""
+"""Gate: it refuses shuffled labels, a constant and miscalibration, and neither accepts nor rejects because of noise."""
 
 import math
 
@@ -51,7 +51,7 @@ def test_shuffled_labels_are_refused(n: int) -> None:
 
 
 def test_a_model_trained_on_shuffled_labels_is_refused() -> None:
-    # What such a model learns is the churn share and noise about it: calibrated enough, and worthless
+    # Such a model learns the churn share plus noise: calibrated, but useless
     for seed in range(5):
         y, _ = simulate(1600, seed)
         p = noisy(np.full(y.size, y.mean()), 0.15, seed)
@@ -88,7 +88,7 @@ def test_a_miscalibrated_model_is_refused(name: str, bend: object, said: str) ->
         assert any(said in reason for reason in found.reasons), found.reasons
 
 
-def test_a_good_model_is_let_through() -> None:
+def test_a_good_model_passes() -> None:
     verdicts = [evaluate(*simulate(1600, seed), seed=seed).verdict for seed in range(25)]
     assert verdicts.count("first") == 25
 
@@ -98,11 +98,11 @@ def test_few_customers_do_not_refuse_a_calibrated_model() -> None:
     assert verdicts.count("first") >= 18
 
 
-def test_a_trifle_does_not_refuse_however_many_customers() -> None:
+def test_a_tiny_error_is_tolerated_on_many_customers() -> None:
     y, p = simulate(300_000)
     bent = expit(1.06 * logit(p) + 0.05)
     line = calibration_line(y, bent)
-    assert abs(line.slope - 1) > 5 * line.slope_error  # beyond doubt, and of no weight
+    assert abs(line.slope - 1) > 5 * line.slope_error  # significant but tiny
     assert evaluate(y, bent).verdict == "first"
 
 
@@ -123,7 +123,7 @@ def test_a_truly_better_model_is_better() -> None:
     assert verdicts.count("better") >= 18
 
 
-def test_a_truly_worse_model_is_never_let_through() -> None:
+def test_a_truly_worse_model_never_passes() -> None:
     for seed in range(10):
         y, p = simulate(1600, seed)
         found = evaluate(y, noisy(p, 0.8, seed), p, seed=seed)
@@ -133,7 +133,7 @@ def test_a_truly_worse_model_is_never_let_through() -> None:
 
 def test_noise_is_called_better_no_more_often_than_the_level_allows() -> None:
     # Two equally good models: a two-sided 95% interval lies above zero for 2.5%. Margins let everything pass, so that
-    # nothing but the interval stands between luck and "better"
+    # nothing but the interval separates chance from "better"
     lenient = GateSettings(resamples=100, log_loss_margin=1, calibration_margin=1, profit_margin=1)
     verdicts = []
     for seed in range(80):
@@ -143,7 +143,7 @@ def test_noise_is_called_better_no_more_often_than_the_level_allows() -> None:
     assert verdicts.count("no worse") >= 68
 
 
-def test_what_few_customers_cannot_show_is_unclear() -> None:
+def test_small_differences_on_few_customers_are_unclear() -> None:
     found = []
     for seed in range(12):
         y, p = simulate(300, seed)
@@ -154,7 +154,7 @@ def test_what_few_customers_cannot_show_is_unclear() -> None:
     assert all("may be worse than tolerated" in of.reasons[0] for of in unclear)
 
 
-def test_less_log_loss_does_not_make_up_for_calibration() -> None:
+def test_lower_log_loss_does_not_compensate_for_calibration() -> None:
     y, p = simulate(20_000)
     better_ranked_and_bent = expit(1.3 * logit(p))
     champion = noisy(p, 1.2, 0)
@@ -183,8 +183,8 @@ def test_numbers_are_those_of_the_metrics() -> None:
     assert (logged["log_loss_difference_lower"], logged["log_loss_difference_upper"]) == (losses.lower, losses.upper)
     assert (
         logged["calibration_error_lower"] == found.standalone["calibration_error_lower"]
-    )  # its own, not the difference's
-    # The hold-out's own metrics are logged by their own names, margins as parameters.
+    )  # of the challenger, not of the difference
+    # Hold-out metrics are logged elsewhere, margins as parameters
     assert not [
         name for name in logged if name in ("auc", "calibration_error") or name.endswith(("challenger", "margin"))
     ]
@@ -194,7 +194,7 @@ def test_numbers_are_those_of_the_metrics() -> None:
 
 
 def test_pairs_are_kept_together() -> None:
-    # Models that differ in a few rows differ by little for sure, however much each varies alone
+    # Models that differ in a few rows have a narrow interval of the difference, even if each one varies a lot
     y, p = simulate(1600)
     other = p.copy()
     other[:40] = np.clip(other[:40] + 0.02, 0, 1)
@@ -209,7 +209,7 @@ def test_same_seed_same_verdict() -> None:
     assert evaluate(y, p, other, seed=1) != evaluate(y, p, other, seed=2)
 
 
-def test_repeated_customers_are_one_piece_of_evidence() -> None:
+def test_repeated_customers_widen_intervals() -> None:
     y, p = simulate(400)
     many, often, other = np.repeat(y, 5), np.repeat(p, 5), np.repeat(noisy(p, 0.5, 0), 5)
     keys = np.repeat(np.arange(400), 5)
@@ -223,7 +223,7 @@ def test_repeated_customers_are_one_piece_of_evidence() -> None:
     assert slopes[1] / slopes[0] == pytest.approx(5**0.5, rel=0.05)
 
 
-def test_the_calibration_line_finds_what_was_bent() -> None:
+def test_the_calibration_line_finds_the_distortion() -> None:
     y, p = simulate(100_000)
     line = calibration_line(y, expit((logit(p) - 0.4) / 1.5))
     assert line.slope == pytest.approx(1.5, abs=4 * line.slope_error)
@@ -231,7 +231,7 @@ def test_the_calibration_line_finds_what_was_bent() -> None:
     assert line.slope_error < 0.02
 
 
-def test_the_calibration_lines_errors_are_its_spread() -> None:
+def test_standard_errors_of_the_calibration_line_match_its_spread() -> None:
     lines = [calibration_line(*simulate(500, seed)) for seed in range(60)]
     assert np.std([line.slope for line in lines]) == pytest.approx(np.mean([of.slope_error for of in lines]), rel=0.3)
 

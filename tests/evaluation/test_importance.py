@@ -1,4 +1,4 @@
-"""Permutation importance: what the model uses is found, what it does not is nothing, and nothing is touched."""
+"""Permutation importance: used features are found, unused ones have importance 0, and inputs are not modified."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ def predict(x: pd.DataFrame) -> np.ndarray:
     return (1 / (1 + np.exp(-(-1.2 + 1.5 * x["strong"] + 0.5 * x["weak"])))).to_numpy()
 
 
-def test_what_the_model_uses_is_found_in_order() -> None:
+def test_used_features_are_found_in_order() -> None:
     table = permutation_importance(predict, *simulate(1000))
     assert table["feature"].tolist() == ["strong", "weak", "unused"]
     assert (table["lower"].iloc[:2] > 0).all()
@@ -38,7 +38,7 @@ def test_equal_to_scikit_learns_up_to_the_shuffles() -> None:
     assert ours.loc[list(x.columns), "importance"].to_numpy() == pytest.approx(theirs.importances_mean, abs=0.01)
 
 
-def test_intervals_hold_what_many_customers_show() -> None:
+def test_intervals_have_their_coverage() -> None:
     true = permutation_importance(
         predict, *simulate(100_000, 99), settings=ImportanceSettings(max_rows=100_000)
     ).set_index("feature")["importance"]
@@ -53,7 +53,7 @@ def test_intervals_hold_what_many_customers_show() -> None:
     assert (pd.concat(held, axis=1).mean(axis=1) >= 0.8).all()
 
 
-def test_a_column_alone_is_what_it_is_among_others_and_nothing_is_changed() -> None:
+def test_importance_does_not_depend_on_other_columns_and_inputs_are_not_modified() -> None:
     x, y = simulate(200)
     before = x.copy()
     whole = permutation_importance(predict, x, y, settings=ImportanceSettings(seed=3)).set_index("feature")
@@ -66,7 +66,7 @@ def test_a_column_alone_is_what_it_is_among_others_and_nothing_is_changed() -> N
     assert other.loc["weak", "importance"] != whole.loc["weak", "importance"]
 
 
-def test_one_column_at_a_time_with_its_own_cells_and_type() -> None:
+def test_one_column_at_a_time_is_shuffled_and_keeps_its_dtype() -> None:
     x, y = simulate(100)
     x = x.assign(level=pd.Categorical(np.where(x["strong"] > 0, "a", "b")))
     seen: list[str] = []
@@ -84,7 +84,7 @@ def test_one_column_at_a_time_with_its_own_cells_and_type() -> None:
     assert seen == [name for name in x for _ in range(2)]
 
 
-def test_columns_are_not_shuffled_alike() -> None:
+def test_each_column_has_its_own_shuffle() -> None:
     x, y = simulate(100)
     x = x.assign(twin=x["strong"])
     dealt: dict[str, np.ndarray] = {}
@@ -97,7 +97,7 @@ def test_columns_are_not_shuffled_alike() -> None:
     assert (dealt["strong"] != dealt["twin"]).any()
 
 
-def test_many_customers_are_sampled() -> None:
+def test_large_tables_are_sampled() -> None:
     x, y = simulate(2000)
     sizes = set()
 

@@ -1,4 +1,4 @@
-"""Metrics: equal to scikit-learn where it has them, to hand calculation where not, and clear about bad input."""
+"""Metrics: equal to scikit-learn or to hand calculation, with clear errors for bad input."""
 
 import math
 
@@ -39,13 +39,13 @@ BOUNDS = {
 }
 
 
-# Timings are for benchmarks; a busy machine must not fail a test
+# No deadline: a busy machine must not fail a test
 property_test = settings(max_examples=40, deadline=None)
 
 
 @st.composite
 def predictions(draw: st.DrawFn) -> tuple[Labels, Probabilities]:
-    """Both classes, any probabilities: the ends, ties and near ties among them."""
+    """Both classes, with any probabilities, including 0, 1, ties and near ties."""
     n = draw(st.integers(2, 60))
     y = draw(st.lists(st.integers(0, 1), min_size=n, max_size=n))
     assume(0 < sum(y) < n)
@@ -144,7 +144,7 @@ def test_lift_by_hand() -> None:
     assert lift_top_decile(y, p) == pytest.approx((1 / 2) / (4 / 20))
 
 
-def test_lift_shares_a_tie_at_the_border() -> None:
+def test_lift_with_a_tie_at_the_tenth_by_hand() -> None:
     # Top two of twenty: the first for certain, and one of the four at 0.8, half of whom churned
     p = np.array([0.9] + [0.8] * 4 + [0.1] * 15)
     y = np.array([1] + [1, 0, 1, 0] + [1] + [0] * 14)
@@ -175,7 +175,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("rows", "bins"), [(5, 1), (39, 1), (40, 2), (100, 5), (200, 10), (5000, 10)])
-def test_bins_hold_equally_many_and_are_fewer_for_few_rows(rows: int, bins: int) -> None:
+def test_bins_are_equally_large_and_fewer_for_few_rows(rows: int, bins: int) -> None:
     place = equal_mass_bins(tally(np.zeros(rows, dtype=np.int64), np.linspace(0, 1, rows)))
     sizes = np.bincount(place)
     assert sizes.size == bins
@@ -205,7 +205,7 @@ def test_tally_counts_everyone_once(drawn: tuple[Labels, Probabilities]) -> None
 
 @property_test
 @given(predictions())
-def test_inputs_are_left_as_they_are(drawn: tuple[Labels, Probabilities]) -> None:
+def test_inputs_are_not_modified(drawn: tuple[Labels, Probabilities]) -> None:
     y, p = drawn
     before = y.copy(), p.copy()
     for metric in METRICS.values():
@@ -229,7 +229,7 @@ def test_inputs_are_left_as_they_are(drawn: tuple[Labels, Probabilities]) -> Non
         ([], [], "no rows"),
     ],
 )
-def test_bad_input_says_what_and_how_to_mend(name: str, y: list[object], p: list[object], message: str) -> None:
+def test_errors_say_what_is_wrong_and_how_to_fix_it(name: str, y: list[object], p: list[object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         METRICS[name](np.array(y), np.array(p))
 
@@ -241,12 +241,12 @@ def test_booleans_are_labels() -> None:
 
 
 @pytest.mark.parametrize("name", ["auc", "average_precision", "lift_top_decile"])
-def test_nobody_churned(name: str) -> None:
+def test_no_customer_churned(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' is not defined here: none of the 3 customers churned"):
         METRICS[name](np.zeros(3, dtype=np.int64), np.array([0.1, 0.2, 0.3]))
 
 
-def test_nobody_stayed() -> None:
+def test_no_customer_stayed() -> None:
     y, p = np.ones(3, dtype=np.int64), np.array([0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="none of the 3 customers stayed"):
         auc(y, p)
@@ -268,7 +268,7 @@ def test_resolve_by_name_and_by_import_path() -> None:
     assert resolve_metric("auc") is auc
     assert resolve_metric("sklearn.metrics.d2_brier_score")(np.array([0, 1]), np.array([0.0, 1.0])) == 1
     assert resolve_metric("math.pow") is math.pow
-    assert resolve_metric("builtins.max") is max  # tells no signature
+    assert resolve_metric("builtins.max") is max  # has no signature
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_resolve_says_what_is_wrong(name: str, message: str) -> None:
         resolve_metric(name)
 
 
-def test_every_metric_says_whether_more_is_better() -> None:
+def test_every_metric_has_a_direction() -> None:
     assert METRICS.keys() == GREATER_IS_BETTER.keys()
     y = np.repeat([0, 1], 50)
     good, poor = np.repeat([0.1, 0.9], 50), np.tile([0.1, 0.9], 50)
@@ -297,7 +297,7 @@ def test_every_metric_says_whether_more_is_better() -> None:
         assert (metric(y, good) > metric(y, poor)) == greater_is_better(name)
 
 
-def test_a_users_metric_says_so_itself() -> None:
+def test_a_users_metric_has_its_direction_as_attribute() -> None:
     assert greater_is_better(f"{__name__}.half_wrong") is False
     with pytest.raises(ValueError, match=r"d2_brier_score\.greater_is_better = True"):
         greater_is_better("sklearn.metrics.d2_brier_score")

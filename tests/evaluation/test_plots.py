@@ -1,4 +1,4 @@
-"""Plots: they draw what the metrics say, stay small, and leave no state behind. How they look is for eyes."""
+"""Plots: they show the metrics, stay small and leave no state. Their look is not tested."""
 
 import io
 import sys
@@ -25,7 +25,7 @@ Sample = tuple[Labels, Probabilities, Probabilities]
 
 
 def simulate(n: int) -> Sample:
-    """Who churned, a noisy model's churn probabilities, and the true ones."""
+    """Labels, churn probabilities of a noisy model, and the true ones."""
     rng = np.random.default_rng(0)
     odds = rng.normal(-1.5, 1.5, n)
     truth = 1 / (1 + np.exp(-odds))
@@ -65,7 +65,7 @@ def test_titles_state_the_finding(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("size", ["sample", "large"])
-def test_curves_enclose_what_the_metrics_say(size: str, request: pytest.FixtureRequest) -> None:
+def test_areas_under_the_curves_equal_the_metrics(size: str, request: pytest.FixtureRequest) -> None:
     y, p, _ = request.getfixturevalue(size)
     picked, found = line(roc_plot(y, p), "model")
     assert trapezoid(found, picked) == pytest.approx(auc(y, p), abs=1e-3)
@@ -84,7 +84,7 @@ def test_curves_are_thinned(large: Sample) -> None:
             assert len(np.asarray(drawn.get_xdata())) <= POINTS
 
 
-def test_best_possible_is_drawn_where_the_truth_is_given(sample: Sample) -> None:
+def test_the_best_possible_curve_is_drawn_if_the_truth_is_known(sample: Sample) -> None:
     y, p, truth = sample
     for plot in PLOTS:
         without, drawn = (len(plot(y, p, truth=of).axes[0].get_lines()) for of in (None, truth))
@@ -93,7 +93,7 @@ def test_best_possible_is_drawn_where_the_truth_is_given(sample: Sample) -> None
     assert trapezoid(best[1], best[0]) == pytest.approx(auc(y, truth), abs=1e-3)
 
 
-def test_reliability_bins_hold_the_truth(sample: Sample) -> None:
+def test_intervals_of_reliability_bins_contain_the_truth(sample: Sample) -> None:
     y, _, truth = sample
     bars = reliability_plot(y, truth, confidence_level=0.999).axes[0].containers[0]
     predicted, churned = (np.asarray(of) for of in bars.lines[0].get_data())  # type: ignore[attr-defined]
@@ -165,6 +165,6 @@ def test_bad_predictions_are_refused(plot: Callable[..., Figure]) -> None:
 
 
 @pytest.mark.parametrize("plot", [roc_plot, precision_recall_plot, gain_plot])
-def test_nobody_churned(plot: Callable[..., Figure]) -> None:
+def test_no_customer_churned(plot: Callable[..., Figure]) -> None:
     with pytest.raises(ValueError, match="none of the 2 customers churned"):
         plot([0, 0], [0.5, 0.6])

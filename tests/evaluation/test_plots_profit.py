@@ -83,7 +83,7 @@ def test_the_chosen_threshold_lies_on_the_curve() -> None:
     assert "individual thresholds: 12.00" in lines
 
 
-def test_ruin_does_not_flatten_the_curve() -> None:
+def test_large_losses_do_not_flatten_the_curve() -> None:
     dear = COSTS.model_copy(update={"offer_cost": 60.0})
     axes = profit_plot(profit_curve(HOLDOUT, dear, resampling=FEW), 0.6).axes[0]
     assert axes.get_ylim()[0] > -2 * axes.get_ylim()[1]
@@ -109,7 +109,7 @@ def test_levels_that_are_not_scored_are_named_with_the_reason() -> None:
     assert all(len(name) < 50 for name in names)
 
 
-def test_the_best_is_above_and_the_chosen_marked() -> None:
+def test_the_best_is_at_the_top_and_the_chosen_is_marked() -> None:
     axes = leaderboard_plot(BOARD, {"b": 1.0}).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"]
     (ring,) = [line for line in axes.get_lines() if line.get_label() == "chosen"]
@@ -123,7 +123,7 @@ def test_every_member_of_a_blend_is_marked_with_its_weight() -> None:
     assert [text.get_text().split(" ", 1)[1] for text in axes.texts] == ["(70% of the blend)", "(30% of the blend)"]
 
 
-def test_bars_reach_the_limits() -> None:
+def test_error_bars_end_at_the_limits() -> None:
     bars = PLOTS["importance"]().axes[0].containers[0].lines[2][0]  # type: ignore[attr-defined]
     reached = np.array([segment[:, 0] for segment in bars.get_segments()])
     assert reached == pytest.approx(IMPORTANCE[["lower", "upper"]].to_numpy())

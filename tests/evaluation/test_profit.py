@@ -45,7 +45,7 @@ costs_of_any_kind = st.builds(
 
 
 def simulate(n: int, seed: int = 0) -> tuple[Labels, Probabilities]:
-    """Customers whose churn probabilities are true."""
+    """Labels drawn from the churn probabilities."""
     rng = np.random.default_rng(seed)
     p = 1 / (1 + np.exp(-rng.normal(-1.6, 1.4, n)))
     return (rng.random(n) < p).astype(np.int64), p
@@ -69,7 +69,7 @@ def customers(draw: st.DrawFn) -> tuple[Labels, Probabilities, Probabilities]:
 
 
 def test_profit_of_one_contact_by_hand() -> None:
-    # A churner: 3 in 10 accept, and bring 200 - 10; the call costs 1. A stayer takes the 10 and the call
+    # A churner accepts in 3 of 10 cases and earns 200 - 10; the contact costs 1. A stayer costs 10 + 1
     assert contact_profit_churner(200, COSTS) == pytest.approx(0.3 * 190 - 1)
     assert contact_profit_stayer(COSTS) == -11
     assert expected_profit([0.25], 200, COSTS) == pytest.approx(0.25 * 56 + 0.75 * -11)
@@ -150,7 +150,7 @@ def envelope(y: Labels, p: Probabilities, value: Probabilities, costs: CostModel
         density = acceptance ** (alpha - 1) * (1 - acceptance) ** (beta - 1) / scale
         return float((acceptance * kept - spent).max() * density)
 
-    # A corner at a time: the integrand is smooth between the acceptances at which lines cross
+    # Piece by piece: the integrand is smooth between the acceptances at which lines cross
     with np.errstate(divide="ignore", invalid="ignore"):
         cross = np.unique(((spent[:, None] - spent) / (kept[:, None] - kept))[np.triu_indices(kept.size, 1)])
     corners = [0, *[at for at in cross if 1e-6 < at < 1 - 1e-6], 1]
@@ -170,13 +170,13 @@ def test_empc_is_its_integral(
     assert 0 <= share <= 1
 
 
-def test_empc_as_others_compute_it() -> None:
+def test_empc_equals_empulse() -> None:
     # By empulse 0.13.1 with alpha 6, beta 14, clv 200, d 10, f 1: its documented example
     y, p = np.tile([0, 1], 4), np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9])
     assert empc(y, p, 200, COSTS)[0] == pytest.approx(23.875593418348124, abs=1e-9)
 
 
-def test_empc_where_acceptance_is_certain_is_the_most_that_can_be_earned() -> None:
+def test_empc_with_certain_acceptance_is_the_maximum_profit() -> None:
     y, p = simulate(300)
     certain = COSTS.model_copy(update={"acceptance": 1.0})
     best = realised_profit(y, p, 200, certain, best_threshold(y, p, 200, certain))
@@ -187,7 +187,7 @@ def test_empc_where_acceptance_is_certain_is_the_most_that_can_be_earned() -> No
     )
 
 
-def test_empc_grows_with_doubt_and_with_ranking() -> None:
+def test_empc_grows_with_uncertainty_and_with_ranking() -> None:
     y, p = simulate(2000)
     doubts = [empc(y, p, 200, COSTS.model_copy(update={"acceptance_sample": of}))[0] for of in (100, 20, 3)]
     assert doubts == sorted(doubts)
@@ -232,7 +232,7 @@ def test_resampled_metrics_are_those_of_the_resample(per_customer: int) -> None:
     y, p = simulate(120)
     value, groups = np.linspace(0, 400, 120), np.arange(120) // per_customer
     for seed in range(3):
-        # So few that both limits are known: of all resamples, the least and the most
+        # With 40 resamples, the limits are close to the minimum and the maximum
         table = table_of(profit_metrics(Holdout(y, p, value, groups), COSTS, resampling=Resampling(40, seed=seed)))
         assert np.isfinite(table.to_numpy(float)).all()
         assert (table["lower"] <= table["upper"]).all()
@@ -253,7 +253,7 @@ def _profit_of_rows(y: Labels, p: Probabilities, value: Probabilities, i: Probab
     return realised_profit(y, p[rows], value[rows], COSTS)
 
 
-def test_profit_intervals_hold_the_truth() -> None:
+def test_profit_intervals_have_their_coverage() -> None:
     p_many = simulate(400_000, 99)[1]
     true = (np.maximum(expected_profit(p_many, 200, COSTS), 0)).mean()
     held = 0
@@ -279,13 +279,15 @@ def test_the_curve_passes_through_realised_profits() -> None:
     pd.testing.assert_series_equal(curve["profit"], clustered["profit"])
 
 
-def test_a_wrong_assumption_has_a_price() -> None:
+def test_a_wrong_assumption_costs_profit() -> None:
     y, p = simulate(50_000)
     table = sensitivity(Holdout(y, p, 200), COSTS)
     assert len(table) == 20
     assumed = table[table["factor"] == 1]
     assert assumed["profit"].to_numpy() == pytest.approx(realised_profit(y, p, 200, COSTS))
-    assert (table["profit"] - table["profit_with_assumed_costs"] > -0.02).all()  # with true probabilities, up to luck
+    assert (
+        table["profit"] - table["profit_with_assumed_costs"] > -0.02
+    ).all()  # with true probabilities, up to sampling noise
     rows = table.set_index(["parameter", "factor"])
     assert rows.loc[("value", 2.0), "setting"] == 400
     assert rows.loc[("offer_cost", 0.5), "threshold"] == pytest.approx(6 / (0.3 * 195 + 5))
@@ -310,7 +312,7 @@ def test_the_curve_contacts_from_the_threshold_on() -> None:
     assert curve.loc[[0.0, 1.0], "profit"].to_list() == pytest.approx([45 / 2, 45 / 4])
 
 
-def test_acceptance_never_passes_one() -> None:
+def test_acceptance_is_at_most_one() -> None:
     y, p = simulate(200)
     table = sensitivity(Holdout(y, p, 200), COSTS.model_copy(update={"acceptance": 0.8}))
     assert table.loc[table["parameter"] == "acceptance", "setting"].to_list() == pytest.approx([0.4, 0.64, 0.8, 1, 1])

@@ -1,4 +1,4 @@
-"""Segments: levels that a person can read, numbers equal to hand calculation, and no gap made of noise."""
+"""Segments: readable levels, metrics equal to hand calculation, and no significant gaps from noise."""
 
 import numpy as np
 import pandas as pd
@@ -75,13 +75,13 @@ def test_everyone_has_a_level(cells: list[float | None], bins: int) -> None:
     assert len(levels) == len(column)
     assert levels.notna().all()
     assert ((levels == "missing") == column.isna()).all()
-    # Levels follow each other as the numbers do
+    # Levels are in the order of the numbers
     known = column.notna()
     order = column[known].groupby(levels[known].cat.codes).agg(["min", "max"])
     assert (order["max"].iloc[:-1].to_numpy() <= order["min"].iloc[1:].to_numpy()).all()
 
 
-def test_numbers_of_a_level_are_those_of_its_customers() -> None:
+def test_metrics_of_a_level_are_those_of_its_customers() -> None:
     y, p, kind = simulate(1000)
     table = evaluated(y, p, kind).set_index(["level", "metric"])
     red = (kind == "red").to_numpy()
@@ -109,7 +109,7 @@ def test_shares_have_wilson_intervals() -> None:
     assert (row["lower"], row["upper"]) == pytest.approx((limits.low, limits.high))
 
 
-def test_nobody_contacted_is_no_certainty() -> None:
+def test_no_contacts_still_have_an_interval() -> None:
     y, p, kind = simulate(400)
     table = evaluated(y, p, kind, threshold=1.0).set_index(["level", "metric"])
     assert table.loc[(ALL, "contacted_share"), "value"] == 0
@@ -164,7 +164,7 @@ def test_gaps_by_hand() -> None:
     assert of_three["lower"] < of_two["lower"]
 
 
-def test_an_unfair_model_is_seen_and_noise_is_not() -> None:
+def test_an_unfair_model_has_significant_gaps_and_a_fair_one_does_not() -> None:
     alarms = 0
     for seed in range(15):
         y, p, kind = simulate(1200, seed)

@@ -1,4 +1,4 @@
-"""Target lists: who is on them, who is left alone, and that the effect of a contact is found again."""
+"""Target lists: selection, control group, and the measured effect."""
 
 import math
 
@@ -26,7 +26,7 @@ def base(n: int, seed: int = 0) -> tuple[list[str], np.ndarray, np.ndarray]:
     return [f"c{i}" for i in range(n)], rng.random(n), rng.uniform(0, 400, n)
 
 
-def test_only_profit_and_the_most_first() -> None:
+def test_profitable_customers_are_listed_highest_profit_first() -> None:
     ids, p, value = base(500)
     found = target_list(ids, p, value, COSTS, EVERYONE)
     profit = expected_profit(p, value, COSTS)
@@ -40,12 +40,12 @@ def test_only_profit_and_the_most_first() -> None:
 
 
 def test_expected_spend_by_hand() -> None:
-    # The call, and the offer for the 75 of 100 who stay anyway and 3 in 10 of the others
+    # The contact, plus the offer for 75% stayers and 3 in 10 of the churners
     found = target_list(["a"], [0.25], 500, COSTS, EVERYONE)
     assert found["expected_spend"].tolist() == pytest.approx([1 + 10 * (0.75 + 0.25 * 0.3)])
 
 
-def test_the_budget_is_for_contacts_alone() -> None:
+def test_the_budget_counts_contacts_only() -> None:
     ids, p, value = base(3000)
     found = target_list(ids, p, value, COSTS, TargetSettings(max_customers=200, control_share=0.2))
     assert (~found["control"]).sum() == 200
@@ -55,7 +55,7 @@ def test_the_budget_is_for_contacts_alone() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(1, 5000), st.integers(1, 400), st.floats(0, 0.9), st.integers(0, 50))
-def test_no_budget_is_passed_and_none_is_left_unused(money: float, n: int, share: float, seed: int) -> None:
+def test_budgets_are_used_up_and_not_exceeded(money: float, n: int, share: float, seed: int) -> None:
     ids, p, value = base(300, seed)
     wanted = TargetSettings(max_spend=money, max_customers=n, control_share=share)
     found, whole = (
@@ -73,7 +73,7 @@ def test_no_budget_is_passed_and_none_is_left_unused(money: float, n: int, share
         assert spent + following["expected_spend"].iloc[0] > money - 1e-9
 
 
-def test_who_is_left_alone_depends_on_id_and_campaign_only() -> None:
+def test_the_control_group_depends_on_id_and_campaign_only() -> None:
     ids, p, value = base(2000)
     half = TargetSettings(control_share=0.3, campaign="spring")
     found = target_list(ids, p, value, COSTS, half).set_index("id")["control"]
@@ -88,7 +88,7 @@ def test_who_is_left_alone_depends_on_id_and_campaign_only() -> None:
     assert [of for of in range(20) if is_control(of, half)] == [0, 1, 2, 4, 10, 14, 17]
 
 
-def test_controls_are_picked_by_chance() -> None:
+def test_the_control_group_is_random() -> None:
     ids, p, value = base(20_000)
     found = target_list(ids, p, value, COSTS, TargetSettings(control_share=0.25))
     assert found["control"].mean() == pytest.approx(0.25, abs=0.015)
@@ -96,14 +96,14 @@ def test_controls_are_picked_by_chance() -> None:
     assert means.loc[True].to_numpy() == pytest.approx(means.loc[False].to_numpy(), rel=0.03)
 
 
-def test_ties_do_not_hang_on_the_order_of_rows() -> None:
+def test_ties_do_not_depend_on_the_order_of_rows() -> None:
     ids = [f"c{i}" for i in range(50)]
     limited = TargetSettings(max_customers=10, control_share=0)
     there, back = (target_list(of, np.full(50, 0.5), 200, COSTS, limited)["id"].tolist() for of in (ids, ids[::-1]))
     assert there == back
 
 
-def test_nobody_is_worth_it() -> None:
+def test_a_list_can_be_empty() -> None:
     ids, p, _ = base(50)
     found = target_list(ids, p, 5, COSTS, TargetSettings(max_spend=100))
     assert found.empty
@@ -141,7 +141,7 @@ def test_effect_by_hand() -> None:
 
 
 def campaign(seed: int, n: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A list of which the contacted accept 30% of the time; half of it left alone."""
+    """A list whose contacted customers accept in 30% of cases; half of it is control."""
     ids, p, value = base(n, seed)
     found = target_list(ids, p, value, COSTS, TargetSettings(control_share=0.5, campaign=str(seed)))
     rng = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ def campaign(seed: int, n: int = 4000) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return churned.astype(int), ~contacted, found["value"].to_numpy(), spent
 
 
-def test_what_a_contact_earned_is_found_again() -> None:
+def test_the_effect_of_a_contact_is_found() -> None:
     held, truth = [], []
     for seed in range(60):
         found = measured_effect(*campaign(seed))
@@ -165,7 +165,7 @@ def test_what_a_contact_earned_is_found_again() -> None:
     assert np.mean(truth) == pytest.approx(0, abs=1.5)
 
 
-def test_no_effect_is_seldom_called_one() -> None:
+def test_no_effect_is_rarely_significant() -> None:
     alarms = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
@@ -174,7 +174,7 @@ def test_no_effect_is_seldom_called_one() -> None:
     assert alarms <= 12
 
 
-def test_detectable_effect_is_detected_as_often_as_said() -> None:
+def test_the_detectable_effect_is_detected_with_its_power() -> None:
     effect = detectable_effect(1500, 500, 0.4)
     shown = 0
     for seed in range(200):
@@ -200,6 +200,6 @@ def test_effects_that_cannot_be_estimated(churned: list[int], control: list[bool
         measured_effect(churned, control, 1, 0)
 
 
-def test_all_alike_has_no_error() -> None:
+def test_identical_customers_have_no_error() -> None:
     found = measured_effect([0, 0, 0, 0], [True, True, False, False], 10, 1)
     assert (found.prevented, found.prevented_error, found.profit, found.profit_error) == (0, 0, -1, 0)

@@ -53,7 +53,7 @@ def average_precision(y: Labels, p: Probabilities) -> float:
     Raises
     ------
     ValueError
-        If nobody churned.
+        If no customer churned.
     """
     y, p = check_predictions(y, p)
     _check_classes(y, "average_precision", needed=(1,))
@@ -125,7 +125,7 @@ def lift_top_decile(y: Labels, p: Probabilities) -> float:
     Raises
     ------
     ValueError
-        If nobody churned.
+        If no customer churned.
     """
     y, p = check_predictions(y, p)
     _check_classes(y, "lift_top_decile", needed=(1,))

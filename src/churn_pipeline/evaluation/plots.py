@@ -101,7 +101,7 @@ def precision_recall_plot(
     Raises
     ------
     ValueError
-        If predictions are invalid, or nobody churned.
+        If predictions are invalid, or no customer churned.
 
     References
     ----------
@@ -245,7 +245,7 @@ def gain_plot(
     Raises
     ------
     ValueError
-        If predictions are invalid, or nobody churned.
+        If predictions are invalid, or no customer churned.
     """
     labels, probabilities = check_predictions(y, p)
     lift = lift_top_decile(labels, probabilities)

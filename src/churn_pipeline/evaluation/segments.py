@@ -131,7 +131,7 @@ class _Scores:
         profit = profit_metrics(level, scoring.costs, scoring.budgets, scoring.threshold, self.resampling)
         tables = [
             bootstrap_metrics(level.y, level.p, scoring.metrics, self.resampling, level.groups),
-            # The share's Wilson interval replaces this one, which has no width if nobody or everybody is contacted
+            # The share's Wilson interval replaces this one, which has no width if no customer or every customer is contacted
             profit[profit["metric"] != "contacted_share"],
         ]
         rows = [(name, *estimate) for name, estimate in self._fairness(within).items()]

@@ -37,7 +37,7 @@ def holdout() -> pd.DataFrame:
 
 
 def truth_of(customers: pd.DataFrame, *key: str) -> pd.DataFrame:
-    """Each customer's true probability, a number that names its row."""
+    """True probabilities, different for each row."""
     return customers[list(key or ("customer",))].assign(churn_probability=np.linspace(0.01, 0.99, len(customers)))
 
 
@@ -56,7 +56,7 @@ def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
 # ---- predictions and true probabilities -----------------------------------------------------------------------------
 
 
-def test_predictions_are_the_probability_of_churn_beside_what_happened(holdout: pd.DataFrame) -> None:
+def test_predictions_have_key_label_and_probability(holdout: pd.DataFrame) -> None:
     model, features = fitted(holdout), model_inputs(holdout, CONTRACT)
     label = (holdout["churn"] == "Yes").astype("int64").rename("churned").to_frame()
     made = predict(model, features, label, holdout, CONTRACT)
@@ -87,7 +87,7 @@ def test_the_truth_of_a_returning_customer_is_joined_by_date_too() -> None:
     assert found["probability"].tolist() == truth["churn_probability"].iloc[::-1].tolist()
 
 
-def test_ids_are_matched_whatever_type_the_truth_was_read_as() -> None:
+def test_ids_are_matched_even_if_the_truth_has_another_dtype() -> None:
     content = table_file()
     content["columns"]["customer"] = {"dtype": "int64"}
     raw = raw_customers(5).assign(customer=["1", "2", "3", "4", "5"])
@@ -101,7 +101,7 @@ def test_an_unknown_truth_has_no_rows(holdout: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(unknown, UNKNOWN, check_dtype=False, check_index_type=False)
 
 
-def test_a_truth_that_lacks_customers_or_columns_is_refused(holdout: pd.DataFrame) -> None:
+def test_a_truth_without_some_customers_or_columns_is_refused(holdout: pd.DataFrame) -> None:
     truth = truth_of(holdout)
     with pytest.raises(TableError, match="lacks 1 of 200 held-out customers"):
         find_true_probabilities(holdout, truth.iloc[1:], CONTRACT)
@@ -150,7 +150,7 @@ def test_an_evaluation_is_the_same_for_the_same_seed(holdout: pd.DataFrame) -> N
     assert not one["lower"].equals(other["lower"])
 
 
-def test_customers_and_not_their_rows_are_resampled_where_they_return() -> None:
+def test_customers_with_several_rows_are_resampled_together() -> None:
     raw = raw_customers(200, dated=True)
     customers = validate_table(raw, DATED).customers
     customers["seen"] = pd.date_range("2025-01-01", periods=200)
@@ -164,7 +164,7 @@ def test_customers_and_not_their_rows_are_resampled_where_they_return() -> None:
     assert (widths[0] != widths[1]).all()
 
 
-def test_a_metric_of_the_users_own_is_evaluated_and_logged_by_its_name(holdout: pd.DataFrame) -> None:
+def test_a_users_metric_is_evaluated_and_logged_by_its_name(holdout: pd.DataFrame) -> None:
     mine = "tests.pipelines.evaluation.test_nodes.share_above_half"
     settings = EvaluationSettings(metrics=(mine,), resamples=100, importance_repeats=2, confidence_level=0.9)
     _, logged = evaluate(predictions(holdout), UNKNOWN, holdout, CONTRACT, settings, seed=1)

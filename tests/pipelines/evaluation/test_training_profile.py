@@ -1,4 +1,4 @@
-"""Training profile: a summary that later customers are held against, and from which none can be told."""
+"""Training profile: a summary of the training customers that reveals no single customer."""
 
 import json
 
@@ -21,11 +21,11 @@ def customers(rows: int = 400) -> pd.DataFrame:
 
 def summary(features: pd.DataFrame) -> TrainingProfile:
     model = DummyClassifier(strategy="prior").fit(features, np.arange(len(features)) % 4 == 0)
-    # As text and back: that is how it travels.
+    # It is stored as JSON
     return TrainingProfile.model_validate_json(json.dumps(profile_training(model, features, CONTRACT)))
 
 
-def test_numbers_are_summed_up_by_quantiles_and_the_share_that_is_missing() -> None:
+def test_numbers_have_quantiles_and_a_missing_share() -> None:
     features = customers()
     made = summary(features)
     assert made.rows == 400
@@ -37,7 +37,7 @@ def test_numbers_are_summed_up_by_quantiles_and_the_share_that_is_missing() -> N
     assert set(made.probability.quantiles) == {0.25}
 
 
-def test_a_column_that_nobody_knows_has_no_quantiles() -> None:
+def test_an_empty_column_has_no_quantiles() -> None:
     made = summary(customers().assign(calls=np.nan))
     assert made.numeric["calls"].quantiles == ()
     assert made.numeric["calls"].missing == 1
@@ -49,7 +49,7 @@ def test_the_widest_numbers_stay_finite() -> None:
     assert made.numeric["charge"].quantiles[-1] == largest
 
 
-def test_levels_have_shares_and_rare_ones_are_not_named() -> None:
+def test_levels_have_shares_and_rare_ones_are_left_out() -> None:
     features = customers()
     region = features["region"].to_numpy(dtype=object, copy=True)
     region[:19], region[19:39], region[39:] = "a recluse", "a village", "a town"

@@ -1,4 +1,4 @@
-"""Evaluation: the chosen model evaluated on customers it never saw."""
+"""Evaluation: the chosen model is evaluated on held-out customers and registered."""
 
 from churn_pipeline.pipelines.evaluation.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""Training profile: what the training customers looked like, summed up so that no customer can be told from it."""
+"""Training profile: a summary of the training customers that reveals no single customer."""
 
 from typing import Any
 
@@ -8,29 +8,29 @@ from sklearn.base import ClassifierMixin
 
 from churn_pipeline.contract.table import Contract
 
-# A level that fewer customers share could name one of them.
-RARE = 20
-STEPS = np.linspace(0, 1, 101)
+# Levels with fewer customers are left out, because they could identify a person
+MIN_CUSTOMERS = 20
+QUANTILES = np.linspace(0, 1, 101)
 
 
 def profile_training(model: ClassifierMixin, features: pd.DataFrame, contract: Contract) -> dict[str, Any]:
-    """Sum up the training customers and what the chosen model says of them: what later customers are held against.
+    """Summarise the training customers and their churn probabilities; later customers are compared with this profile.
 
     Parameters
     ----------
     model
         The chosen model, fitted.
     features
-        The training customers as the model takes them: float64 with NaN for missing, str with '' for missing.
+        The model's inputs on the training customers: float64 with NaN for missing, str with '' for missing.
     contract
-        Tells numbers and levels apart.
+        Says which features are numeric and which categorical.
 
     Returns
     -------
     dict
-        ``rows``; ``numeric``: by feature 101 ``quantiles`` of the known values, from the least to the largest (none where
-        no value is known), and the share that is ``missing``; ``categorical``: by feature the share of each of its
-        ``levels``, '' for missing, without those of fewer than 20 customers; ``probability``: 101 ``quantiles``.
+        ``rows``; ``numeric``: for each feature 101 ``quantiles`` of the known values, from minimum to maximum (none if no
+        value is known), and the ``missing`` share; ``categorical``: for each feature the share of each of its ``levels``
+        ('' for missing), without levels of fewer than 20 customers; ``probability``: 101 ``quantiles``.
     """
     return {
         "rows": len(features),
@@ -47,10 +47,14 @@ def profile_training(model: ClassifierMixin, features: pd.DataFrame, contract: C
 
 
 def _quantiles(known: np.ndarray) -> list[float]:
-    # A value that was seen, not one between two: those of the widest float64 have no finite middle.
-    return [float(value) for value in np.quantile(known, STEPS, method="inverted_cdf")] if len(known) else []
+    # Observed values without interpolation, which would overflow between the largest float64 values
+    return [float(value) for value in np.quantile(known, QUANTILES, method="inverted_cdf")] if len(known) else []
 
 
 def _levels(feature: pd.Series) -> dict[str, float]:
     counts = feature.value_counts()
-    return {str(level): count / len(feature) for level, count in sorted(counts.items()) if count >= RARE or level == ""}
+    return {
+        str(level): count / len(feature)
+        for level, count in sorted(counts.items())
+        if count >= MIN_CUSTOMERS or level == ""
+    }
