@@ -1,4 +1,4 @@
-"""The graph as a static site: what `make viz-site` builds, on data that nobody may see."""
+"""The graph as a static site, as `make viz-site` builds it, of a project with customers' rows, which it must not show."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import Project
 
-CUSTOMER = "customer-nobody-may-see"
+CUSTOMER = "customer-that-must-not-be-shown"
 LAYERS = [
     "01_raw",
     "02_intermediate",
@@ -29,7 +29,7 @@ LAYERS = [
 
 @pytest.fixture(scope="module")
 def site(make_project: Callable[..., Project]) -> Path:
-    """A site of a project in which a training has ended, told by a file of each kind."""
+    """A site of a project with the files of a training, one of each kind."""
     project = make_project()
     _write(project.path / "data")
     process = subprocess.run(
@@ -96,8 +96,8 @@ def test_every_pipeline_has_its_layers_in_the_order_of_the_data(site: Path) -> N
     for name in pipelines:
         content = graph(site, name)
         layers = {each["layer"] for each in content["nodes"] if each["type"] == "data"}
-        assert layers <= set(LAYERS)  # none is without
-        # kedro-viz names the layers of other pipelines, too, and draws only those that have something in them.
+        assert layers <= set(LAYERS)  # every dataset has a layer
+        # kedro-viz also lists the layers of other pipelines, but draws only those that are not empty.
         drawn = [layer for layer in content["layers"] if layer in layers]
         assert drawn == sorted(layers)
     assert graph(site, "__default__")["layers"] == LAYERS
@@ -133,8 +133,8 @@ def test_no_customer_is_shown_anywhere(site: Path) -> None:
     assert not [file for file in files if CUSTOMER.encode() in file.read_bytes()]
 
 
-def test_what_has_customers_rows_is_never_previewed_whatever_dataset_holds_it(site: Path) -> None:
-    """A dataset that is new in the catalog is shown to nobody until it is named here."""
+def test_only_these_datasets_are_previewed(site: Path) -> None:
+    """A new dataset of the catalog is not previewed until it is named here."""
     shown = {
         *(
             "contract_report",

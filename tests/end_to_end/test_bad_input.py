@@ -1,4 +1,4 @@
-"""Every fault of an input table ends in one message that a person can act on, and never in a traceback."""
+"""Every fault of an input table ends the run with one message that says what to do, never with a traceback."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_a_fault_ends_the_run_with_a_message(fault: str, project: Project) -> No
     assert "7771" not in ended.output
 
 
-def test_few_broken_rows_go_to_quarantine_and_the_run_goes_on(project: Project) -> None:
+def test_few_broken_rows_go_to_quarantine_and_the_run_continues(project: Project) -> None:
     _set("Contract", "SECRET", 3)(project.path / SOURCE)
 
     ended = project.kedro("run", "--pipelines", "data_engineering")
@@ -103,7 +103,7 @@ def test_few_broken_rows_go_to_quarantine_and_the_run_goes_on(project: Project) 
     assert quarantine["Contract"].tolist() == ["SECRET"] * 3
 
 
-def test_the_quarantine_file_is_there_also_when_the_run_stops(project: Project) -> None:
+def test_the_quarantine_file_is_written_also_when_the_run_stops(project: Project) -> None:
     _set("tenure", "SECRET")(project.path / SOURCE)
 
     assert project.kedro("run", "--pipelines", "data_engineering").code == 1

@@ -1,4 +1,4 @@
-"""What a model fitted on the simulated customers has to know, and what it must not react to.
+"""What a model of the simulated customers must know, and what must not change its predictions.
 
 Invariance, direction and minimum function, after Ribeiro et al. (2020), "Beyond Accuracy: Behavioral Testing of NLP
 Models with CheckList". The simulation says in which direction each effect goes.
@@ -23,12 +23,12 @@ from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.ensemble import Member, assemble
 
 CONF, RAW = ROOT / "conf" / "base", ROOT / "data" / "01_raw"
-# A linear member and one of trees, as the chosen blend mostly has them.
+# A linear model and one of trees: the chosen blend usually has both.
 MEMBERS = (Member(candidate="splines", weight=0.5), Member(candidate="gradient_boosting", weight=0.5))
 
 
 class World(NamedTuple):
-    """A model, and customers it has not seen, with the truth about them."""
+    """A model, customers it was not trained on, and their true churn probabilities."""
 
     model: Any
     contract: Contract
@@ -36,7 +36,7 @@ class World(NamedTuple):
     churned: npt.NDArray[np.int64]
     truth: npt.NDArray[np.float64]
 
-    def asked(self, **changes: Any) -> npt.NDArray[np.float64]:
+    def predict(self, **changes: Any) -> npt.NDArray[np.float64]:
         """Churn probabilities of the customers, with some columns changed."""
         changed = self.customers.assign(**changes)
         return np.asarray(self.model.predict_proba(model_inputs(changed, self.contract))[:, 1])
@@ -79,12 +79,12 @@ def make_world() -> World:
         pytest.param({"Churn": "Yes"}, id="target"),
     ],
 )
-def test_what_is_no_feature_changes_nothing(world: World, changes: dict[str, Any]) -> None:
-    assert np.array_equal(world.asked(**changes), world.asked())
+def test_a_column_that_is_not_a_feature_does_not_change_the_prediction(world: World, changes: dict[str, Any]) -> None:
+    assert np.array_equal(world.predict(**changes), world.predict())
 
 
-def test_a_customer_is_answered_alike_alone_and_among_others(world: World) -> None:
-    together = world.asked()
+def test_a_prediction_does_not_depend_on_the_other_customers(world: World) -> None:
+    together = world.predict()
     backwards = world.model.predict_proba(model_inputs(world.customers[::-1], world.contract))[::-1, 1]
     assert np.array_equal(backwards, together)
     for row in range(0, len(world.customers), 400):
@@ -92,9 +92,9 @@ def test_a_customer_is_answered_alike_alone_and_among_others(world: World) -> No
         assert alone[0] == pytest.approx(together[row], abs=1e-12)
 
 
-def test_a_cent_is_no_reason_to_leave(world: World) -> None:
-    cent = world.asked(MonthlyCharges=world.customers["MonthlyCharges"] + 0.01)
-    assert np.abs(cent - world.asked()).mean() < 0.001
+def test_a_cent_more_hardly_changes_the_prediction(world: World) -> None:
+    cent = world.predict(MonthlyCharges=world.customers["MonthlyCharges"] + 0.01)
+    assert np.abs(cent - world.predict()).mean() < 0.001
 
 
 # ---- direction -------------------------------------------------------------------------------------------------------
@@ -103,28 +103,30 @@ def test_a_cent_is_no_reason_to_leave(world: World) -> None:
 @pytest.mark.parametrize(
     ("column", "less", "more", "share", "by"),
     [
-        pytest.param("Contract", "Two year", "Month-to-month", 0.99, 0.15, id="who is not bound leaves sooner"),
-        pytest.param("Contract", "Two year", "One year", 0.90, 0.02, id="two years bind more than one"),
-        pytest.param("OnlineSecurity", "Yes", "No", 0.90, 0.02, id="security keeps"),
-        pytest.param("TechSupport", "Yes", "No", 0.90, 0.02, id="support keeps"),
-        pytest.param("PaymentMethod", "Credit card (automatic)", "Electronic check", 0.90, 0.02, id="checks lose"),
+        pytest.param("Contract", "Two year", "Month-to-month", 0.99, 0.15, id="monthly contracts raise churn"),
+        pytest.param("Contract", "Two year", "One year", 0.90, 0.02, id="two years reduce churn"),
+        pytest.param("OnlineSecurity", "Yes", "No", 0.90, 0.02, id="online security reduces churn"),
+        pytest.param("TechSupport", "Yes", "No", 0.90, 0.02, id="tech support reduces churn"),
+        pytest.param(
+            "PaymentMethod", "Credit card (automatic)", "Electronic check", 0.90, 0.02, id="checks raise churn"
+        ),
     ],
 )
-def test_an_effect_goes_the_way_it_goes_in_truth(
+def test_an_effect_has_the_direction_of_the_true_effect(
     world: World, column: str, less: str, more: str, share: float, by: float
 ) -> None:
     with_internet = (world.customers["InternetService"] != "No").to_numpy()
-    rise = (world.asked(**{column: more}) - world.asked(**{column: less}))[with_internet]
+    rise = (world.predict(**{column: more}) - world.predict(**{column: less}))[with_internet]
     assert (rise > 0).mean() >= share
     assert rise.mean() >= by
 
 
-def test_new_customers_on_a_monthly_contract_leave_sooner_than_old_ones(world: World) -> None:
+def test_new_customers_with_a_monthly_contract_churn_more_than_old_ones(world: World) -> None:
     by_age = [
-        world.asked(Contract="Month-to-month", tenure=months, TotalCharges=world.customers["MonthlyCharges"] * months)
+        world.predict(Contract="Month-to-month", tenure=months, TotalCharges=world.customers["MonthlyCharges"] * months)
         for months in (1, 6, 24, 60)
     ]
-    means = [float(asked.mean()) for asked in by_age]
+    means = [float(predicted.mean()) for predicted in by_age]
     assert means == sorted(means, reverse=True)
     assert means[0] - means[-1] > 0.15
 
@@ -132,29 +134,29 @@ def test_new_customers_on_a_monthly_contract_leave_sooner_than_old_ones(world: W
 # ---- minimum function ------------------------------------------------------------------------------------------------
 
 
-def test_it_ranks_nearly_as_well_as_the_truth_does(world: World) -> None:
-    assert auc(world.churned, world.asked()) > auc(world.churned, world.truth) - 0.015
+def test_it_ranks_nearly_as_well_as_the_true_probabilities(world: World) -> None:
+    assert auc(world.churned, world.predict()) > auc(world.churned, world.truth) - 0.015
 
 
-def test_it_knows_more_than_the_churn_rate(world: World) -> None:
+def test_it_predicts_better_than_the_churn_rate(world: World) -> None:
     rate = np.full(len(world.churned), world.churned.mean())
-    assert log_loss(world.churned, world.asked()) < log_loss(world.churned, rate) - 0.12
+    assert log_loss(world.churned, world.predict()) < log_loss(world.churned, rate) - 0.12
 
 
-def test_its_probabilities_are_near_the_true_ones(world: World) -> None:
-    error = world.asked() - world.truth
+def test_its_probabilities_are_close_to_the_true_ones(world: World) -> None:
+    error = world.predict() - world.truth
     assert abs(error.mean()) < 0.02
     assert np.sqrt((error**2).mean()) < 0.06
 
 
-def test_nobody_is_certain_to_stay_or_to_leave(world: World) -> None:
-    assert world.asked().min() > 0
-    assert world.asked().max() < 0.999
+def test_no_customer_is_certain_to_stay_or_to_leave(world: World) -> None:
+    assert world.predict().min() > 0
+    assert world.predict().max() < 0.999
 
 
-def test_those_that_anybody_could_tell_are_told(world: World) -> None:
-    bound = world.asked(Contract="Two year", tenure=60, OnlineSecurity="Yes", TechSupport="Yes")
-    new = world.asked(
+def test_obvious_cases_are_predicted(world: World) -> None:
+    bound = world.predict(Contract="Two year", tenure=60, OnlineSecurity="Yes", TechSupport="Yes")
+    new = world.predict(
         Contract="Month-to-month",
         tenure=1,
         TotalCharges=world.customers["MonthlyCharges"],
@@ -164,5 +166,5 @@ def test_those_that_anybody_could_tell_are_told(world: World) -> None:
         PaymentMethod="Electronic check",
     )
     assert bound.max() < 0.15
-    # Not all of them: a fibre line for twenty dollars is nobody's.
+    # Not all of them: some combinations do not exist, such as a fibre line for twenty dollars.
     assert (new > 0.5).mean() > 0.9

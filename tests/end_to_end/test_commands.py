@@ -1,4 +1,4 @@
-"""Kedro's own commands, as processes of their own, from a folder below the project's."""
+"""Kedro's commands as processes, started in subfolders of the project."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ def _kedro(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_run_from_a_folder_below_keeps_one_store_and_one_place_for_data(project: Project) -> None:
+def test_a_run_from_a_subfolder_uses_the_projects_store_and_data(project: Project) -> None:
     below = project.path / "notebooks"
     below.mkdir()
 
@@ -56,7 +56,7 @@ def test_the_package_runs_in_any_folder_of_the_project(folder: str) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_a_checkout_runs_its_own_code_whichever_environment_it_is_started_with(project: Project) -> None:
+def test_a_checkout_runs_its_own_code_in_any_environment(project: Project) -> None:
     shutil.copytree(ROOT / "src", project.path / "src", dirs_exist_ok=True)
     cli = project.path / "src/churn_pipeline/cli.py"
     cli.write_text(f'{cli.read_text(encoding="utf-8")}\nprint("the code beside")\n', encoding="utf-8")

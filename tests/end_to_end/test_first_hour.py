@@ -1,9 +1,11 @@
-"""Walks docs/first_hour.md as a reader does: in a clone, block by block, as it stands.
+"""Follows docs/first_hour.md as a reader does: in a clone, block by block, without changes.
 
-What a block is, is said by its fence. ``console`` blocks are run by bash; one titled "Another terminal: <address>" goes on
-until the end, and the walk waits until the address answers; one titled "This ends with code 1" has to. A title that is a path
-makes a file, or mends it where the block is a ``diff``. A ``text`` block is what the command before it printed, numbers aside;
-… stands for anything.
+The fence of a block says what it is:
+
+- A ``console`` block is run by bash. One titled "Another terminal: <address>" runs until the end; the test waits until the
+  address answers. One titled "This ends with code 1" must do so.
+- A block whose title is a path writes that file; a ``diff`` changes it.
+- A ``text`` block shows what the command before it printed. Numbers may differ, and … stands for anything.
 """
 
 import os
@@ -28,7 +30,7 @@ PAGE = ROOT / "docs" / "first_hour.md"
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 ADDRESS = re.compile(r"Another terminal: (http\S+)")
 PORTS = {"VIZ_PORT": "4141", "MLFLOW_PORT": "5000", "PORT": "3000"}
-# A node's time is told where it is half a second and more: not on every machine.
+# The log shows a node's time from half a second on: which nodes those are depends on the machine.
 NODE_TIME = re.compile(r"^[\d:]+ INFO +\S+ +[\d.]+ s\n", re.MULTILINE)
 NUMBER = re.compile(r"\d[\d.,:]*|[0-9a-f]{16}")
 
@@ -40,7 +42,7 @@ class Block(NamedTuple):
 
 
 def _free_port() -> str:
-    """A port that nobody uses; kedro-viz takes none above 49151, from where systems hand them out themselves."""
+    """A free port below 49152: kedro-viz accepts none of the ports that systems assign themselves."""
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -53,17 +55,17 @@ def blocks(text: str) -> list[Block]:
     return [Block(*found.groups(default="")) for found in FENCE.finditer(text)]
 
 
-def mended(text: str, diff: str) -> str:
-    """The text with the lines of a diff taken out and put in; what surrounds them has to be there, once."""
+def patched(text: str, diff: str) -> str:
+    """Apply a diff to the text; its unchanged and removed lines must be in the text exactly once."""
     lines = [(line[:1], line[1:]) for line in diff.splitlines(keepends=True)]
     old = "".join(line for sign, line in lines if sign in " -")
     new = "".join(line for sign, line in lines if sign in " +")
-    assert text.count(old) == 1, f"The page mends what is not there:\n{old}\nin\n{text}"
+    assert text.count(old) == 1, f"The page changes lines that are not there:\n{old}\nin\n{text}"
     return text.replace(old, new)
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether a command printed what the page shows: the same lines in the same order, whatever the numbers."""
+    """Whether a command printed what the page shows: the same lines in the same order; numbers may differ."""
 
     def pattern(line: str) -> str:
         parts = [re.escape(part) for part in re.split(f"(?:{NUMBER.pattern})", line)]
@@ -78,14 +80,14 @@ def matches(shown: str, printed: str) -> bool:
 
 
 class Reader:
-    """Somebody with a clone, an environment, and as many terminals as it takes."""
+    """A clone, an environment, and the terminals that the page opens."""
 
     def __init__(self, clone: Path, environment: dict[str, str], terminals: ExitStack) -> None:
         self.clone, self.environment, self._terminals = clone, environment, terminals
         self.printed = ""
 
     def do(self, block: Block) -> None:
-        """What the block says."""
+        """Do what the block says."""
         if block.kind == "text":
             assert matches(block.text, self.printed), (
                 f"The page shows\n{block.text}\nbut this was printed:\n{self.printed}"
@@ -114,12 +116,12 @@ class Reader:
     @staticmethod
     def _write(file: Path, block: Block) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = mended(file.read_text(encoding="utf-8"), block.text) if block.kind == "diff" else block.text
+        text = patched(file.read_text(encoding="utf-8"), block.text) if block.kind == "diff" else block.text
         file.write_text(text, encoding="utf-8")
 
     @contextmanager
     def _terminal(self, command: str, address: str) -> Iterator[str]:
-        """A command that goes on: it is ended, with all that it started, by its process group's id."""
+        """Run a command until the end of the block, then end its process group."""
         log = self.clone.parent / "terminal.log"
         with log.open("w") as file:
             running = subprocess.Popen(
@@ -153,7 +155,7 @@ def _answers(address: str) -> bool:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    """A reader with a clone of the tree as it is now, and with this environment in it, ready."""
+    """A reader with a clone of the working tree, in which this environment is already set up."""
     clone = tmp_path / "clone"
     git = ["git", "-C", str(clone), "-c", "user.name=reader", "-c", "user.email=reader@localhost"]
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
@@ -196,9 +198,9 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.slow
-def test_the_first_hour_goes_as_the_page_says(reader: Reader) -> None:
+def test_the_first_hour_works_as_the_page_shows(reader: Reader) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    # Other tests, and other programs, may have the ports that a reader has free.
+    # Other tests or programs may use the ports of the page.
     for name, port in PORTS.items():
         text = re.sub(rf"(localhost|127\.0\.0\.1):{port}\b", rf"\1:{reader.environment[name]}", text)
 
@@ -206,7 +208,7 @@ def test_the_first_hour_goes_as_the_page_says(reader: Reader) -> None:
         reader.do(block)
 
 
-def test_what_is_shown_is_compared_with_what_was_printed() -> None:
+def test_shown_text_is_compared_with_printed_text() -> None:
     printed = "10:01:02 INFO    a\n10:01:03 INFO    fit      0.7 s\nrow 3: 0.25\nsomething\nthe end\n"
 
     assert matches("… INFO    a\n…\nthe end\n", printed)
@@ -215,7 +217,7 @@ def test_what_is_shown_is_compared_with_what_was_printed() -> None:
     assert not matches("row: 0.9\n", printed)
 
 
-def test_a_diff_has_to_fit() -> None:
-    assert mended("a\nb\nc\n", " a\n-b\n+B\n") == "a\nB\nc\n"
+def test_a_diff_must_fit() -> None:
+    assert patched("a\nb\nc\n", " a\n-b\n+B\n") == "a\nB\nc\n"
     with pytest.raises(AssertionError, match="not there"):
-        mended("a\nb\nc\n", " a\n-x\n")
+        patched("a\nb\nc\n", " a\n-x\n")

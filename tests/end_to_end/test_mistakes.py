@@ -29,7 +29,7 @@ def _writes(name: str, text: str) -> Callable[[Path], None]:
 
 
 def _file_for_folder(path: Path) -> None:
-    """What a disk without rights does, also to who may write anywhere: a file stands where a folder is needed."""
+    """Put a file where a folder is needed: it fails like a disk without rights, but for root too."""
     (path / "data" / "03_primary").write_text("", encoding="utf-8")
 
 
@@ -107,10 +107,10 @@ def test_a_mistake_ends_with_a_message(mistake: str, project: Project) -> None:
     assert "Traceback" not in ended.output
 
 
-def test_a_tracking_server_that_is_not_there_is_told_at_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+def test_a_missing_tracking_server_is_reported_at_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         begin = time.monotonic()
 
@@ -121,7 +121,7 @@ def test_a_tracking_server_that_is_not_there_is_told_at_once(project: Project, m
     assert time.monotonic() - begin < 30
 
 
-# What a script has started in its background ignores Ctrl-C, and so does all that it starts in turn: these tests, perhaps.
+# A process that a script started in the background ignores Ctrl-C, and so do its children: these tests may be one.
 INTERRUPTIBLE = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -155,7 +155,7 @@ def _trials(project: Project) -> int:
     return int(ended)
 
 
-def test_after_ctrl_c_the_same_command_goes_on(project: Project) -> None:
+def test_after_ctrl_c_the_same_command_continues(project: Project) -> None:
     shorten(project.path, rows=1_000)
     project.configure(
         search={"trials": 500},

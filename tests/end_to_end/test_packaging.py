@@ -1,4 +1,4 @@
-"""Packaging as a user runs it: an invented table becomes a Bento that answers, with no file of the code touched."""
+"""Packaging as a user runs it: an invented table becomes a Bento that answers requests, without a change of the code."""
 
 import random
 import shutil
@@ -37,7 +37,7 @@ def last_bento(project: Project) -> bentoml.Bento:
     return bentoml.Bento.from_path(store / (store / "latest").read_text(encoding="utf-8"))
 
 
-def test_an_invented_table_is_packaged_and_asked(project: Project, tmp_path: Path) -> None:
+def test_an_invented_table_is_packaged_and_served(project: Project, tmp_path: Path) -> None:
     project.configure(**quick_parameters())
     project.kedro("table", "draft", str(invented_table(random.Random(3), project.path)), "--name", "invented")
 
@@ -48,7 +48,7 @@ def test_an_invented_table_is_packaged_and_asked(project: Project, tmp_path: Pat
     assert bento.info.labels["table"] == "invented"
     assert bento.info.labels["model_version"] == "1"
 
-    # The same version again is the same Bento, from a run of its own.
+    # Packaging the same version again, in another run, gives the same Bento.
     shutil.rmtree(project.path / "bentos/store")
     again = packaged(project)
     assert again.code == 0, again.output
@@ -60,7 +60,7 @@ def test_an_invented_table_is_packaged_and_asked(project: Project, tmp_path: Pat
     with serving(tmp_path, {"CHURN_SERVING_KEYS": line}, service=last_bento(project).path) as running:
         assert len(list(check_service(running.url, key, Path(last_bento(project).path) / "src/bundle"))) == 5
 
-    # A contract that has changed since is not this model's.
+    # The model cannot be packaged with a contract that changed after its training.
     file = project.path / "conf/local/tables/invented.yml"
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     feature = next(iter(content["columns"]))
@@ -91,7 +91,7 @@ def check_import(source: Path) -> None:
     assert Path(done.stdout.strip()).is_relative_to(source)
 
 
-def test_what_was_never_trained_is_told(project: Project) -> None:
+def test_packaging_before_training_is_refused(project: Project) -> None:
     ended = project.kedro("run", "--pipelines", "packaging")
 
     assert ended.code == 1
@@ -100,7 +100,7 @@ def test_what_was_never_trained_is_told(project: Project) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["packaging.tolerance=2", "packaging.hard_rows=1", "packaging.modell=champion"])
-def test_a_mistake_in_the_settings_is_told(wrong: str, project: Project) -> None:
+def test_a_mistake_in_the_settings_is_reported(wrong: str, project: Project) -> None:
     ended = project.kedro("run", "--pipelines", "packaging", "--params", wrong)
 
     assert ended.code == 1

@@ -1,4 +1,4 @@
-"""Reproducing a run as a user does: its commit beside the tree, its environment from its lock, and what is not the same."""
+"""Reproduces a run as a user does, from its commit and its lock, and lists the parts that are not the same."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from tests.conftest import ROOT, Project, quick_parameters, shorten
 
 @pytest.fixture
 def checkout(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A clone of the project as it was committed last, with an empty store."""
+    """A clone of the last commit, with an empty store."""
     path = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(path)], check=True)
     (path / "mlruns").mkdir()
@@ -26,7 +26,7 @@ def checkout(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_a_changed_data_file_and_a_changed_lock_are_named(checkout: Project) -> None:
-    # Neither is committed: the rebuilt run has the data and the lock of the commit.
+    # Neither change is committed: the rebuilt run uses the data and the lock of the commit.
     shorten(checkout.path)
     with (checkout.path / "requirements/requirements.lock").open("a", encoding="utf-8") as lock:
         lock.write("# one line more\n")

@@ -105,7 +105,7 @@ def test_two_runs_on_the_same_data_give_the_same_metrics_and_the_same_model(trai
     assert first == second
 
 
-def test_another_table_is_held_apart_and_from_nodes_goes_on(project: Project) -> None:
+def test_from_nodes_continues_after_data_engineering(project: Project) -> None:
     assert project.kedro("run", "--pipelines", "data_engineering").code == 0
 
     ended = project.kedro(
@@ -133,7 +133,7 @@ def test_a_candidate_is_a_block_of_yaml(project: Project) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_invented_table_is_drafted_and_trained_without_touching_the_code(seed: int, project: Project) -> None:
+def test_an_invented_table_is_drafted_and_trained_without_a_change_of_the_code(seed: int, project: Project) -> None:
     file = invented_table(random.Random(seed), project.path)
 
     drafted = project.kedro("table", "draft", str(file), "--name", "invented")
@@ -148,7 +148,7 @@ def test_an_invented_table_is_drafted_and_trained_without_touching_the_code(seed
     assert metrics["auc"] > 0.65
 
 
-def test_a_leak_stops_the_run_and_one_that_is_allowed_is_reported_loudly(project: Project) -> None:
+def test_a_leak_stops_the_run_and_an_allowed_leak_is_reported(project: Project) -> None:
     file = project.path / "data/01_raw/simulated_customers.csv"
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     table["TotalCharges"] = np.where(table["Churn"] == "Yes", "1.5", "2.5")
@@ -171,7 +171,7 @@ def test_a_leak_stops_the_run_and_one_that_is_allowed_is_reported_loudly(project
 @pytest.mark.slow
 @needs_public_data
 @pytest.mark.parametrize(("table", "auc"), [("telco", 0.82), ("mlc_churn", 0.88), ("iranian", 0.95)])
-def test_public_tables_train_as_they_are(table: str, auc: float, project: Project) -> None:
+def test_public_tables_train_without_changes(table: str, auc: float, project: Project) -> None:
     assert PUBLIC
     project.configure(**quick_parameters())
     ended = project.kedro("run", "--pipelines", "training", "--params", f"table={table}")

@@ -11,6 +11,7 @@ from tests.notebooks.lab import CHROMIUM, FLAGS, lab, run_all_cells, save
 NOTEBOOK = "01_explore_customers.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 def test_a_notebook_runs_in_a_browser(project: Project, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
