@@ -1,4 +1,4 @@
-"""A BentoML service with the guards and nothing to guard: what the tests of a running server ask."""
+"""A BentoML service with the guard around dummy endpoints, for tests of a running server."""
 
 import asyncio
 import os
@@ -18,24 +18,24 @@ from churn_pipeline.serving.settings import Settings, SettingsError
 
 
 class GuardedService(Service):
-    """A service whose whole ASGI application, BentoML's own routes and middleware included, stands behind the guards."""
+    """A service whose guard wraps the whole ASGI application, including BentoML's own routes and middleware."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
         return add_guard(super().to_asgi(is_main), Settings.from_environment(), Metrics())
 
 
 async def predict(request: Request) -> JSONResponse:
-    """Answers after the seconds that it is asked for, or fails as it is asked to."""
-    asked = await request.json()
-    await asyncio.sleep(asked.get("seconds", 0))
-    if "fail" in asked:
-        raise ValueError(asked["fail"])
-    request.state.rows = asked.get("rows", 1)
-    return JSONResponse({"asked": len(asked), "key": request.state.key_name})
+    """Sleep for `seconds`, or raise an error with the text `fail`, as the body says."""
+    body = await request.json()
+    await asyncio.sleep(body.get("seconds", 0))
+    if "fail" in body:
+        raise ValueError(body["fail"])
+    request.state.rows = body.get("rows", 1)
+    return JSONResponse({"fields": len(body), "key": request.state.key_name})
 
 
 async def page(request: Request) -> JSONResponse:
-    """Answers."""
+    """Answer with the path."""
     return JSONResponse({"path": Path(request.url.path).name})
 
 
@@ -55,12 +55,12 @@ app = Starlette(
 )
 @bentoml.asgi_app(app, path="/")
 class Bare:
-    """Nothing but the guards."""
+    """The guard and dummy endpoints."""
 
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Refuse, before any worker is started, settings that no worker could run with."""
+        """Stop before any worker starts if the settings are invalid."""
         try:
             Settings.from_environment()
         except SettingsError as error:

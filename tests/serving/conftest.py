@@ -1,4 +1,4 @@
-"""A small bundle, made of a model fitted on invented customers."""
+"""A small bundle with a model fitted on invented customers."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ THRESHOLD = 0.3
 
 
 def customers_of(contract: Contract, rows: int = 300) -> pd.DataFrame:
-    """Customers that keep the contract of `tests.customers`, in which churn depends on months and region."""
+    """Valid customers under the contract of `tests.customers`; their churn depends on months and region."""
     raw = raw_customers(rows, dated=contract.roles.date is not None)
     chance = np.where(raw["months"].astype(int) < 200, 0.6, 0.15) + np.where(raw["region"] == "north", 0.2, 0.0)
     raw["churn"] = np.where(np.random.default_rng(1).random(rows) < chance, "Yes", "No")
@@ -35,15 +35,15 @@ def customers_of(contract: Contract, rows: int = 300) -> pd.DataFrame:
 
 
 def make_bundle(folder: Path, contract: Contract | None = None, customers: pd.DataFrame | None = None) -> Path:
-    """Fit, compile and write a bundle to `folder`; `rewrite_manifest` can change what it says."""
+    """Fit a model, convert it and write a bundle to `folder`; `rewrite_manifest` can change the manifest."""
     contract = contract or make_contract()
     customers = customers_of(contract) if customers is None else customers
     X = model_inputs(customers, contract)
     model = build_candidate(Candidate.model_validate(LOGISTIC), contract.numeric, contract.categorical, seed=1)
     model.fit(X, churned(customers, contract))
-    compiled = convert_model(model, contract.numeric, contract.categorical)
+    onnx_model = convert_model(model, contract.numeric, contract.categorical)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(compiled.SerializeToString(deterministic=True))
+    (folder / "model.onnx").write_bytes(onnx_model.SerializeToString(deterministic=True))
     (folder / "contract.json").write_text(contract.model_dump_json())
     training_profile = training_profile_of(X, contract, model.predict_proba(X)[:, 1])
     (folder / "training_profile.json").write_text(json.dumps(training_profile))
@@ -57,7 +57,7 @@ def make_bundle(folder: Path, contract: Contract | None = None, customers: pd.Da
         "commit": "0" * 40,
         "created": "2026-01-31T00:00:00Z",
         "candidate": "logistic_regression",
-        "model_digest": model_digest(compiled),
+        "model_digest": model_digest(onnx_model),
         "contract_digest": contract.digest(),
         "threshold": THRESHOLD,
         "metrics": {"auc": 0.75, "log_loss": 0.5},
@@ -68,7 +68,7 @@ def make_bundle(folder: Path, contract: Contract | None = None, customers: pd.Da
 
 
 def rewrite_manifest(folder: Path, **changes: Any) -> None:
-    """Write the manifest anew, with the digests of the files as they are now."""
+    """Write the manifest again, with changes and the current digests of the files."""
     manifest = json.loads((folder / "manifest.json").read_text())
     others = [path for path in folder.iterdir() if path.name not in ("manifest.json", "model.onnx")]
     manifest["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in others}
@@ -76,7 +76,7 @@ def rewrite_manifest(folder: Path, **changes: Any) -> None:
 
 
 def training_profile_of(X: pd.DataFrame, contract: Contract, probabilities: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """The summary of the training customers that is shipped."""
+    """The training profile of the bundle."""
     steps = np.linspace(0, 1, 101)
 
     def numeric(values: pd.Series) -> dict[str, Any]:
@@ -96,11 +96,11 @@ def training_profile_of(X: pd.DataFrame, contract: Contract, probabilities: npt.
 
 @pytest.fixture(scope="session")
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a good bundle; not to be changed."""
+    """Folder of a valid bundle; tests must not change it."""
     return make_bundle(tmp_path_factory.mktemp("bento") / FOLDER)
 
 
 @pytest.fixture(scope="session")
 def bundle(bundle_folder: Path) -> Bundle:
-    """A good bundle, read."""
+    """A valid bundle."""
     return load_bundle(bundle_folder)

@@ -1,6 +1,6 @@
-"""Many mutated requests, and schemathesis, against a running service.
+"""Send mutated requests to a running service, and test it with schemathesis.
 
-``python -m tests.serving.fuzz BENTO --requests 10000`` serves a Bento and does both at length: `make fuzz-serving`.
+``python -m tests.serving.fuzz BENTO --requests 10000`` serves a Bento and runs both for longer: `make fuzz-serving`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 TRACES = ("Traceback", 'File "', "pydantic", "starlette", "site-packages", "Error:")
 
 
-# Too many customers are refused too: schemathesis does not count a 413 among refusals by itself.
+# By default, schemathesis does not accept 413 as a rejection; the service uses it for too many customers.
 SCHEMATHESIS = """
 [checks]
 negative_data_rejection.expected-statuses = [400, 401, 404, 405, 406, 413, 415, 422]
@@ -43,43 +43,43 @@ negative_data_rejection.expected-statuses = [400, 401, 404, 405, 406, 413, 415, 
 
 
 @dataclass
-class Told:
-    """What came back: how many answers by kind and status, what should not have come, and the slowest with its seconds."""
+class FuzzResult:
+    """Answers by kind and status, problems found, and the slowest request with its seconds."""
 
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
 
     def statuses(self) -> Counter[str]:
-        """How many answers by status."""
+        """Number of answers by status."""
         counted: Counter[str] = Counter()
         for (_, status), count in self.answers.items():
             counted[status] += count
         return counted
 
 
-def fuzz(running: Running, customer: dict[str, Any], key: str, requests: int, seed: int) -> Told:
-    """Send so many mutated requests, one after another, and look at each answer and at all logs."""
-    mutations, told = Mutations(customer, key, seed), Told()
+def fuzz(running: Running, customer: dict[str, Any], key: str, requests: int, seed: int) -> FuzzResult:
+    """Send mutated requests one by one; check each answer and all logs."""
+    mutations, result = Mutations(customer, key, seed), FuzzResult()
     kinds = list(mutations.kinds)
     for number in range(requests):
         sent = mutations.draw(kinds[number] if number < len(kinds) else None)
         begin = time.monotonic()
         answer = exchange(running.port, sent)
-        told.slowest = max(told.slowest, (time.monotonic() - begin, f"request {number}, {sent.kind}"))
+        result.slowest = max(result.slowest, (time.monotonic() - begin, f"request {number}, {sent.kind}"))
         status = STATUS.match(answer)
-        told.answers[sent.kind, status[1].decode() if status else "none"] += 1
-        told.problems += [f"request {number}, {sent.kind}: {problem}" for problem in wrong_in(sent, answer)]
+        result.answers[sent.kind, status[1].decode() if status else "none"] += 1
+        result.problems += [f"request {number}, {sent.kind}: {problem}" for problem in wrong_in(sent, answer)]
     printed = running.printed()
-    told.problems += [f"{text} is in the logs" for text in (WORD, DIGITS, "Traceback") if text in printed]
-    return told
+    result.problems += [f"{text} is in the logs" for text in (WORD, DIGITS, "Traceback") if text in printed]
+    return result
 
 
 def exchange(port: int, sent: Sent) -> bytes:
-    """Send a request, and read until the other side closes, or hang up after a moment where that is what is tried."""
+    """Send a request and read until the server closes, or close the connection early if the mutation says so."""
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=0.05 if sent.hang_up else ANSWER_SECONDS) as connection:
-        with suppress(OSError):  # it may be refused before it was read to its end; then the answer is there
+        with suppress(OSError):  # the service may refuse it before it has read everything; the answer is there then
             connection.sendall(sent.wire())
         with suppress(OSError):
             while part := connection.recv(65_536):
@@ -88,21 +88,21 @@ def exchange(port: int, sent: Sent) -> bytes:
 
 
 def wrong_in(sent: Sent, answer: bytes) -> list[str]:
-    """What is wrong with an answer, whatever was sent."""
+    """Problems of an answer that no request may cause."""
     status = STATUS.match(answer)
     if status is None:
-        # Where the connection is reset, TCP may lose an answer on its way to a caller who still sends.
+        # After a reset, TCP may lose the answer if the client is still sending.
         return [] if sent.hang_up or len(sent.wire()) > 60_000 else [f"no answer, but {answer[:80]!r}"]
     body = answer.partition(b"\r\n\r\n")[2].decode("utf-8", "replace")
-    said = [f"{text} is in the answer" for text in (WORD, DIGITS) if text in answer.decode("latin-1")]
-    said += [f"{text} is in the answer" for text in TRACES if status[1] != b"200" and text in body]
-    return said + ([f"status {status[1].decode()}"] if status[1] >= b"500" else [])
+    found = [f"{text} is in the answer" for text in (WORD, DIGITS) if text in answer.decode("latin-1")]
+    found += [f"{text} is in the answer" for text in TRACES if status[1] != b"200" and text in body]
+    return found + ([f"status {status[1].decode()}"] if status[1] >= b"500" else [])
 
 
 def schemathesis(
     running: Running, key: str, examples: int, seed: int, folder: Path
 ) -> subprocess.CompletedProcess[str]:
-    """Run schemathesis with all checks against the service's own OpenAPI document."""
+    """Run schemathesis with all checks, using the service's own OpenAPI document."""
     settings = folder / "schemathesis.toml"
     settings.write_text(SCHEMATHESIS)
     command = [Path(sys.executable).with_name("st"), "--config-file", settings, "run", f"{running.url}/openapi.json"]
@@ -112,14 +112,14 @@ def schemathesis(
 
 
 def example(folder: Path) -> dict[str, Any]:
-    """The customer of the OpenAPI document, without its id: an id is answered, so it cannot be hunted."""
+    """The example customer without its id: answers contain the id, so the search for leaked values would find it."""
     bundle = load_bundle(folder)
     customer = example_customer(bundle.contract, bundle.training_profile)
     return {name: value for name, value in customer.items() if name != bundle.contract.roles.id}
 
 
 def main(bento: Path, requests: int, examples: int, seed: int) -> Iterator[str]:
-    """Serve a Bento, and do both at length. What is told; the last line is empty where nothing was found."""
+    """Serve a Bento and run both tests. Yields report lines; the last one lists the problems and may be empty."""
     key, line = make_key("fuzz")
     bundle = bento / "src" / FOLDER
     with (
@@ -127,12 +127,12 @@ def main(bento: Path, requests: int, examples: int, seed: int) -> Iterator[str]:
         serving(Path(folder), {**ENVIRONMENT, "CHURN_SERVING_KEYS": line}, service=str(bento)) as running,
     ):
         workers = running.workers()
-        told = fuzz(running, example(bundle), key, requests, seed)
-        yield f"{requests:,} mutated requests (seed {seed}): {dict(sorted(told.statuses().items()))}"
-        yield f"The slowest took {told.slowest[0]:.1f} s: {told.slowest[1]}"
+        result = fuzz(running, example(bundle), key, requests, seed)
+        yield f"{requests:,} mutated requests (seed {seed}): {dict(sorted(result.statuses().items()))}"
+        yield f"The slowest took {result.slowest[0]:.1f} s: {result.slowest[1]}"
         tested = schemathesis(running, key, examples, seed, Path(folder))
         yield tested.stdout
-        found = [*told.problems, *(["schemathesis found something"] if tested.returncode else [])]
+        found = [*result.problems, *(["schemathesis found something"] if tested.returncode else [])]
         yield "\n".join([*found, *(["a worker was replaced"] if running.workers() != workers else [])])
 
 

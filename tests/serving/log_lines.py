@@ -1,4 +1,4 @@
-"""What a test logs, as the service would."""
+"""The log lines of a test, formatted as in the service."""
 
 import io
 import json
@@ -16,9 +16,9 @@ FLAGS = ("logThreads", "logProcesses", "logMultiprocessing")
 
 @contextmanager
 def configured(level: str = "debug") -> Iterator[Lines]:
-    """Configure logging as the service does, and put everything back afterwards.
+    """Configure logging as the service does, and restore everything afterwards.
 
-    What it gives reads all lines until then.
+    The returned function reads all lines so far.
     """
     loggers = [logging.getLogger(name) for name in (None, logs.OURS, *logs.FOREIGN)]
     before = [(one, one.handlers[:], one.level, one.propagate, one.disabled) for one in loggers]

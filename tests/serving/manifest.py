@@ -1,4 +1,4 @@
-"""A manifest of a model that there is not."""
+"""The manifest of a model that does not exist."""
 
 from datetime import UTC, datetime
 

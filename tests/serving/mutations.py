@@ -1,6 +1,6 @@
-"""Requests that no honest caller sends, as bytes on the wire, drawn from a seed.
+"""Malformed requests as raw bytes, drawn at random from a seed.
 
-What is wrong in them holds `WORD` or `DIGITS` where a value could stand, so that it can be hunted in answers and logs.
+Invalid parts contain `WORD` or `DIGITS`, so that a test can search answers and logs for leaked values.
 """
 
 import gzip
@@ -15,7 +15,7 @@ from typing import Any
 WORD, DIGITS = "Qx7wZk3", "739173917391"
 
 Headers = list[tuple[str, str]]
-# A customer as JSON text by column: text, since JSON can say what Python's dictionaries cannot.
+# A customer as JSON text by column, because JSON text can be malformed and a dict cannot.
 Cells = list[tuple[str, str]]
 
 ODD = (
@@ -149,9 +149,9 @@ class Sent:
     Attributes
     ----------
     kind
-        What was done to it.
+        Kind of mutation.
     hang_up
-        Whether the caller hangs up after it, because more was announced than comes.
+        Whether the client closes the connection early, because the headers announce more than is sent.
     """
 
     kind: str = ""
@@ -166,7 +166,7 @@ class Sent:
     hang_up: bool = False
 
     def wire(self) -> bytes:
-        """The bytes."""
+        """The request as raw bytes."""
         headers: Headers = [("Host", "127.0.0.1"), ("Connection", "close"), ("Content-Type", self.media_type)]
         if self.key is not None:
             headers.append(("Authorization", self.key))
@@ -188,9 +188,9 @@ class Mutations:
     Parameters
     ----------
     customer
-        One that is answered, with all its features.
+        A valid customer with all its features.
     key
-        A valid one.
+        A valid API key.
     seed
         The same seed gives the same requests.
     """
@@ -204,7 +204,7 @@ class Mutations:
         }
 
     def draw(self, kind: str | None = None) -> Sent:
-        """One more request, of any kind."""
+        """Draw a request, of a random kind by default."""
         kind = kind or self._random.choice(list(self.kinds))
         sent = Sent(kind, key=self._key, target=self._random.choice(("/predict", "/predict", "/explain")))
         sent.body = self._body(self._customers())
@@ -227,7 +227,7 @@ class Mutations:
         sent.body = self._body(customers)
 
     def _make_untouched(self, sent: Sent) -> None:
-        """As it is: or nothing would follow from what is refused."""
+        """No mutation: this request must be accepted."""
 
     def _make_odd_values(self, sent: Sent) -> None:
         def edit(cells: Cells) -> None:

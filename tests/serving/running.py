@@ -1,4 +1,4 @@
-"""A service that runs in processes of its own, as ``bentoml serve`` starts it."""
+"""A service in its own processes, started by ``bentoml serve``."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ BARE = "tests.serving.bare_service:Bare"
 
 @dataclass
 class Running:
-    """A service that answers at `url`; what it printed is in `output`."""
+    """A running service; its output is in the file `output`."""
 
     url: str
     port: int
@@ -28,22 +28,22 @@ class Running:
     output: Path
 
     def printed(self) -> str:
-        """All that was printed until now."""
+        """The output so far."""
         return self.output.read_text(encoding="utf-8", errors="replace")
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that answer."""
+        """The worker processes."""
         children = psutil.Process(self.process.pid).children()
         return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
 
     def stop(self) -> int:
-        """Ask it to end, and wait for that."""
+        """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port on loopback."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(folder: Path, environment: Mapping[str, str], *words: str, service: str = BARE) -> Iterator[Running]:
-    """Start a service, wait until it is ready, and end it."""
+    """Start a service, wait until it is ready, and stop it at the end."""
     port = free_port()
     output = folder / "output.txt"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHURN_")}
@@ -82,4 +82,4 @@ def _wait_until_ready(running: Running) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.1)
-    raise AssertionError(f"The service did not get ready:\n{running.printed()}")
+    raise AssertionError(f"The service did not become ready:\n{running.printed()}")

@@ -1,4 +1,4 @@
-"""The answers, asked in this process: what the model says, decided and laid out, and refusals that tell no value."""
+"""The endpoints, called in this process: predictions, explanations, and errors without values."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ JSON = {"content-type": "application/json"}
 
 
 class _WithId:
-    """What the guards leave in the scope."""
+    """Adds what the guard puts into the scope."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -42,8 +42,8 @@ class _WithId:
 def client(bundle: Bundle) -> Iterator[TestClient]:
     settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off", "CHURN_SERVING_MAX_ROWS": "2000"})
     app = Application(bundle, settings, Metrics()).starlette()
-    with TestClient(_WithId(app)) as asked:
-        yield asked
+    with TestClient(_WithId(app)) as opened:
+        yield opened
 
 
 def rows_of(bundle: Bundle, rows: int) -> list[dict[str, Any]]:
@@ -53,13 +53,13 @@ def rows_of(bundle: Bundle, rows: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1_000])
-def test_predictions_are_the_compiled_models_and_decided_at_the_threshold(
+def test_predictions_are_those_of_the_onnx_model_with_decisions_by_the_threshold(
     client: TestClient, bundle: Bundle, bundle_folder: Path, rows: int
 ) -> None:
     import onnx
 
     body = json.dumps({"customers": rows_of(bundle, rows)})
-    assert (len(body) > MAX_INLINE_BYTES) == (rows == 1_000)  # both ways are gone
+    assert (len(body) > MAX_INLINE_BYTES) == (rows == 1_000)  # inline and in a thread
     answer = client.post("/predict", content=body, headers=JSON)
     assert answer.status_code == 200
     said = answer.json()
@@ -68,18 +68,18 @@ def test_predictions_are_the_compiled_models_and_decided_at_the_threshold(
         onnx.load(str(bundle_folder / "model.onnx")),
         model_inputs(customers_of(bundle.contract, rows), bundle.contract),
     )
-    told = np.array([each["churn_probability"] for each in said["predictions"]])
-    np.testing.assert_allclose(told, expected, atol=1e-15)
+    served = np.array([each["churn_probability"] for each in said["predictions"]])
+    np.testing.assert_allclose(served, expected, atol=1e-15)
     assert [each["decision"] for each in said["predictions"]] == [
-        "contact" if probability >= THRESHOLD else "no_contact" for probability in told
+        "contact" if probability >= THRESHOLD else "no_contact" for probability in served
     ]
     assert {"contact", "no_contact"} >= {each["decision"] for each in said["predictions"]}
     assert [each["id"] for each in said["predictions"]] == [f"C-{row:05d}" for row in range(rows)]
 
 
 def test_a_customer_without_an_id_is_answered_without_one(client: TestClient) -> None:
-    (told,) = client.post("/predict", json={"customers": [GOOD]}).json()["predictions"]
-    assert set(told) == {"churn_probability", "decision"}
+    (prediction,) = client.post("/predict", json={"customers": [GOOD]}).json()["predictions"]
+    assert set(prediction) == {"churn_probability", "decision"}
 
 
 def test_an_explanation_adds_up_and_gives_the_largest_effects_first(client: TestClient, bundle: Bundle) -> None:
@@ -122,13 +122,13 @@ def test_a_refusal_names_row_field_and_rule_and_no_value(client: TestClient, pat
 
 
 @pytest.mark.parametrize(("content", "status"), [(b"{", 400), (b"[]", 422), (b'{"customers": []}', 422)])
-def test_what_is_no_request_is_refused(client: TestClient, content: bytes, status: int) -> None:
+def test_an_invalid_body_is_refused(client: TestClient, content: bytes, status: int) -> None:
     answer = client.post("/predict", content=content, headers=JSON)
     assert answer.status_code == status
     assert set(answer.json()) >= {"error", "request_id"}
 
 
-def test_the_model_says_what_it_is(client: TestClient, bundle: Bundle) -> None:
+def test_model_shows_manifest_and_contract(client: TestClient, bundle: Bundle) -> None:
     said = client.get("/model").json()
     manifest = bundle.manifest
     assert said["model_digest"] == manifest.model_digest
@@ -139,7 +139,7 @@ def test_the_model_says_what_it_is(client: TestClient, bundle: Bundle) -> None:
     assert "costs" not in said["contract"]
 
 
-def test_health_tells_the_version_and_since_when(client: TestClient) -> None:
+def test_health_shows_the_version_and_the_time_since_load(client: TestClient) -> None:
     said = client.get("/health").json()
     assert said["status"] == "ready"
     assert said["model_version"] == "1"
@@ -155,7 +155,7 @@ def test_pages_are_there(client: TestClient, path: str, media_type: str) -> None
     assert answer.headers["content-type"].startswith(media_type)
 
 
-def test_requests_leave_their_rows_for_the_log(bundle: Bundle) -> None:
+def test_the_number_of_rows_is_passed_on_for_the_log(bundle: Bundle) -> None:
     seen: list[Any] = []
     settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
     app = Application(bundle, settings, Metrics()).starlette()
@@ -166,12 +166,12 @@ def test_requests_leave_their_rows_for_the_log(bundle: Bundle) -> None:
             if scope["type"] == "http":
                 seen.append(Request(scope).state.rows)
 
-    with TestClient(Listening(app)) as asked:
-        asked.post("/predict", json={"customers": [GOOD, GOOD]})
+    with TestClient(Listening(app)) as opened:
+        opened.post("/predict", json={"customers": [GOOD, GOOD]})
     assert seen == [2]
 
 
-def test_large_requests_wait_for_each_other_and_small_ones_for_none(
+def test_at_most_two_large_requests_run_at_once_and_small_ones_do_not_wait(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
@@ -188,18 +188,18 @@ def test_large_requests_wait_for_each_other_and_small_ones_for_none(
             now.pop()
         return 1, b"{}"
 
-    async def ask(size: int) -> int:
+    async def send(size: int) -> int:
         return (await caller.post("/predict", content=b" " * size, headers=JSON)).status_code
 
-    async def ask_all() -> list[int]:
-        large = [asyncio.create_task(ask(MAX_INLINE_BYTES + 1)) for _ in range(3 * MAX_LARGE_REQUESTS)]
+    async def send_all() -> list[int]:
+        large = [asyncio.create_task(send(MAX_INLINE_BYTES + 1)) for _ in range(3 * MAX_LARGE_REQUESTS)]
         await asyncio.sleep(0.2)
-        small = await ask(1)
+        small = await send(1)
         let_go.set()
         return [small, *await asyncio.gather(*large)]
 
     monkeypatch.setattr(application, "predict", predicted)
     caller = httpx.AsyncClient(transport=httpx.ASGITransport(_WithId(application.starlette())), base_url="http://a")
-    assert set(asyncio.run(ask_all())) == {200}
+    assert set(asyncio.run(send_all())) == {200}
     assert max(most) == MAX_LARGE_REQUESTS
     assert small_begun.is_set()

@@ -27,19 +27,19 @@ def test_no_thread_is_started_before_the_first_item() -> None:
     assert threading.active_count() == before
 
 
-def test_beyond_the_bound_items_are_refused_until_there_is_room() -> None:
-    let = threading.Event()
+def test_items_are_rejected_while_the_queue_is_full() -> None:
+    release = threading.Event()
     done: list[int] = []
 
     def work(batch: list[int]) -> None:
-        let.wait(10)
+        release.wait(10)
         done.extend(batch)
 
     background = Background[int](work, 10, "x")
     taken = [background.put(item) for item in range(50)]
     assert taken.count(True) <= 20
     assert not taken[-1]
-    let.set()
+    release.set()
     background.close()
     assert len(done) == taken.count(True)
     assert background.put(1)
@@ -48,10 +48,10 @@ def test_beyond_the_bound_items_are_refused_until_there_is_room() -> None:
 
 
 def test_closing_gives_up_on_work_that_does_not_end() -> None:
-    let = threading.Event()
-    background = Background[int](lambda _: (let.wait(10), None)[1], 10, "x")
+    release = threading.Event()
+    background = Background[int](lambda _: (release.wait(10), None)[1], 10, "x")
     background.put(1)
     started = time.perf_counter()
     assert not background.close(seconds=0.1)
     assert time.perf_counter() - started < 2
-    let.set()
+    release.set()

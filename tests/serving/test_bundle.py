@@ -1,4 +1,4 @@
-"""The bundle: believed where all agrees, refused in one line where anything does not."""
+"""The bundle: loaded if everything fits together, refused with a one-line message otherwise."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from churn_pipeline.serving.bundle import Bundle, BundleError, load_bundle
 
 @pytest.fixture
 def folder(bundle_folder: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
 
 
@@ -26,7 +26,7 @@ def refusal(folder: Path) -> str:
     return message
 
 
-def test_a_good_bundle_says_what_it_holds(bundle: Bundle) -> None:
+def test_a_valid_bundle_is_loaded(bundle: Bundle) -> None:
     assert bundle.contract == make_contract()
     assert bundle.numeric == bundle.contract.numeric
     assert bundle.categorical == bundle.contract.categorical
@@ -52,7 +52,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     assert f"{name} cannot be read" in refusal(folder)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert "manifest.json cannot be read" in refusal(tmp_path / "nowhere")
 
 
@@ -68,7 +68,7 @@ def test_nothing_outside_the_folder_is_read(folder: Path) -> None:
     assert "outside the bundle" in refusal(folder)
 
 
-def test_another_contract_is_refused_although_its_digest_is_in_the_manifest(folder: Path) -> None:
+def test_another_contract_is_refused_although_its_file_digest_matches(folder: Path) -> None:
     contract = make_contract()
     swapped = contract.model_copy(update={"description": "another one"})
     (folder / "contract.json").write_text(swapped.model_dump_json())
@@ -89,7 +89,7 @@ def test_a_contract_with_other_columns_than_the_model_is_refused(folder: Path, t
     )
 
 
-def test_bytes_that_are_no_model_are_refused_although_their_digest_agrees(folder: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused_although_its_digest_matches(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"no model")
     rewrite_manifest(folder, model_digest="e24e70c6174a4e1e9ec8ecee4f86b0ed1e4eda8b3bb28c8e5a6f0f5a8b8fd4f4")
     assert "model.onnx has changed since packaging" in refusal(folder)
@@ -97,7 +97,7 @@ def test_bytes_that_are_no_model_are_refused_although_their_digest_agrees(folder
     assert "model.onnx cannot be loaded" in refusal(folder)
 
 
-def test_a_model_that_does_not_say_its_columns_is_refused(folder: Path) -> None:
+def test_a_model_without_column_names_is_refused(folder: Path) -> None:
     model = onnx.load(str(folder / "model.onnx"))
     del model.metadata_props[:]
     onnx.save(model, str(folder / "model.onnx"))
@@ -105,7 +105,7 @@ def test_a_model_that_does_not_say_its_columns_is_refused(folder: Path) -> None:
     assert "has no column names in its metadata" in refusal(folder)
 
 
-def test_a_model_with_fewer_inputs_than_its_columns_is_refused(folder: Path) -> None:
+def test_a_model_with_other_inputs_than_its_columns_is_refused(folder: Path) -> None:
     model = onnx.load(str(folder / "model.onnx"))
     columns = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     onnx.helper.set_model_props(
@@ -125,7 +125,7 @@ def test_a_model_with_fewer_inputs_than_its_columns_is_refused(folder: Path) -> 
         ("training_profile.json", '{"rows": 0, "numeric": {}, "categorical": {}, "probability": {"quantiles": []}}'),
     ],
 )
-def test_a_file_of_another_form_is_refused(folder: Path, name: str, content: str) -> None:
+def test_a_malformed_file_is_refused(folder: Path, name: str, content: str) -> None:
     (folder / name).write_text(content)
     if name != "manifest.json":
         rewrite_manifest(folder)

@@ -1,4 +1,4 @@
-"""What becomes of requests when the service is told to end, and when a worker is killed, under load."""
+"""Outcome of requests under load when the service gets SIGTERM, and when a worker is killed."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ ENVIRONMENT = {"CHURN_SERVING_AUTHENTICATION": "off", "BARE_WORKERS": "2", "CHUR
 
 @dataclass
 class Load:
-    """What callers saw, by their requests' ids: a status, or the kind of failure."""
+    """What clients received, by request id: a status or the kind of failure."""
 
     seen: dict[str, int | str] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
@@ -31,8 +31,8 @@ class Load:
 
 @contextmanager
 def load(running: Running, seconds: float) -> Iterator[Load]:
-    """Callers who ask again as soon as they are answered, over connections that they keep, until the end of the block."""
-    told, stop = Load(), threading.Event()
+    """Closed-loop clients with persistent connections, until the end of the block."""
+    result, stop = Load(), threading.Event()
 
     def call(name: int) -> None:
         number = 0
@@ -40,21 +40,21 @@ def load(running: Running, seconds: float) -> Iterator[Load]:
             while not stop.is_set():
                 number += 1
                 ident = f"{name}-{number}"
-                told.begun[ident] = time.monotonic()
+                result.begun[ident] = time.monotonic()
                 try:
                     answer = client.post("/predict", json={"seconds": seconds}, headers={"X-Request-ID": ident})
-                    told.seen[ident] = answer.status_code
+                    result.seen[ident] = answer.status_code
                 except httpx.ConnectError:
-                    told.seen[ident] = "refused"
+                    result.seen[ident] = "refused"
                     stop.wait(0.05)
                 except httpx.TransportError:
-                    told.seen[ident] = "failed"
+                    result.seen[ident] = "failed"
 
     threads = [threading.Thread(target=call, args=(name,)) for name in range(CLIENTS)]
     for thread in threads:
         thread.start()
     try:
-        yield told
+        yield result
     finally:
         stop.set()
         for thread in threads:
@@ -62,14 +62,14 @@ def load(running: Running, seconds: float) -> Iterator[Load]:
 
 
 def answered(running: Running) -> dict[str, int]:
-    """The requests that a worker took, by its own log, and how it answered."""
+    """Status by request id, from the service's own log."""
     lines = [json.loads(line) for line in running.printed().splitlines() if line.startswith("{")]
     return {line["request_id"]: line["status"] for line in lines if line["event"] == "request"}
 
 
-def test_told_to_end_under_load_it_finishes_every_request_it_took(tmp_path: Path) -> None:
+def test_after_sigterm_under_load_every_accepted_request_is_answered(tmp_path: Path) -> None:
     with serving(tmp_path, ENVIRONMENT) as running:
-        with load(running, 0.1) as told:
+        with load(running, 0.1) as result:
             time.sleep(0.7)
             running.process.send_signal(signal.SIGTERM)
             time.sleep(0.25)
@@ -78,17 +78,17 @@ def test_told_to_end_under_load_it_finishes_every_request_it_took(tmp_path: Path
         log = answered(running)
     assert ready.status_code == 503
     assert ready.headers["connection"] == "close"
-    taken = {ident: status for ident, status in log.items() if ident in told.begun}
+    taken = {ident: status for ident, status in log.items() if ident in result.begun}
     assert len(taken) > 2 * CLIENTS
     assert set(taken.values()) == {200}
-    lost = [ident for ident in taken if told.seen[ident] != 200]
-    assert lost == [], "a request that a worker took was not answered"
-    # A connection that no worker took any more fails; each caller meets that once, and is refused from then on.
-    assert told.count(lambda seen: seen == "failed") <= CLIENTS
-    assert set(told.seen.values()) <= {200, "failed", "refused"}
+    lost = [ident for ident in taken if result.seen[ident] != 200]
+    assert lost == [], "an accepted request was not answered"
+    # A connection that no worker accepts any more fails once per client; later ones are refused.
+    assert result.count(lambda seen: seen == "failed") <= CLIENTS
+    assert set(result.seen.values()) <= {200, "failed", "refused"}
 
 
-def test_told_to_end_it_waits_for_what_is_in_work_however_long_that_takes(tmp_path: Path) -> None:
+def test_after_sigterm_it_waits_for_long_requests(tmp_path: Path) -> None:
     with serving(tmp_path, {**ENVIRONMENT, "BARE_WORKERS": "1"}) as running:
         statuses: list[int] = []
         thread = threading.Thread(
@@ -103,24 +103,24 @@ def test_told_to_end_it_waits_for_what_is_in_work_however_long_that_takes(tmp_pa
         assert statuses == [200]
 
 
-def test_a_killed_worker_takes_only_what_it_had_in_work_with_it(tmp_path: Path) -> None:
+def test_a_killed_worker_loses_only_its_own_requests(tmp_path: Path) -> None:
     with serving(tmp_path, ENVIRONMENT) as running:
         workers = _both(running)
-        with load(running, 0.05) as told:
+        with load(running, 0.05) as result:
             time.sleep(0.7)
             killed = time.monotonic()
             workers[0].kill()
             time.sleep(1.0)
-        statuses = Counter(told.seen.values())
+        statuses = Counter(result.seen.values())
         assert statuses["failed"] <= CLIENTS
         assert set(statuses) <= {200, "failed"}
-        after = [told.seen[ident] for ident, begun in told.begun.items() if begun > killed + 0.3]
+        after = [result.seen[ident] for ident, begun in result.begun.items() if begun > killed + 0.3]
         assert len(after) > CLIENTS
-        assert set(after) == {200}, "the other worker goes on"
+        assert set(after) == {200}, "the other worker must keep answering"
 
 
 def _both(running: Running) -> list[psutil.Process]:
-    """Both workers, once either has answered: what no worker has taken yet waits for one that is starting."""
+    """Wait until both workers have started, because new connections would wait for a starting one."""
     until = time.monotonic() + 30
     while running.printed().count("initialized") < 2 and time.monotonic() < until:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Explanations: Shapley values, held against an exact computation of them on the same background."""
+"""Explanations: Shapley values, compared with an exact computation on the same background."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ LEVELS = {"north": 0.5, "south": 0.3, "": 0.1}
 def make_training_profile(
     numeric: tuple[str, ...] = NUMERIC, categorical: tuple[str, ...] = CATEGORICAL
 ) -> TrainingProfile:
-    """Numbers evenly from 0 to 1, a fifth of the last one missing; a tenth of the levels too rare to be told."""
+    """Numbers evenly from 0 to 1, a fifth of the last one missing; a tenth of the customers has rare levels."""
     quantiles = [step / 100 for step in range(101)]
     return TrainingProfile.model_validate(
         {
@@ -49,19 +49,19 @@ def terms(numbers: Numbers | None, levels: Levels | None) -> list[Floats]:
 
 
 def in_pairs(numbers: Numbers | None, levels: Levels | None) -> Floats:
-    """A model in which features act together in pairs, and no more than two at a time."""
+    """A model with interactions of two features only."""
     a, b, c, d, e, f = terms(numbers, levels)
     return np.asarray(0.1 + 0.2 * a + 0.1 * b * d + 0.05 * c * e - 0.1 * a * f + 0.1 * d * e)
 
 
 def all_together(numbers: Numbers | None, levels: Levels | None) -> Floats:
-    """A model in which all features act together."""
+    """A model in which all features interact."""
     a, b, c, d, e, f = terms(numbers, levels)
     return np.asarray(1 / (1 + np.exp(2 - 3 * a * (1 + d) + 2 * b - c * e + 2 * f * (a > 0.5) * (b > 0.3))))
 
 
-class Asked:
-    """A model that remembers what it was asked first, which is the background, and how often it was asked."""
+class RecordingModel:
+    """A model that records its first input, which is the background, and the number of calls."""
 
     def __init__(self, score: Callable[[Numbers | None, Levels | None], Floats]) -> None:
         self._score = score
@@ -76,7 +76,7 @@ class Asked:
 
 
 def exact(score: Callable[..., Floats], background: Customers, customer: tuple[Numbers, Levels]) -> Floats:
-    """The Shapley values of one customer, by trying every set of features that may be known, with `shapiq`."""
+    """Exact Shapley values of one customer, over all subsets of features, with `shapiq`."""
     numbers, levels = background
     assert numbers is not None
     assert levels is not None
@@ -101,25 +101,25 @@ def some_customers(count: int, seed: int = 3) -> tuple[Numbers, Levels]:
     return numbers, rng.choice(np.array([*LEVELS, "west"], dtype=object), (count, len(CATEGORICAL)))
 
 
-def test_where_features_act_in_pairs_effects_are_exact() -> None:
-    model = Asked(in_pairs)
+def test_effects_are_exact_if_features_interact_only_in_pairs() -> None:
+    model = RecordingModel(in_pairs)
     numbers, levels = some_customers(10)
     explainer = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile(), pairs=8)
     _, effects = explainer.explain(numbers, levels)
     assert explainer.features == (*NUMERIC, *CATEGORICAL)
     for row in range(10):
-        wanted = exact(in_pairs, model.background, (numbers[row], levels[row]))
-        np.testing.assert_allclose(effects[row], wanted, atol=1e-12)
+        expected = exact(in_pairs, model.background, (numbers[row], levels[row]))
+        np.testing.assert_allclose(effects[row], expected, atol=1e-12)
     assert np.abs(effects).max() > 0.1
 
 
-def test_where_all_features_act_together_effects_are_near_the_exact_ones() -> None:
-    model = Asked(all_together)
+def test_effects_are_close_to_exact_if_all_features_interact() -> None:
+    model = RecordingModel(all_together)
     numbers, levels = some_customers(10)
     _, effects = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile()).explain(numbers, levels)
-    wanted = np.array([exact(all_together, model.background, (numbers[row], levels[row])) for row in range(10)])
-    assert np.abs(effects - wanted).max() < 0.02
-    assert np.sqrt(((effects - wanted) ** 2).mean()) < 0.005
+    expected = np.array([exact(all_together, model.background, (numbers[row], levels[row])) for row in range(10)])
+    assert np.abs(effects - expected).max() < 0.02
+    assert np.sqrt(((effects - expected) ** 2).mean()) < 0.005
 
 
 def test_more_pairs_make_smaller_errors() -> None:
@@ -139,25 +139,25 @@ def test_more_pairs_make_smaller_errors() -> None:
 
 def test_the_standard_error_of_an_effect_is_a_hundredth_at_most() -> None:
     numbers, levels = some_customers(10)
-    large = Asked(all_together)
+    large = RecordingModel(all_together)
     Explainer(large, NUMERIC, CATEGORICAL, make_training_profile(), pairs=5_000)
-    wanted = np.array([exact(all_together, large.background, (numbers[row], levels[row])) for row in range(10)])
+    expected = np.array([exact(all_together, large.background, (numbers[row], levels[row])) for row in range(10)])
     found = [
         Explainer(all_together, NUMERIC, CATEGORICAL, make_training_profile(), seed=seed).explain(numbers, levels)[1]
         for seed in range(50)
     ]
-    errors = np.sqrt(((np.array(found) - wanted) ** 2).mean(axis=0))
+    errors = np.sqrt(((np.array(found) - expected) ** 2).mean(axis=0))
     assert errors.mean() < 0.005
     assert errors.max() < 0.01
-    assert np.abs(np.mean(found, axis=0) - wanted).max() < 0.004
+    assert np.abs(np.mean(found, axis=0) - expected).max() < 0.004
 
 
-def test_the_compiled_model_is_explained(bundle: Bundle) -> None:
+def test_the_onnx_model_is_explained(bundle: Bundle) -> None:
     def score(numbers: Numbers | None, levels: Levels | None) -> Floats:
         answer: Floats = bundle.session.run(None, {"numeric": numbers, "categorical": levels})[0]
         return answer
 
-    model = Asked(score)
+    model = RecordingModel(score)
     columns = bundle.numeric, bundle.categorical
     X = model_inputs(customers_of(bundle.contract, 300), bundle.contract).iloc[:100]
     numbers = X[list(columns[0])].to_numpy(np.float32)
@@ -165,8 +165,8 @@ def test_the_compiled_model_is_explained(bundle: Bundle) -> None:
     base, effects = Explainer(model, *columns, bundle.training_profile).explain(numbers, levels)
     np.testing.assert_allclose(base + effects.sum(axis=1), score(numbers, levels), atol=1e-9)
     for row in range(3):
-        wanted = exact(score, model.background, (numbers[row], levels[row]))
-        np.testing.assert_allclose(effects[row], wanted, atol=0.01)
+        expected = exact(score, model.background, (numbers[row], levels[row]))
+        np.testing.assert_allclose(effects[row], expected, atol=0.01)
     months = columns[0].index("months")
     assert np.abs(effects[:, months]).mean() > 0.05
 
@@ -209,7 +209,7 @@ def test_a_feature_that_the_model_ignores_has_no_effect_at_all() -> None:
     assert (np.abs(np.delete(effects, ignored, axis=1)).max(axis=0) > 0.01).all()
 
 
-def test_features_that_do_the_same_have_the_same_effect() -> None:
+def test_interchangeable_features_have_the_same_effect() -> None:
     def score(numbers: Numbers | None, levels: Levels | None) -> Floats:
         a, b, c, d, *_ = terms(numbers, levels)
         return np.asarray(1 / (1 + np.exp(1 - 3 * (a + b) * (1 + d) + c)))
@@ -221,8 +221,8 @@ def test_features_that_do_the_same_have_the_same_effect() -> None:
     assert np.abs(effects[:, 0]).max() > 0.1
 
 
-def test_the_background_is_as_the_reference_data_are() -> None:
-    model = Asked(in_pairs)
+def test_the_background_has_the_distributions_of_the_training_profile() -> None:
+    model = RecordingModel(in_pairs)
     explainer = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile(), pairs=1_010)
     numbers, levels = model.background
     assert numbers is not None
@@ -238,10 +238,10 @@ def test_the_background_is_as_the_reference_data_are() -> None:
     assert explainer.base == pytest.approx(in_pairs(numbers, levels).mean())
 
 
-def test_numbers_that_nobody_has_are_missing_in_the_background() -> None:
+def test_a_number_without_known_values_is_missing_in_the_background() -> None:
     unknown = {"quantiles": [], "missing": 1.0}
     training_profile = make_training_profile().model_dump() | {"numeric": {"calls": unknown}}
-    model = Asked(lambda numbers, _: np.zeros(0) if numbers is None else np.isnan(numbers[:, 0]) / 2)
+    model = RecordingModel(lambda numbers, _: np.zeros(0) if numbers is None else np.isnan(numbers[:, 0]) / 2)
     explainer = Explainer(model, ("calls",), (), TrainingProfile.model_validate(training_profile))
     base, effects = explainer.explain(np.array([[1.0], [np.nan]], dtype=np.float32), None)
     assert base == 0.5
@@ -251,7 +251,7 @@ def test_numbers_that_nobody_has_are_missing_in_the_background() -> None:
 def test_numbers_beyond_what_a_model_takes_are_limited() -> None:
     huge = {"quantiles": [-1e300] * 50 + [1e300] * 51, "missing": 0.0}
     training_profile = make_training_profile().model_dump() | {"numeric": {"charge": huge}}
-    model = Asked(lambda numbers, _: np.zeros(0 if numbers is None else len(numbers)))
+    model = RecordingModel(lambda numbers, _: np.zeros(0 if numbers is None else len(numbers)))
     Explainer(model, ("charge",), (), TrainingProfile.model_validate(training_profile))
     assert model.background[0] is not None
     assert set(model.background[0][:, 0]) == {np.float32(-1e30), np.float32(1e30)}
@@ -269,7 +269,7 @@ def test_a_model_of_levels_alone_is_explained() -> None:
     assert (effects[:, 1] == 0).all()
 
 
-def test_a_customer_is_explained_alike_alone_and_among_others_and_again() -> None:
+def test_an_explanation_is_deterministic_and_independent_of_other_rows() -> None:
     numbers, levels = some_customers(100)
     explainer = Explainer(all_together, NUMERIC, CATEGORICAL, make_training_profile())
     again = Explainer(all_together, NUMERIC, CATEGORICAL, make_training_profile())
@@ -283,8 +283,8 @@ def test_a_customer_is_explained_alike_alone_and_among_others_and_again() -> Non
     assert explainer.explain(numbers[:0], levels[:0])[1].shape == (0, 6)
 
 
-def test_the_model_is_asked_a_few_times_and_not_in_vain() -> None:
-    model = Asked(all_together)
+def test_the_model_is_called_a_few_times_only() -> None:
+    model = RecordingModel(all_together)
     explainer = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile())
     assert model.calls == 1
     explainer.explain(*some_customers(1))

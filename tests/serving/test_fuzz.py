@@ -26,12 +26,12 @@ def running(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) -> It
 def test_no_mutated_request_is_answered_5xx_or_repeated(running: Running, bundle_folder: Path) -> None:
     workers = running.workers()
 
-    told = fuzz(running, example(bundle_folder), KEY, REQUESTS, seed=1)
+    result = fuzz(running, example(bundle_folder), KEY, REQUESTS, seed=1)
 
-    assert told.problems == []
-    assert told.slowest[0] < 5, told.slowest
-    assert set(told.statuses()) >= {"200", "400", "401", "404", "405", "413", "415", "422"}
-    assert told.answers["untouched", "200"] > 0
+    assert result.problems == []
+    assert result.slowest[0] < 5, result.slowest
+    assert set(result.statuses()) >= {"200", "400", "401", "404", "405", "413", "415", "422"}
+    assert result.answers["untouched", "200"] > 0
     assert running.workers() == workers, "a worker was replaced"
 
 
@@ -57,5 +57,5 @@ def test_the_same_seed_gives_the_same_requests() -> None:
         ("400 Bad Request", "Traceback (most recent call last)", 1),
     ],
 )
-def test_what_is_wrong_in_an_answer_is_seen(status: str, body: str, problems: int) -> None:
+def test_problems_in_an_answer_are_found(status: str, body: str, problems: int) -> None:
     assert len(wrong_in(Sent(), f"HTTP/1.1 {status}\r\n\r\n{body}".encode())) == problems

@@ -19,13 +19,13 @@ class Clock:
 
 
 def write(file: Path, *lines: str) -> None:
-    """Write in one go, with a time of its own: a test is faster than a file system's clock."""
+    """Write the lines with a new modification time, because a test is faster than the clock of the file system."""
     Clock.now += 10
     file.write_text("".join(f"{line}\n" for line in lines))
     os.utime(file, (Clock.now, Clock.now))
 
 
-def test_a_key_opens_and_is_not_stored() -> None:
+def test_a_key_is_valid_and_not_stored() -> None:
     key, line = make_key("crm")
     assert KeyRing([line]).name_of(key.encode()) == "crm"
     assert key not in line
@@ -39,18 +39,18 @@ def test_keys_are_long_and_never_the_same() -> None:
 
 
 @given(st.binary(max_size=100))
-def test_nothing_else_opens(tried: bytes) -> None:
+def test_other_bytes_are_not_valid(tried: bytes) -> None:
     lines = [make_key(name)[1] for name in ("crm", "web")]
     assert KeyRing(lines).name_of(tried) is None
 
 
-def test_a_hash_is_no_key() -> None:
+def test_a_hash_is_not_a_valid_key() -> None:
     _, line = make_key("crm")
     assert KeyRing([line]).name_of(line.partition(":")[2].encode()) is None
     assert KeyRing([line]).name_of(line.encode()) is None
 
 
-def test_every_key_is_compared_wherever_the_right_one_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stored_key_is_compared_for_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     import hmac
 
     made = [make_key(f"key{number}") for number in range(5)]
@@ -64,11 +64,11 @@ def test_every_key_is_compared_wherever_the_right_one_stands(monkeypatch: pytest
         assert len(compared) == 5
 
 
-def test_a_key_taken_out_of_the_file_stops_working(tmp_path: Path) -> None:
+def test_a_key_deleted_from_the_file_stops_working(tmp_path: Path) -> None:
     clock = Clock()
     file = tmp_path / "keys"
     (crm, crm_line), (web, web_line) = make_key("crm"), make_key("web")
-    write(file, "# who may ask", "", crm_line, web_line)
+    write(file, "# API keys", "", crm_line, web_line)
     ring = KeyRing(file=file, clock=clock)
     assert (ring.name_of(crm.encode()), ring.name_of(web.encode())) == ("crm", "web")
     write(file, web_line)
@@ -76,7 +76,7 @@ def test_a_key_taken_out_of_the_file_stops_working(tmp_path: Path) -> None:
     assert ring.name_of(web.encode()) == "web"
 
 
-def test_a_file_that_is_gone_holds_no_key_and_those_of_the_environment_stay(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_keys_and_those_of_the_environment_stay_valid(tmp_path: Path) -> None:
     clock = Clock()
     file = tmp_path / "keys"
     (crm, crm_line), (web, web_line) = make_key("crm"), make_key("web")
@@ -90,7 +90,7 @@ def test_a_file_that_is_gone_holds_no_key_and_those_of_the_environment_stay(tmp_
     assert ring.name_of(crm.encode()) == "crm"
 
 
-def test_the_file_is_looked_at_once_a_second_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_checked_at_most_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     file = tmp_path / "keys"
     write(file, make_key("crm")[1])
@@ -104,9 +104,7 @@ def test_the_file_is_looked_at_once_a_second_at_most(tmp_path: Path, monkeypatch
     assert 3 <= len(looked) <= 6
 
 
-def test_a_broken_line_spoils_no_other_and_is_told_by_its_number(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_invalid_line_is_ignored_and_logged_by_its_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "keys"
     key, line = make_key("crm")
     write(file, "crm:secret-by-mistake", line)
@@ -122,26 +120,26 @@ def test_several_keys_may_share_a_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "-a", "ä", "x" * 65, "a\n"])
-def test_a_name_that_no_line_could_hold_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="letters, digits"):
         make_key(name)
 
 
-def test_lines_that_are_no_keys_are_numbered() -> None:
+def test_the_numbers_of_invalid_lines_are_returned() -> None:
     good = make_key("crm")[1]
-    keys, wrong = read_keys([good, "", "# note", "crm:", good.upper(), f" {good} "])
+    keys, wrong = read_keys([good, "", "# comment", "crm:", good.upper(), f" {good} "])
     assert [key.name for key in keys] == ["crm", "crm"]
     assert wrong == [4, 5]
 
 
-def test_the_command_prints_a_key_that_fits_the_line() -> None:
+def test_the_command_prints_a_key_and_its_line() -> None:
     command = [sys.executable, "-m", "churn_pipeline.serving.keys", "crm"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert KeyRing([printed[-1]]).name_of(printed[1].encode()) == "crm"
 
 
 @pytest.mark.parametrize("words", [[], ["a", "b"], ["a b"]])
-def test_the_command_says_how_to_call_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_its_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     error = capsys.readouterr().err
     assert "python -m churn_pipeline.serving.keys NAME" in error

@@ -25,7 +25,7 @@ def lines() -> Iterator[Lines]:
         yield read
 
 
-def test_a_line_says_when_how_grave_who_and_what(lines: Lines) -> None:
+def test_a_line_has_time_level_logger_and_event(lines: Lines) -> None:
     OURS.warning("The model was loaded in %d ms", 7)
     [line] = lines()
     assert (line["level"], line["logger"]) == ("warning", "churn_pipeline.serving.anything")
@@ -41,43 +41,43 @@ def test_any_facts_are_one_line_of_json(event: str, facts: dict[str, Any]) -> No
     assert facts.items() <= json.loads(text).items()
 
 
-def test_an_exception_is_its_type_and_place_and_never_its_words(lines: Lines) -> None:
+def test_an_exception_is_logged_as_type_and_location_only(lines: Lines) -> None:
     try:
         raise ValueError(VALUE)
     except ValueError:
         OURS.exception("It failed")
     [line] = lines()
     assert line["exception"] == "ValueError"
-    assert line["place"].endswith("test_an_exception_is_its_type_and_place_and_never_its_words")
+    assert line["place"].endswith("test_an_exception_is_logged_as_type_and_location_only")
     assert "test_logs.py:" in line["place"]
     assert VALUE not in str(line)
 
 
-def test_others_warnings_and_errors_are_their_templates(lines: Lines) -> None:
+def test_warnings_and_errors_of_libraries_are_logged_as_templates(lines: Lines) -> None:
     logging.getLogger("bentoml.server").error("Exception on %s [%s]", VALUE, "POST", exc_info=ValueError(VALUE))
     logging.getLogger("uvicorn.error").error("Exception in ASGI application\n", exc_info=ValueError(VALUE))
     logging.getLogger("asyncio").error(f"Task exception was never retrieved\nfuture: <Task exception={VALUE}>")
     warnings.warn(f"Odd value {VALUE}", UserWarning, stacklevel=1)
-    told = lines()
-    assert [line["event"] for line in told] == [
+    logged = lines()
+    assert [line["event"] for line in logged] == [
         "Exception on %s [%s]",
         "Exception in ASGI application",
         "Task exception was never retrieved",
         "A warning",
     ]
-    assert told[-1]["warning"] == "UserWarning"
-    assert VALUE not in str(told)
+    assert logged[-1]["warning"] == "UserWarning"
+    assert VALUE not in str(logged)
 
 
-def test_uvicorns_lines_of_access_are_off_and_bentomls_of_start_are_kept(lines: Lines) -> None:
+def test_uvicorns_access_log_is_off_and_bentomls_start_is_logged(lines: Lines) -> None:
     access = logging.getLogger("uvicorn.access")
     access.info('%s - "%s %s"', "127.0.0.1", "GET", f"/?name={VALUE}")
-    assert not access.propagate  # and without a handler, uvicorn does not make the line
+    assert not access.propagate  # without a handler, uvicorn does not format the line
     logging.getLogger("bentoml.serve").info("Service %s initialized", "Churn")
     assert [line["event"] for line in lines()] == ["Service Churn initialized"]
 
 
-def test_an_error_that_asyncio_finds_tells_no_value(lines: Lines) -> None:
+def test_an_asyncio_error_is_logged_without_values(lines: Lines) -> None:
     async def fails() -> None:
         raise ValueError(VALUE)
 
@@ -87,9 +87,9 @@ def test_an_error_that_asyncio_finds_tells_no_value(lines: Lines) -> None:
         del task
 
     asyncio.run(story())
-    told = lines()
-    assert [line["exception"] for line in told] == ["ValueError"]
-    assert VALUE not in str(told)
+    logged = lines()
+    assert [line["exception"] for line in logged] == ["ValueError"]
+    assert VALUE not in str(logged)
 
 
 @pytest.mark.parametrize(("level", "kept"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])
@@ -102,21 +102,21 @@ def test_the_level_is_kept(level: str, kept: int) -> None:
 
 
 class Stuck:
-    """A stream on a disk that does not answer until it is let."""
+    """A stream that blocks until it is released."""
 
     def __init__(self) -> None:
-        self.let = threading.Event()
+        self.release = threading.Event()
         self.text = ""
 
     def write(self, text: str) -> None:
-        self.let.wait(10)
+        self.release.wait(10)
         self.text += text
 
     def flush(self) -> None:
         pass
 
 
-def test_a_stuck_disk_holds_nobody_up_and_what_is_dropped_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_disk_blocks_no_caller_and_dropped_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "WAITING_LINES", 100)
     stream = Stuck()
     dropped: list[int] = []
@@ -127,13 +127,13 @@ def test_a_stuck_disk_holds_nobody_up_and_what_is_dropped_is_counted(monkeypatch
     for _ in range(500):
         handler.handle(record)
     assert time.perf_counter() - started < 1
-    stream.let.set()
+    stream.release.set()
     handler.close()
     assert sum(dropped) + stream.text.count("\n") == 500
     assert sum(dropped) >= 300
 
 
-def test_a_stream_that_fails_is_no_error_and_is_counted() -> None:
+def test_lines_lost_to_a_failing_stream_are_counted() -> None:
     class Full(Stuck):
         def write(self, text: str) -> None:
             raise OSError(28, "No space left on device")

@@ -18,80 +18,80 @@ from tests.serving.manifest import MANIFEST
 from churn_pipeline.serving.metrics import PROBABILITIES, Metrics
 
 
-class Broken(NamedTuple):
+class Violation(NamedTuple):
     field: str | None
     rule: str
 
 
-def figure(metrics: Metrics, name: str, **labels: str) -> float | None:
+def metric(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
 @given(arrays(np.float64, st.integers(0, 300), elements=st.floats(0, 1) | st.sampled_from([0.0, *PROBABILITIES])))
-def test_many_probabilities_are_counted_as_one_by_one(probabilities: npt.NDArray[np.float64]) -> None:
+def test_a_batch_of_probabilities_is_counted_like_single_ones(probabilities: npt.NDArray[np.float64]) -> None:
     many, single = Metrics(), Metrics()
     many.predicted(probabilities, probabilities >= 0.5)
     for one in probabilities:
         single.probabilities.observe(float(one))
     for bound in (*PROBABILITIES, math.inf):
         le = "+Inf" if math.isinf(bound) else str(float(bound))
-        assert figure(many, "churn_probability_bucket", le=le) == figure(single, "churn_probability_bucket", le=le)
-    total = figure(many, "churn_probability_sum")
-    assert total == pytest.approx(figure(single, "churn_probability_sum"))
-    assert figure(many, "churn_predictions_total", decision="contact") == np.sum(probabilities >= 0.5)
-    assert figure(many, "churn_predictions_total", decision="no_contact") == np.sum(probabilities < 0.5)
+        assert metric(many, "churn_probability_bucket", le=le) == metric(single, "churn_probability_bucket", le=le)
+    total = metric(many, "churn_probability_sum")
+    assert total == pytest.approx(metric(single, "churn_probability_sum"))
+    assert metric(many, "churn_predictions_total", decision="contact") == np.sum(probabilities >= 0.5)
+    assert metric(many, "churn_predictions_total", decision="no_contact") == np.sum(probabilities < 0.5)
 
 
 def test_rows_of_a_request_are_counted() -> None:
     metrics = Metrics()
     for rows in (1, 1, 40, 10_000):
         metrics.predicted(np.full(rows, 0.2), np.zeros(rows, dtype=bool))
-    assert figure(metrics, "churn_request_rows_bucket", le="1.0") == 2
-    assert figure(metrics, "churn_request_rows_bucket", le="50.0") == 3
-    assert figure(metrics, "churn_request_rows_sum") == 10_042
+    assert metric(metrics, "churn_request_rows_bucket", le="1.0") == 2
+    assert metric(metrics, "churn_request_rows_bucket", le="50.0") == 3
+    assert metric(metrics, "churn_request_rows_sum") == 10_042
 
 
-def test_refusals_are_counted_by_field_and_rule_and_a_callers_words_are_not() -> None:
+def test_violations_are_counted_by_field_and_rule_without_text_of_the_caller() -> None:
     metrics = Metrics()
     metrics.model_loaded(MANIFEST, ["months", "region"])
-    metrics.refused([Broken("months", "in_range"), Broken("months", "in_range"), Broken("region", "isin")])
-    metrics.refused([Broken("Jane Doe", "unknown field"), Broken(None, "json")])
-    assert figure(metrics, "churn_refusals_total", field="months", rule="in_range") == 2
-    assert figure(metrics, "churn_refusals_total", field="region", rule="isin") == 1
-    assert figure(metrics, "churn_refusals_total", field="other", rule="unknown field") == 1
+    metrics.refused([Violation("months", "in_range"), Violation("months", "in_range"), Violation("region", "isin")])
+    metrics.refused([Violation("Jane Doe", "unknown field"), Violation(None, "json")])
+    assert metric(metrics, "churn_refusals_total", field="months", rule="in_range") == 2
+    assert metric(metrics, "churn_refusals_total", field="region", rule="isin") == 1
+    assert metric(metrics, "churn_refusals_total", field="other", rule="unknown field") == 1
     assert b"Jane" not in generate_latest(metrics.registry)
 
 
-def test_the_model_is_told_and_how_long_it_is_there() -> None:
+def test_the_model_and_the_time_since_load_are_shown() -> None:
     metrics = Metrics()
     metrics.model_loaded(MANIFEST)
     labels = {
         name: str(getattr(MANIFEST, name))
         for name in ("table", "model_name", "model_version", "run_id", "commit", "model_digest", "threshold")
     }
-    assert figure(metrics, "churn_model_info", **labels) == 1
-    assert figure(metrics, "churn_model_loaded_timestamp_seconds") == pytest.approx(time.time(), abs=5)
+    assert metric(metrics, "churn_model_info", **labels) == 1
+    assert metric(metrics, "churn_model_loaded_timestamp_seconds") == pytest.approx(time.time(), abs=5)
     time.sleep(0.02)
-    before = figure(metrics, "churn_seconds_since_load")
+    before = metric(metrics, "churn_seconds_since_load")
     metrics.refresh()
-    since = figure(metrics, "churn_seconds_since_load")
+    since = metric(metrics, "churn_seconds_since_load")
     assert before is not None
     assert since is not None
     assert before < 0.02 <= since < 5
 
 
-def test_requests_below_a_millisecond_are_told_apart() -> None:
+def test_durations_below_a_millisecond_have_separate_buckets() -> None:
     metrics = Metrics()
     for seconds in (0.0002, 0.0004, 0.0006):
         metrics.answered("/predict", 200, seconds)
     counted = [
-        figure(metrics, "churn_request_seconds_bucket", path="/predict", status="200", le=le)
+        metric(metrics, "churn_request_seconds_bucket", path="/predict", status="200", le=le)
         for le in ("0.00025", "0.0005", "0.00075")
     ]
     assert counted == [1, 2, 3]
 
 
-def test_figures_of_several_processes_are_put_together(tmp_path: Path) -> None:
+def test_metrics_of_several_processes_are_added_up(tmp_path: Path) -> None:
     """As BentoML's workers write them and its ``/metrics`` reads them."""
     worker = (
         "import numpy as np; from tests.serving.manifest import MANIFEST; "

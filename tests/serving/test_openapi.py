@@ -1,4 +1,4 @@
-"""The OpenAPI document: of the form that OpenAPI asks for, and true of the service."""
+"""The OpenAPI document: valid, and consistent with the service."""
 
 import json
 from pathlib import Path
@@ -33,26 +33,26 @@ def document_of(bundle: Bundle) -> Json:
 
 
 @pytest.fixture(scope="module")
-def told(bundle: Bundle) -> Json:
+def openapi(bundle: Bundle) -> Json:
     return document_of(bundle)
 
 
-def accepts(told: Json, name: str, value: Any) -> bool:
-    schema = {"$ref": f"#/components/schemas/{name}", "components": told["components"]}
+def accepts(openapi: Json, name: str, value: Any) -> bool:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": openapi["components"]}
     return bool(jsonschema_rs.Draft202012Validator(schema, validate_formats=True).is_valid(value))
 
 
-def test_it_is_of_the_form_that_openapi_asks_for(told: Json) -> None:
-    form = jsonschema_rs.Draft202012Validator(OPENAPI_31)
-    assert [str(error) for error in form.iter_errors(told)] == []
-    assert list(form.iter_errors({**told, "paths": {"predict": {}}}))
-    schemathesis.openapi.from_dict(told).validate()
-    for name, schema in told["components"]["schemas"].items():
+def test_it_is_a_valid_openapi_document(openapi: Json) -> None:
+    validator = jsonschema_rs.Draft202012Validator(OPENAPI_31)
+    assert [str(error) for error in validator.iter_errors(openapi)] == []
+    assert list(validator.iter_errors({**openapi, "paths": {"predict": {}}}))
+    schemathesis.openapi.from_dict(openapi).validate()
+    for name, schema in openapi["components"]["schemas"].items():
         assert jsonschema_rs.meta.is_valid(schema), name
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert json.loads(json.dumps(openapi, allow_nan=False)) == openapi
 
 
-def test_every_reference_leads_somewhere_and_every_component_is_used(told: Json) -> None:
+def test_every_reference_resolves_and_every_component_is_used(openapi: Json) -> None:
     found = set()
 
     def walk(part: Any) -> None:
@@ -65,62 +65,62 @@ def test_every_reference_leads_somewhere_and_every_component_is_used(told: Json)
             for inner in part:
                 walk(inner)
 
-    walk(told)
-    there = {
+    walk(openapi)
+    defined = {
         f"#/components/{kind}/{name}"
-        for kind, held in told["components"].items()
-        for name in held
+        for kind, components in openapi["components"].items()
+        for name in components
         if kind != "securitySchemes"
     }
-    assert found == there
+    assert found == defined
 
 
-def test_its_paths_are_those_of_the_guards_with_the_same_methods(told: Json) -> None:
-    for path, operations in told["paths"].items():
+def test_paths_and_methods_are_those_of_the_guard(openapi: Json) -> None:
+    for path, operations in openapi["paths"].items():
         assert {method.upper() for method in operations} <= set(ROUTES[path].methods)
-    assert {path for path, place in ROUTES.items() if place.kind in ("scoring", "model")} <= set(told["paths"])
+    assert {path for path, place in ROUTES.items() if place.kind in ("scoring", "model")} <= set(openapi["paths"])
 
 
-def test_what_needs_a_key_says_so_and_answers_401(told: Json) -> None:
-    for path, operations in told["paths"].items():
+def test_paths_that_need_a_key_declare_it_and_401(openapi: Json) -> None:
+    for path, operations in openapi["paths"].items():
         for operation in operations.values():
             needed = operation["security"] == [{"key": []}]
             assert needed == (ROUTES[path].kind in ("scoring", "model"))
-            # Figures need a key only where a setting says so.
+            # /metrics needs a key only if a setting requires it.
             may_be_needed = needed or path == "/metrics"
             assert ({"401", "429"} <= set(operation["responses"])) == may_be_needed
 
 
-def test_every_status_that_the_guards_and_the_requests_give_is_told(told: Json) -> None:
+def test_every_status_of_guard_and_request_parser_is_declared(openapi: Json) -> None:
     statuses = {
-        status for operations in told["paths"].values() for one in operations.values() for status in one["responses"]
+        status for operations in openapi["paths"].values() for one in operations.values() for status in one["responses"]
     }
     assert statuses == {"200", *REFUSALS}
     bodies = {"400", "408", "413", "415", "422"}
     for path in ("/predict", "/explain"):
-        assert bodies <= set(told["paths"][path]["post"]["responses"])
-    assert not bodies & set(told["paths"]["/model"]["get"]["responses"])
+        assert bodies <= set(openapi["paths"][path]["post"]["responses"])
+    assert not bodies & set(openapi["paths"]["/model"]["get"]["responses"])
 
 
 @pytest.mark.parametrize(
     ("status", "header"),
     [("401", "WWW-Authenticate"), ("405", "Allow"), ("429", "Retry-After"), ("503", "Retry-After")],
 )
-def test_refusals_have_the_headers_that_belong_to_them(told: Json, status: str, header: str) -> None:
-    assert set(told["components"]["responses"][status]["headers"]) == {"X-Request-ID", header}
+def test_refusals_declare_their_headers(openapi: Json, status: str, header: str) -> None:
+    assert set(openapi["components"]["responses"][status]["headers"]) == {"X-Request-ID", header}
 
 
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
 @pytest.mark.parametrize("dated", [False, True])
-def test_the_example_passes_the_request_model_and_its_own_schema(tmp_path: Path, path: str, dated: bool) -> None:
+def test_the_example_satisfies_the_request_model_and_its_schema(tmp_path: Path, path: str, dated: bool) -> None:
     contract = make_contract(dated)
     bundle = load_bundle(make_bundle(tmp_path / "bundle", contract))
-    told = document_of(bundle)
-    body = told["paths"][path]["post"]["requestBody"]["content"][JSON]
+    openapi = document_of(bundle)
+    body = openapi["paths"][path]["post"]["requestBody"]["content"][JSON]
     name = body["schema"]["$ref"].rsplit("/", 1)[1]
-    assert accepts(told, name, body["example"])
-    assert not accepts(told, name, {"customers": []})
-    assert not accepts(told, name, {"customers": [{**body["example"]["customers"][0], "months": -1}]})
+    assert accepts(openapi, name, body["example"])
+    assert not accepts(openapi, name, {"customers": []})
+    assert not accepts(openapi, name, {"customers": [{**body["example"]["customers"][0], "months": -1}]})
     requests = dict(zip(("/predict", "/explain"), requests_of(contract), strict=True))[path]
     read = requests.read(json.dumps(body["example"]).encode())
     numbers, levels = requests.inputs(read["customers"])
@@ -128,30 +128,30 @@ def test_the_example_passes_the_request_model_and_its_own_schema(tmp_path: Path,
     assert 0 < answer[0] < 1
 
 
-def test_the_example_is_a_middling_customer_and_names_an_id(bundle: Bundle) -> None:
+def test_the_example_has_median_values_and_an_id(bundle: Bundle) -> None:
     customer = example_customer(bundle.contract, bundle.training_profile)
     assert list(customer) == ["customer", *bundle.contract.features]
     seen = customers_of(bundle.contract)
     assert customer["months"] == pytest.approx(seen["months"].median(), abs=10)
     assert isinstance(customer["months"], int)
     assert isinstance(customer["charge"], float)
-    assert len(str(customer["charge"]).partition(".")[2]) <= 2, "as a person writes it"
+    assert len(str(customer["charge"]).partition(".")[2]) <= 2, "rounded to two decimals"
     assert customer["plan"] == seen["plan"].mode()[0]
     assert customer["lines"] == seen["lines"].mode()[0]
     assert isinstance(customer["paperless"], bool)
 
 
-def test_an_example_keeps_bounds_that_leave_no_room_for_rounding(bundle: Bundle) -> None:
+def test_an_example_satisfies_bounds_too_narrow_for_rounding(bundle: Bundle) -> None:
     columns = table_file()["columns"]
     columns["charge"]["in_range"] = {"min_value": 12.341, "max_value": 12.343}
     columns["charge"] |= {"example": None, "default": None}
-    told = bundle.training_profile.model_dump()
-    told["numeric"]["charge"]["quantiles"] = [12.342] * 101
-    assert example_customer(make_contract(columns=columns), TrainingProfile.model_validate(told))["charge"] == 12.342
+    profile = bundle.training_profile.model_dump()
+    profile["numeric"]["charge"]["quantiles"] = [12.342] * 101
+    assert example_customer(make_contract(columns=columns), TrainingProfile.model_validate(profile))["charge"] == 12.342
 
 
-def test_an_example_is_made_where_the_reference_data_tell_little() -> None:
-    """All levels too rare to be told, and numbers that nobody has."""
+def test_an_example_is_built_from_an_almost_empty_training_profile() -> None:
+    """All levels are rare, and no number has known values."""
     columns = table_file()["columns"]
     columns["plan"]["example"] = "AB"
     columns["region"]["nullable"] = False
@@ -171,49 +171,50 @@ def test_an_example_is_made_where_the_reference_data_tell_little() -> None:
     requests_of(contract)[0].read(json.dumps({"customers": [customer]}).encode())
 
 
-def test_answers_of_the_right_form_are_told_from_others(told: Json) -> None:
+def test_the_schema_accepts_valid_answers_only(openapi: Json) -> None:
     one = {"id": "C-1", "churn_probability": 0.25, "decision": "no_contact"}
     answer = {"request_id": "a", "model_version": "1", "threshold": 0.3, "predictions": [one]}
-    assert accepts(told, "Predictions", answer)
-    assert accepts(told, "Predictions", {**answer, "predictions": [{**one, "decision": "contact"}]})
+    assert accepts(openapi, "Predictions", answer)
+    assert accepts(openapi, "Predictions", {**answer, "predictions": [{**one, "decision": "contact"}]})
     wrong: Json
     for wrong in ({"id": 1}, {"churn_probability": 1.5}, {"decision": "stay"}, {"reasons": []}):
-        assert not accepts(told, "Predictions", {**answer, "predictions": [{**one, **wrong}]})
+        assert not accepts(openapi, "Predictions", {**answer, "predictions": [{**one, **wrong}]})
     reasons: list[Json] = [{"feature": "months", "effect": -0.2}]
     explained = {**answer, "base_probability": 0.45, "predictions": [{**one, "reasons": reasons}]}
-    assert accepts(told, "Explanations", explained)
-    assert not accepts(told, "Explanations", answer)
+    assert accepts(openapi, "Explanations", explained)
+    assert not accepts(openapi, "Explanations", answer)
     reasons[0]["feature"] = "age"
-    assert not accepts(told, "Explanations", explained)
+    assert not accepts(openapi, "Explanations", explained)
 
 
-def test_refusals_of_the_right_form_are_told_from_others(told: Json) -> None:
+def test_the_schema_accepts_valid_refusals_only(openapi: Json) -> None:
     refusal = {"error": "No.", "request_id": "a"}
     problems: list[Json] = [
         {"row": 0, "field": "months", "rule": "at least 0"},
         {"row": None, "field": None, "rule": "required"},
     ]
-    assert accepts(told, "Refusal", refusal)
-    assert accepts(told, "Refusal", {**refusal, "problems": problems, "problem_count": 2})
-    assert not accepts(told, "Refusal", {"error": "No."})
-    assert not accepts(told, "Refusal", {**refusal, "problems": [{**problems[0], "value": 5}], "problem_count": 1})
+    assert accepts(openapi, "Refusal", refusal)
+    assert accepts(openapi, "Refusal", {**refusal, "problems": problems, "problem_count": 2})
+    assert not accepts(openapi, "Refusal", {"error": "No."})
+    assert not accepts(openapi, "Refusal", {**refusal, "problems": [{**problems[0], "value": 5}], "problem_count": 1})
 
 
-def test_the_model_is_told_as_its_manifest_says(told: Json, bundle: Bundle) -> None:
+def test_the_schema_of_the_model_matches_the_manifest(openapi: Json, bundle: Bundle) -> None:
     model = bundle.manifest.model_dump(mode="json", exclude={"files"})
     contract = bundle.contract.model_dump(mode="json", exclude_defaults=True)
-    assert accepts(told, "Model", {**model, "contract": contract})
-    assert not accepts(told, "Model", model)
-    assert not accepts(told, "Model", {**model, "contract": contract, "model_digest": "short"})
+    assert accepts(openapi, "Model", {**model, "contract": contract})
+    assert not accepts(openapi, "Model", model)
+    assert not accepts(openapi, "Model", {**model, "contract": contract, "model_digest": "short"})
 
 
 def test_a_table_without_an_id_has_none_in_its_answers(tmp_path: Path) -> None:
     content = table_file()
     del content["columns"]["customer"], content["roles"]["id"]
     contract = Contract.parse(content, "customers")
-    told = document_of(load_bundle(make_bundle(tmp_path / "bundle", contract)))
-    prediction = told["components"]["schemas"]["Predictions"]["properties"]["predictions"]["items"]
+    openapi = document_of(load_bundle(make_bundle(tmp_path / "bundle", contract)))
+    prediction = openapi["components"]["schemas"]["Predictions"]["properties"]["predictions"]["items"]
     assert "id" not in prediction["properties"]
     assert (
-        "customer" not in told["paths"]["/predict"]["post"]["requestBody"]["content"][JSON]["example"]["customers"][0]
+        "customer"
+        not in openapi["paths"]["/predict"]["post"]["requestBody"]["content"][JSON]["example"]["customers"][0]
     )

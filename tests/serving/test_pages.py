@@ -1,4 +1,4 @@
-"""The pages: every feature can be filled in, no name or text becomes code, and what a browser shows is what is answered."""
+"""The pages: every feature has a field, no text becomes code, and a browser shows what the service answers."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ METRICS = {
     "expected_profit": -1.5,
     "lower": 3.0,
 }
-# Names that a table may have, and that a page must not take for anything but names.
+# Column names that a table may have, and that a page must show as text only.
 ODD = {
     "region": "</script><script>document.title='taken'</script>",
     "months": "Größe in \"Monaten\" & 'mehr'",
@@ -52,7 +52,7 @@ ODD = {
 
 
 class Page(HTMLParser):
-    """What stands in a page: its elements with their attributes and own text, in order."""
+    """Parsed page: its elements in order, with attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -86,13 +86,13 @@ class Page(HTMLParser):
 
     @property
     def form(self) -> dict[str, Any]:
-        """What the script is told."""
-        (told,) = (text for attributes, text in self.all("script") if attributes.get("id") == "form")
-        found: dict[str, Any] = json.loads(told)
+        """The data for the script."""
+        (content,) = (text for attributes, text in self.all("script") if attributes.get("id") == "form")
+        found: dict[str, Any] = json.loads(content)
         return found
 
     def customer(self) -> dict[str, Any]:
-        """The customer in the form, as the script reads him."""
+        """The customer in the form, as the script reads it."""
         customer: dict[str, Any] = {}
         options: dict[str, list[tuple[dict[str, str | None], str]]] = {}
         select = ""
@@ -113,9 +113,9 @@ class Page(HTMLParser):
 
 
 def renamed(names: dict[str, str]) -> Contract:
-    """The contract of `tests.customers` with other names for some columns."""
+    """The contract of `tests.customers` with some columns renamed."""
     content = table_file()
-    content["columns"]["plan"]["example"] = "AB"  # the bundle's training_profile has other names
+    content["columns"]["plan"]["example"] = "AB"  # the training profile of the bundle has the old names
     roles = {**content["roles"], "value": names.get("charge", "charge")}
     columns = {names.get(name, name): column for name, column in content["columns"].items()}
     return Contract.parse({**content, "columns": columns, "roles": roles}, "customers")
@@ -155,8 +155,8 @@ def document_of(bundle: Bundle, contract: Contract) -> dict[str, Any]:
 def pages_of(bundle: Bundle, contract: Contract) -> tuple[Page, Page]:
     """The landing page and the documentation of a contract."""
     bundle = dataclasses.replace(bundle, contract=contract)
-    told = document_of(bundle, contract)
-    return Page(landing_page(bundle, told)), Page(docs_page(bundle, told))
+    openapi = document_of(bundle, contract)
+    return Page(landing_page(bundle, openapi)), Page(docs_page(bundle, openapi))
 
 
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS.keys())
@@ -164,10 +164,10 @@ def test_every_feature_and_the_id_have_a_field_with_a_label_a_hint_and_a_place_f
     bundle: Bundle, contract: Contract
 ) -> None:
     page, _ = pages_of(bundle, contract)
-    asked = [*([contract.roles.id] if contract.roles.id else []), *contract.features]
-    assert [field["name"] for field in page.form["fields"]] == asked
+    names_in_form = [*([contract.roles.id] if contract.roles.id else []), *contract.features]
+    assert [field["name"] for field in page.form["fields"]] == names_in_form
     labels = {attributes["for"]: text.strip() for attributes, text in page.all("label")}
-    for index, name in enumerate(asked):
+    for index, name in enumerate(names_in_form):
         tag, attributes, _ = page.by_id[f"field-{index}"]
         assert tag in ("input", "select")
         assert labels[f"field-{index}"] == name
@@ -177,7 +177,7 @@ def test_every_feature_and_the_id_have_a_field_with_a_label_a_hint_and_a_place_f
 
 
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS.keys())
-def test_the_form_as_it_is_given_keeps_the_contract(bundle: Bundle, contract: Contract) -> None:
+def test_the_initial_form_is_a_valid_customer(bundle: Bundle, contract: Contract) -> None:
     page, _ = pages_of(bundle, contract)
     example = document_of(bundle, contract)["paths"]["/predict"]["post"]["requestBody"]["content"]
     customer = page.customer()
@@ -186,7 +186,7 @@ def test_the_form_as_it_is_given_keeps_the_contract(bundle: Bundle, contract: Co
     assert requests.read(json.dumps({"customers": [customer]}).encode())
 
 
-def test_a_field_is_of_the_columns_kind_and_says_its_rules(bundle: Bundle) -> None:
+def test_a_field_has_the_kind_and_the_rules_of_its_column(bundle: Bundle) -> None:
     page, _ = pages_of(bundle, make_contract())
     places = {field["name"]: index for index, field in enumerate(page.form["fields"])}
 
@@ -209,19 +209,19 @@ def test_a_field_is_of_the_columns_kind_and_says_its_rules(bundle: Bundle) -> No
     text = "".join(part for _, _, texts in page.elements for part in texts)
     assert text.count("optional") == len({"customer", "region", "total", "calls"})
     empty = [attributes for attributes, text in page.all("option") if attributes["value"] == ""]
-    assert len(empty) == 1  # of the levels, a region alone may be unknown
+    assert len(empty) == 1  # only the region may be unknown
 
 
 @settings(max_examples=30, deadline=None)
 @given(names=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=3, max_size=3, unique=True))
-def test_any_name_is_shown_and_sent_as_it_is(bundle: Bundle, names: list[str]) -> None:
+def test_any_column_name_is_shown_and_sent_unchanged(bundle: Bundle, names: list[str]) -> None:
     taken = set(make_contract().columns)
     given_names = dict(zip(("region", "months", "plan"), names, strict=True))
     if taken & set(names):
         return
     page, docs = pages_of(bundle, renamed(given_names))
-    asked = {field["name"] for field in page.form["fields"]}
-    assert set(names) <= asked
+    names_in_form = {field["name"] for field in page.form["fields"]}
+    assert set(names) <= names_in_form
     labels = {text.strip() for attributes, text in page.all("label")}
     assert {name.strip() for name in names} <= labels
     for one in (page, docs):
@@ -229,7 +229,7 @@ def test_any_name_is_shown_and_sent_as_it_is(bundle: Bundle, names: list[str]) -
 
 
 def assert_it_runs_its_own_files_alone(page: Page) -> None:
-    """There is no code, style or address in a page but those of the service's own static files."""
+    """Check that all code, styles and addresses of a page are the service's own static files."""
     for tag, attributes, text in page.elements:
         assert tag not in ("style", "iframe", "object", "base")
         assert not [name for name in attributes if name == "style" or name.startswith("on")]
@@ -253,7 +253,7 @@ def test_texts_of_a_contract_become_no_markup(bundle: Bundle) -> None:
         assert "</p><script>x</script>" in shown
 
 
-def test_a_title_is_the_label_and_the_name_is_what_is_sent(bundle: Bundle) -> None:
+def test_the_label_is_the_title_and_the_name_is_sent(bundle: Bundle) -> None:
     content = table_file()
     content["columns"]["months"]["title"] = "Months with us"
     page, _ = pages_of(bundle, Contract.parse(content, "customers"))
@@ -262,10 +262,10 @@ def test_a_title_is_the_label_and_the_name_is_what_is_sent(bundle: Bundle) -> No
     assert "Months with us" in [text.strip() for _, text in page.all("label")]
 
 
-def test_the_landing_page_says_what_is_served(bundle: Bundle) -> None:
+def test_the_landing_page_describes_the_model(bundle: Bundle) -> None:
     manifest = bundle.manifest.model_copy(update={"metrics": METRICS})
-    told = document_of(bundle, bundle.contract)
-    page = Page(landing_page(dataclasses.replace(bundle, manifest=manifest), told))
+    openapi = document_of(bundle, bundle.contract)
+    page = Page(landing_page(dataclasses.replace(bundle, manifest=manifest), openapi))
     shown = " ".join(text for _, _, texts in page.elements for text in texts)
     for fact in (manifest.model_name, "version 1", "The customer left.", f"{100 * THRESHOLD:.1f}"):
         assert fact in shown
@@ -275,16 +275,16 @@ def test_the_landing_page_says_what_is_served(bundle: Bundle) -> None:
     assert "docs" in [attributes["href"] for attributes, _ in page.all("a")]
 
 
-def test_the_documentation_has_every_operation_and_a_curl_line_that_a_shell_reads(bundle: Bundle) -> None:
+def test_the_documentation_has_every_operation_with_a_valid_curl_command(bundle: Bundle) -> None:
     content = table_file()
     content["columns"]["region"]["isin"] = ["it's $HOME `here`"]
     contract = Contract.parse(content, "customers")
     _, docs = pages_of(bundle, contract)
-    told = document_of(bundle, contract)
+    openapi = document_of(bundle, contract)
     curls = [
         shlex.split(text) for attributes, text in docs.all("code") if "curl" in (attributes.get("class") or "").split()
     ]
-    operations = [(path, one) for path, methods in told["paths"].items() for one in methods.values()]
+    operations = [(path, one) for path, methods in openapi["paths"].items() for one in methods.values()]
     assert [curl[1] for curl in curls] == [f"http://localhost:3000{path}" for path, _ in operations]
     for curl, (_, operation) in zip(curls, operations, strict=True):
         assert ("Authorization: Bearer $CHURN_KEY" in curl) == (operation["security"] == [{"key": []}])
@@ -308,27 +308,27 @@ def test_pages_come_with_their_security_headers_and_files(client: TestClient, pa
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     assert "unsafe" not in HEADERS["Content-Security-Policy"]
     page = Page(answer.text)
-    asked = [str(attributes["src"]) for attributes, _ in page.all("script") if "src" in attributes]
-    asked += [str(attributes["href"]) for attributes, _ in page.all("link")]
-    assert asked
-    for file in asked:
+    files = [str(attributes["src"]) for attributes, _ in page.all("script") if "src" in attributes]
+    files += [str(attributes["href"]) for attributes, _ in page.all("link")]
+    assert files
+    for file in files:
         assert client.get(f"/{file}").status_code == 200
 
 
 def test_static_files_name_no_other_host() -> None:
     for file in STATIC.iterdir():
         hosts = set(re.findall(r"//([a-z0-9.-]+\.[a-z]+|localhost)", file.read_text(encoding="utf-8")))
-        assert hosts <= {"localhost", "www.w3.org"}  # the curl lines' own, and the name of SVG
+        assert hosts <= {"localhost", "www.w3.org"}  # the curl commands, and the SVG namespace
 
 
 # ---- in a browser --------------------------------------------------------------------------------------------------------
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 @pytest.fixture(scope="module")
 def odd_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a table whose names are all but code."""
+    """A bundle of a table whose column names look like code."""
     contract = renamed(ODD)
     customers: pd.DataFrame = customers_of(make_contract()).rename(columns=ODD)
     return make_bundle(tmp_path_factory.mktemp("odd") / FOLDER, contract, customers)
@@ -354,30 +354,30 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def tab(browser: Any, running: Running) -> Iterator[Any]:
-    """An empty tab of a phone's width, in which no script may fail and nothing be asked of another host."""
+    """A tab of phone width; script errors and requests to other hosts fail the test."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, reduced_motion="reduce")
     page = context.new_page()
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
-    page.on("console", lambda told: failures.append(told.text) if "Content Security Policy" in told.text else None)
-    page.on("request", lambda asked: None if asked.url.startswith(running.url) else failures.append(asked.url))
+    page.on("console", lambda entry: failures.append(entry.text) if "Content Security Policy" in entry.text else None)
+    page.on("request", lambda sent: None if sent.url.startswith(running.url) else failures.append(sent.url))
     yield page
     context.close()
     assert failures == []
 
 
 def field_of(tab: Any, name: str) -> Any:
-    """The field that a person finds by its label."""
+    """The field with a label."""
     return tab.get_by_label(re.compile(f"^{re.escape(name)}( optional)?$"))
 
 
 def answering(status: int) -> Any:
-    """What stands in for a service that refuses."""
+    """A handler that replaces the service and answers with an error."""
     return lambda route: route.fulfill(status=status, headers={"Retry-After": "7"}, body="{}")
 
 
-def ask(running: Running, customer: dict[str, Any]) -> dict[str, Any]:
-    """What the service answers a program."""
+def explain(running: Running, customer: dict[str, Any]) -> dict[str, Any]:
+    """The service's answer to a direct request."""
     answer = httpx.post(
         f"{running.url}/explain",
         json={"customers": [customer], "top": 8},
@@ -400,7 +400,7 @@ def test_the_page_shows_what_the_service_answers(tab: Any, running: Running) -> 
         "lines": 2,
         "paperless": True,
     }
-    answer = ask(running, customer)
+    answer = explain(running, customer)
     tab.goto(running.url)
     tab.get_by_label("API key").fill(KEY)
     for name, value in customer.items():
@@ -412,14 +412,14 @@ def test_the_page_shows_what_the_service_answers(tab: Any, running: Running) -> 
     field_of(tab, "total").fill("")  # a missing value
     tab.get_by_role("button", name="Score this customer").click()
     tab.locator("#reasons").wait_for()
-    (told,) = answer["predictions"]
-    probability = told["churn_probability"]
+    (prediction,) = answer["predictions"]
+    probability = prediction["churn_probability"]
     assert float(tab.locator("#probability").get_attribute("data-value")) == probability
     assert tab.locator("#probability").inner_text() == f"{100 * probability:.1f} %"
     words = {"contact": "Contact this customer", "no_contact": "Do not contact this customer"}
-    assert tab.locator("#decision").inner_text() == words[told["decision"]]
+    assert tab.locator("#decision").inner_text() == words[prediction["decision"]]
     assert "<b>C-1</b>" in tab.locator("#comparison").inner_text()
-    names = [reason["feature"] for reason in told["reasons"]]
+    names = [reason["feature"] for reason in prediction["reasons"]]
     rows = tab.locator("#reason-rows tr")
     shown = [row.split("\n")[0].split("\t")[0] for row in rows.all_inner_texts()]
     assert shown[0] == "Average customer"
@@ -428,14 +428,14 @@ def test_the_page_shows_what_the_service_answers(tab: Any, running: Running) -> 
     effects = [
         float(text.replace("−", "-")) for text in rows.locator("td.number").all_inner_texts()[1 : 1 + len(names)]
     ]
-    assert effects == pytest.approx([100 * reason["effect"] for reason in told["reasons"]], abs=0.051)
+    assert effects == pytest.approx([100 * reason["effect"] for reason in prediction["reasons"]], abs=0.051)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     assert tab.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
     assert tab.title().startswith("Score a customer")
 
 
 @needs_chromium
-def test_a_refusal_lands_at_its_field_and_takes_the_person_there(tab: Any, running: Running) -> None:
+def test_errors_are_shown_at_their_fields_and_linked_in_the_summary(tab: Any, running: Running) -> None:
     tab.goto(running.url)
     tab.get_by_label("API key").fill(KEY)
     field_of(tab, ODD["months"]).fill("-1")
@@ -456,7 +456,7 @@ def test_a_refusal_lands_at_its_field_and_takes_the_person_there(tab: Any, runni
         assert tab.evaluate("document.activeElement.id") == field.get_attribute("id")
     assert tab.locator("[aria-invalid]").count() == 2
     assert not tab.locator("#prediction").is_visible()
-    # What is mended is asked again, and the refusal is gone.
+    # After a correction, scoring works and the errors disappear.
     tab.get_by_role("button", name="Reset to the example").click()
     tab.get_by_role("button", name="Score this customer").click()
     tab.locator("#prediction").wait_for()
@@ -465,7 +465,7 @@ def test_a_refusal_lands_at_its_field_and_takes_the_person_there(tab: Any, runni
 
 
 @needs_chromium
-def test_a_wrong_key_and_a_busy_service_are_told_in_words(tab: Any, running: Running) -> None:
+def test_an_invalid_key_and_a_busy_service_are_explained(tab: Any, running: Running) -> None:
     tab.goto(running.url)
     tab.get_by_label("API key").fill("churn_wrong")
     tab.get_by_role("button", name="Score this customer").click()
@@ -476,7 +476,7 @@ def test_a_wrong_key_and_a_busy_service_are_told_in_words(tab: Any, running: Run
     request_id = summary.locator("code").inner_text()
     until = time.monotonic() + 5
     while request_id not in running.printed() and time.monotonic() < until:
-        time.sleep(0.1)  # lines are written beside the answers
+        time.sleep(0.1)  # log lines are written in the background
     assert request_id in running.printed()
     for status, words in ((429, "Try again in 7 seconds."), (503, "The service is busy"), (500, "The service failed.")):
         tab.route("**/explain", answering(status))
@@ -502,6 +502,6 @@ def test_the_documentation_tries_a_path(tab: Any, running: Running) -> None:
     sent = json.loads(tab.locator("#post-predict textarea").input_value())
     assert (
         shown["predictions"][0]["churn_probability"]
-        == ask(running, sent["customers"][0])["predictions"][0]["churn_probability"]
+        == explain(running, sent["customers"][0])["predictions"][0]["churn_probability"]
     )
     assert json.loads(tab.locator("#get-model .reply").inner_text())["model_version"] == "1"

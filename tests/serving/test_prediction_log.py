@@ -33,7 +33,7 @@ def lines() -> Iterator[Lines]:
 
 
 class Log:
-    """A prediction log in a folder, and what is in it."""
+    """A prediction log in a folder, with methods to read it."""
 
     def __init__(self, folder: Path | None, **given: str) -> None:
         names = {"authentication": "off", **({"prediction_log": str(folder)} if folder else {}), **given}
@@ -58,7 +58,7 @@ class Log:
         return self.metrics.registry.get_sample_value("churn_prediction_log_rows_total", {"outcome": outcome}) or 0.0
 
 
-def test_a_line_has_what_was_served_and_by_which_model(tmp_path: Path) -> None:
+def test_a_line_has_the_prediction_and_the_model(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", prediction_log_id_key=ID_KEY)
     log.write("one", 2)
     first, second = log.read()
@@ -69,7 +69,7 @@ def test_a_line_has_what_was_served_and_by_which_model(tmp_path: Path) -> None:
     assert log.rows("written") == 2
 
 
-def test_an_id_is_there_as_its_keyed_hash_alone_and_without_a_key_not_at_all(tmp_path: Path) -> None:
+def test_an_id_is_logged_as_its_keyed_hash_or_not_at_all(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", prediction_log_id_key=ID_KEY)
     log.write("one")
     [line] = log.read()
@@ -81,14 +81,14 @@ def test_an_id_is_there_as_its_keyed_hash_alone_and_without_a_key_not_at_all(tmp
     assert "C-0" not in without.files[0].read_text()
 
 
-def test_what_is_no_feature_is_not_logged(tmp_path: Path) -> None:
+def test_only_features_are_logged(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     log.write("one", age=41, churn="Yes", note="Jane Doe")
     assert set(log.read()[0]["features"]) == set(CONTRACT.features)
     assert "Jane" not in log.files[0].read_text()
 
 
-def test_values_of_numpy_and_such_as_are_not_finite_are_written_as_json(tmp_path: Path) -> None:
+def test_numpy_and_non_finite_values_are_written_as_json(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     log.write("one", total=float("nan"), charge=np.float32(2.5), calls=np.int64(3), months=np.float64("inf"))
     features = log.read()[0]["features"]
@@ -115,7 +115,7 @@ def test_without_a_folder_nothing_is_written_and_no_thread_runs(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_followed_by_another_at_its_size_and_no_line_is_split_or_lost(tmp_path: Path) -> None:
+def test_files_are_rotated_by_size_without_splitting_or_losing_lines(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", prediction_log_bytes="5000")
     for number in range(40):
         log.write(f"request-{number}", 3)
@@ -124,14 +124,14 @@ def test_a_file_is_followed_by_another_at_its_size_and_no_line_is_split_or_lost(
     assert all(file.stat().st_size <= 5000 for file in log.files)
 
 
-def test_a_line_larger_than_a_file_may_be_is_written_all_the_same(tmp_path: Path) -> None:
+def test_a_line_larger_than_the_maximum_file_size_is_written(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", prediction_log_bytes="10")
     log.write("one", 3)
     assert len(log.read()) == 3
     assert len(log.files) == 3
 
 
-def test_old_files_are_deleted_and_young_ones_and_others_are_not(tmp_path: Path) -> None:
+def test_only_old_prediction_log_files_are_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     folder.mkdir()
     now = time.time()
@@ -146,7 +146,7 @@ def test_old_files_are_deleted_and_young_ones_and_others_are_not(tmp_path: Path)
     assert "predictions-old.jsonl" not in names
 
 
-def test_the_sample_is_the_share_and_the_same_for_the_same_requests(tmp_path: Path) -> None:
+def test_the_sample_has_the_configured_share_and_is_deterministic(tmp_path: Path) -> None:
     logged = []
     for number in range(2):
         log = Log(tmp_path / str(number), prediction_log_share="0.25")
@@ -161,24 +161,22 @@ def test_the_sample_is_the_share_and_the_same_for_the_same_requests(tmp_path: Pa
     assert none.read() == []
 
 
-def test_when_the_disk_is_stuck_answers_are_not_delayed_and_drops_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    let = threading.Event()
+def test_a_stuck_disk_delays_no_answer_and_drops_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
     write = os.write
-    monkeypatch.setattr(prediction_log.os, "write", lambda *a: (let.wait(10), write(*a))[1])
+    monkeypatch.setattr(prediction_log.os, "write", lambda *a: (release.wait(10), write(*a))[1])
     monkeypatch.setattr(prediction_log, "WAITING_ROWS", 100)
     log = Log(tmp_path / "log")
     started = time.perf_counter()
     for number in range(100):
         log.write(f"request-{number}", 10)
     assert time.perf_counter() - started < 1
-    let.set()
+    release.set()
     assert len(log.read()) == log.rows("written") == 1_000 - log.rows("dropped")
     assert log.rows("dropped") >= 700
 
 
-def test_a_request_larger_than_what_may_wait_is_logged_when_nothing_waits(
+def test_a_request_larger_than_the_queue_is_logged_if_the_queue_is_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prediction_log, "WAITING_ROWS", 5)
@@ -188,7 +186,7 @@ def test_a_request_larger_than_what_may_wait_is_logged_when_nothing_waits(
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
-def test_a_disk_that_fails_fails_no_answer_and_is_told_once(
+def test_a_failing_disk_fails_no_answer_and_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Lines, error: OSError
 ) -> None:
     log = Log(tmp_path / "log")
@@ -207,13 +205,13 @@ def test_a_disk_that_fails_fails_no_answer_and_is_told_once(
     log.log.close()
     monkeypatch.undo()
     log.write("after")
-    assert [line["request_id"] for line in log.read()] == ["after"], "and no half line is left"
+    assert [line["request_id"] for line in log.read()] == ["after"], "no partial line may be left"
     assert log.rows("failed") == 5
-    told = [line for line in lines() if line["level"] == "error"]
-    assert [line["exception"] for line in told] == [type(error).__name__]
+    errors = [line for line in lines() if line["level"] == "error"]
+    assert [line["exception"] for line in errors] == [type(error).__name__]
 
 
-def test_a_folder_that_is_deleted_is_made_again(tmp_path: Path) -> None:
+def test_a_deleted_folder_is_created_again(tmp_path: Path) -> None:
     import shutil
 
     log = Log(tmp_path / "log")
@@ -225,7 +223,7 @@ def test_a_folder_that_is_deleted_is_made_again(tmp_path: Path) -> None:
     assert log.rows("failed") == 0
 
 
-def test_a_folder_that_cannot_be_made_fails_no_answer(tmp_path: Path, lines: Lines) -> None:
+def test_a_folder_that_cannot_be_created_fails_no_answer(tmp_path: Path, lines: Lines) -> None:
     (tmp_path / "file").write_text("")
     log = Log(tmp_path / "file" / "log")
     log.write("one", 4)
@@ -234,7 +232,7 @@ def test_a_folder_that_cannot_be_made_fails_no_answer(tmp_path: Path, lines: Lin
     assert [line["level"] for line in lines()] == ["error"]
 
 
-def test_what_cannot_be_written_as_json_fails_its_request_alone(tmp_path: Path, lines: Lines) -> None:
+def test_a_value_that_is_not_json_fails_only_its_request(tmp_path: Path, lines: Lines) -> None:
     log = Log(tmp_path / "log")
     log.write("one", plan=object())
     log.write("two")

@@ -1,4 +1,4 @@
-"""The request model: strict, in step with the batch's contract to the last input of the model, and silent about values."""
+"""The request parser: strict, consistent with batch validation and model inputs, and without values in errors."""
 
 import json
 import math
@@ -32,21 +32,21 @@ GOOD: dict[str, Any] = {
 }
 
 
-def requests(contract: Contract = CONTRACT, max_rows: int = 50) -> RequestParser:
+def parser(contract: Contract = CONTRACT, max_rows: int = 50) -> RequestParser:
     return RequestParser(contract, contract.numeric, contract.categorical, max_rows)
 
 
-READER = requests()
+PARSER = parser()
 
 
-def ask(*customers: Any, **more: Any) -> list[dict[str, Any]]:
-    read: list[dict[str, Any]] = READER.read(json.dumps({"customers": list(customers), **more}).encode())["customers"]
+def parse(*customers: Any, **more: Any) -> list[dict[str, Any]]:
+    read: list[dict[str, Any]] = PARSER.read(json.dumps({"customers": list(customers), **more}).encode())["customers"]
     return read
 
 
 def refused(*customers: Any, **more: Any) -> RequestError:
     with pytest.raises(RequestError) as refusal:
-        ask(*customers, **more)
+        parse(*customers, **more)
     return refusal.value
 
 
@@ -54,20 +54,20 @@ def without(*names: str) -> dict[str, Any]:
     return {name: value for name, value in GOOD.items() if name not in names}
 
 
-# ---- what is accepted ------------------------------------------------------------------------------------------------
+# ---- accepted and rejected requests ------------------------------------------------------------------------------
 
 
 def test_a_customer_is_its_features() -> None:
     assert set(GOOD) == set(CONTRACT.features)
-    assert ask(GOOD) == [GOOD]
+    assert parse(GOOD) == [GOOD]
 
 
-def test_columns_that_the_model_does_not_read_may_be_there_and_are_held_to_their_rules() -> None:
-    assert ask({**GOOD, "customer": "C-1", "age": 30})
+def test_other_columns_of_the_contract_are_optional_and_validated() -> None:
+    assert parse({**GOOD, "customer": "C-1", "age": 30})
     assert refused({**GOOD, "age": 17}).problems == (Problem(0, "age", "a whole number, from 18 to 99"),)
 
 
-def test_the_target_and_unknown_names_are_refused_and_an_unknown_name_is_not_repeated() -> None:
+def test_the_target_and_unknown_names_are_refused_without_repeating_the_name() -> None:
     assert refused({**GOOD, "churn": "Yes"}).problems == (Problem(0, "churn", "not in the contract"),)
     assert refused({**GOOD, "Marked 7": 1}).problems == (Problem(0, None, "not in the contract"),)
     assert refused(GOOD, Marked=1).problems == (Problem(None, None, "not in the contract"),)
@@ -96,17 +96,17 @@ def test_the_target_and_unknown_names_are_refused_and_an_unknown_name_is_not_rep
         ({"paperless": "true"}, "paperless", "true or false"),
     ],
 )
-def test_a_broken_rule_is_named_with_its_row_and_field(change: dict[str, Any], field: str, rule: str) -> None:
+def test_a_violated_rule_is_reported_with_row_and_field(change: dict[str, Any], field: str, rule: str) -> None:
     assert refused(GOOD, {**GOOD, **change}).problems == (Problem(1, field, rule),)
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
-def test_a_feature_may_be_missing_where_the_contract_says_so_alone(name: str) -> None:
+def test_a_feature_may_be_missing_only_if_the_contract_allows_it(name: str) -> None:
     column = CONTRACT.columns[name]
     may_be = column.nullable or column.default is not None
     for customer in (without(name), {**GOOD, name: None}, {**GOOD, name: " "}):
         if may_be:
-            assert ask(customer)
+            assert parse(customer)
         else:
             assert refused(customer).problems == (Problem(0, name, "required"),)
 
@@ -128,46 +128,46 @@ def test_a_feature_may_be_missing_where_the_contract_says_so_alone(name: str) ->
         (b'{"customers": [{"charge": 1e400}]}', 422),
     ],
 )
-def test_what_is_no_request_is_refused(body: bytes, status: int) -> None:
+def test_an_invalid_body_is_refused(body: bytes, status: int) -> None:
     with pytest.raises(RequestError) as refusal:
-        READER.read(body)
+        PARSER.read(body)
     assert refusal.value.status == status
 
 
-def test_more_customers_than_allowed_are_refused_as_too_many() -> None:
-    assert len(ask(*[GOOD] * 50)) == 50
+def test_too_many_customers_get_413() -> None:
+    assert len(parse(*[GOOD] * 50)) == 50
     assert refused(*[GOOD] * 51).status == 413
 
 
-def test_of_very_many_problems_those_of_the_first_customer_are_told() -> None:
+def test_of_very_many_problems_only_those_of_the_first_customer_are_reported() -> None:
     customers = [GOOD, *[{} for _ in range(1_000)]]
     with pytest.raises(RequestError) as found:
-        requests(max_rows=2_000).read(json.dumps({"customers": customers}).encode())
+        parser(max_rows=2_000).read(json.dumps({"customers": customers}).encode())
     assert {problem.row for problem in found.value.problems} == {1}
     assert Problem(1, "months", "required") in found.value.problems
     assert found.value.count >= 1_000 * 5
 
 
 @pytest.mark.parametrize(("rows", "each", "status"), [(1, 2_000, 422), (40, 50, 422), (3, 500_000, 413)])
-def test_a_flood_of_columns_is_refused_before_an_error_is_made_of_each(rows: int, each: int, status: int) -> None:
+def test_far_too_many_columns_are_refused_before_validation(rows: int, each: int, status: int) -> None:
     customer = {f"column {number}": 1 for number in range(each)}
     body = json.dumps({"customers": [customer] * rows}).encode()
     begin = time.perf_counter()
     with pytest.raises(RequestError) as found:
-        requests(max_rows=1_000).read(body)
+        parser(max_rows=1_000).read(body)
     assert (found.value.status, found.value.problems) in ((422, (Problem(None, None, UNKNOWN),)), (413, ()))
     assert found.value.status == status
     assert time.perf_counter() - begin < 0.5
 
 
-def test_the_first_problems_are_told_and_all_are_counted() -> None:
+def test_the_first_problems_are_reported_and_all_are_counted() -> None:
     refusal = refused(*[{}] * 50)
     required = [name for name in GOOD if not (CONTRACT.columns[name].nullable or CONTRACT.columns[name].default == 0)]
     assert refusal.count == 50 * len(required)
     assert len(refusal.problems) == module.MAX_REPORTED_PROBLEMS
 
 
-# ---- parity with the batch -------------------------------------------------------------------------------------------
+# ---- parity with the batch ------------------------------------------------------------------------------
 
 whole = st.integers(-(2**53), 2**53)
 anything = st.one_of(
@@ -180,7 +180,7 @@ anything = st.one_of(
     st.sampled_from(["north", "south", "east side", "North", " north", "AA", "ZZ\n", "aa", "AAA", "", " ", "\t", "é"]),
     st.text(max_size=3),
 )
-kept = {
+valid = {
     "months": st.integers(0, 599),
     "charge": st.floats(0, 1000),
     "total": st.none() | st.floats(0, 1e300),
@@ -193,7 +193,7 @@ kept = {
 
 
 def a_batch_of(customer: dict[str, Any]) -> pd.DataFrame:
-    """The same customer as a batch reads it: one row of objects, with what a batch needs beside."""
+    """The same customer as a row of a batch, with the other columns that a batch needs."""
     raw = raw_customers(1).astype(object)
     for name in CONTRACT.features:
         raw[name] = pd.Series([customer.get(name)], dtype=object)
@@ -201,7 +201,7 @@ def a_batch_of(customer: dict[str, Any]) -> pd.DataFrame:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.fixed_dictionaries(kept), st.sampled_from(sorted(set(kept) - {"paperless"})), anything)
+@given(st.fixed_dictionaries(valid), st.sampled_from(sorted(set(valid) - {"paperless"})), anything)
 @example(GOOD, "total", 1e300)
 @example(GOOD, "months", 5.0)
 @example(GOOD, "plan", "ZZ\n")
@@ -214,18 +214,18 @@ def test_service_and_batch_accept_the_same_customers_and_give_the_model_the_same
     customer: dict[str, Any], name: str, value: Any
 ) -> None:
     dtype = CONTRACT.columns[name].dtype
-    # A batch has no types but a column's: '5' in a CSV is a number, and 5 a text. JSON tells them apart.
+    # Only JSON distinguishes 5 from "5"; in a CSV, the type of the column decides.
     customer = {**customer, name: value}
-    held = validate_table(a_batch_of(customer), CONTRACT).customers
+    valid_rows = validate_table(a_batch_of(customer), CONTRACT).customers
     wrong_type = isinstance(value, str) != (dtype == "str") and value is not None and str(value).strip()
     if wrong_type:
         assert refused(customer).problems[0].field == name
         return
-    if held.empty:
+    if valid_rows.empty:
         assert refused(customer).problems[0].field == name
         return
-    numeric, categorical = READER.inputs(ask(customer))
-    expected = model_inputs(held, CONTRACT)
+    numeric, categorical = PARSER.inputs(parse(customer))
+    expected = model_inputs(valid_rows, CONTRACT)
     assert numeric is not None
     assert categorical is not None
     rounded = round_to_float32(expected[list(CONTRACT.numeric)]).astype(np.float32)
@@ -247,7 +247,7 @@ def contract_of(**column: Any) -> Contract:
 
 def accepted(contract: Contract, value: Any) -> bool:
     try:
-        requests(contract).read(json.dumps({"customers": [{"x": value}]}).encode())
+        parser(contract).read(json.dumps({"customers": [{"x": value}]}).encode())
     except RequestError:
         return False
     return True
@@ -266,25 +266,25 @@ def accepted(contract: Contract, value: Any) -> bool:
     ],
     ids=str,
 )
-def test_bounds_may_be_any_number_and_are_those_of_the_batch(column: dict[str, Any]) -> None:
+def test_bounds_are_those_of_batch_validation(column: dict[str, Any]) -> None:
     contract, values = contract_of(**column), (-(2**63), -1, 0, 1, 2, 5.0, 10, 11, 2**63 - 1, 2**63)
     for value in values:
         batch = validate_table(pd.DataFrame({"x": [value], "y": [0]}, dtype=object), contract)
         assert accepted(contract, value) == (len(batch.customers) == 1)
-    json.dumps(requests(contract).schema, allow_nan=False)
+    json.dumps(parser(contract).schema, allow_nan=False)
 
 
 @pytest.mark.parametrize("text", [" ", "\t", "\x1c", "\x85", "\u3000", " \xa0 "])
 @pytest.mark.parametrize(
     "column", [{"isin": ["a", " "]}, {"isin": [" "]}, {}, {"str_length": {"max_value": 9}}], ids=str
 )
-def test_text_of_blanks_is_a_missing_value_whatever_the_levels_say(text: str, column: dict[str, Any]) -> None:
+def test_blank_text_is_missing_even_if_it_is_a_level(text: str, column: dict[str, Any]) -> None:
     assert not accepted(contract_of(dtype="str", **column), text)
     assert accepted(contract_of(dtype="str", nullable=True, **column), text)
 
 
 @pytest.mark.parametrize(
-    ("date", "kept"),
+    ("date", "valid"),
     [
         ("2026-01-31", True),
         ("2026-01-31T10:20", True),
@@ -302,13 +302,13 @@ def test_text_of_blanks_is_a_missing_value_whatever_the_levels_say(text: str, co
         ("now", False),
     ],
 )
-def test_a_date_is_a_day_or_a_moment_and_one_that_a_batch_reads(date: str, kept: bool) -> None:
+def test_dates_with_and_without_time_are_those_of_batch_validation(date: str, valid: bool) -> None:
     column = Column(dtype="datetime64[ns]")
-    assert is_valid(column, date) is kept
-    assert kept is not bool(read_cells(pd.Series([date], dtype=object), column)[1][0])
+    assert is_valid(column, date) is valid
+    assert valid is not bool(read_cells(pd.Series([date], dtype=object), column)[1][0])
 
 
-def test_a_rule_tells_its_bounds_with_all_their_digits() -> None:
+def test_a_rule_shows_all_digits_of_its_bounds() -> None:
     assert rule_of(Column(dtype="int64", less_than=16777217)) == "a whole number, below 16777217"
     bounds = {"min_value": 0, "max_value": 1234567.89}
     assert rule_of(Column(dtype="float64", in_range=bounds)) == "a number, from 0 to 1234567.89"
@@ -326,18 +326,18 @@ def test_numbers_are_limited_and_rounded_as_the_fitted_model_does() -> None:
     )
     values = [0.1, 1e308, -1e308, 1e-320, 16777217, 3.4028236e38, -0.0]
     body = json.dumps({"customers": [{"x": value} for value in values]}).encode()
-    numeric, categorical = requests(contract).inputs(requests(contract).read(body)["customers"])
+    numeric, categorical = parser(contract).inputs(parser(contract).read(body)["customers"])
     assert categorical is None
     assert numeric is not None
     np.testing.assert_array_equal(numeric[:, 0], round_to_float32(np.array(values)[:, np.newaxis])[:, 0].astype("f4"))
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(sorted(kept)), anything | st.booleans())
-def test_what_pydantic_lets_through_at_once_keeps_every_rule(name: str, value: Any) -> None:
+@given(st.sampled_from(sorted(valid)), anything | st.booleans())
+def test_pydantics_fast_path_accepts_valid_values_only(name: str, value: Any) -> None:
     column = CONTRACT.columns[name]
     try:
-        ask({**GOOD, name: value})
+        parse({**GOOD, name: value})
     except RequestError:
         accepted = False
     else:
@@ -346,24 +346,24 @@ def test_what_pydantic_lets_through_at_once_keeps_every_rule(name: str, value: A
     assert accepted == (is_valid(column, value) or (missing and (column.nullable or column.default is not None)))
 
 
-# ---- values stay with the caller -------------------------------------------------------------------------------------
+# ---- no values in errors ------------------------------------------------------------------------------
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(GOOD)), st.integers(10**6, 10**9).map(lambda number: f"MARK{number}"))
-def test_no_refusal_tells_a_value(name: str, mark: str) -> None:
+def test_no_error_contains_a_value(name: str, mark: str) -> None:
     for customer in ({**GOOD, name: mark}, {**GOOD, mark: 1}, mark):
         refusal = refused(customer)
         assert mark not in f"{refusal} {refusal.problems}"
 
 
-def test_the_schema_says_what_the_contract_says() -> None:
-    customer = READER.schema["$defs"]["Customer"]
+def test_the_schema_has_the_rules_of_the_contract() -> None:
+    customer = PARSER.schema["$defs"]["Customer"]
     assert customer["additionalProperties"] is False
     required = [name for name in GOOD if not (CONTRACT.columns[name].nullable or CONTRACT.columns[name].default == 0)]
     assert sorted(customer["required"]) == sorted(required)
-    said = {name: {**rules, "title": None} for name, rules in customer["properties"].items()}
-    assert said["charge"] == {"title": None, "type": "number", "minimum": 0, "maximum": 1000}
-    assert said["months"] == {"title": None, "type": "integer", "minimum": 0, "exclusiveMaximum": 600}
-    assert said["lines"] == {"title": None, "type": "integer", "enum": [1, 2, 3]}
-    assert said["region"]["enum"] == ["north", "south", "east side", None]
+    properties = {name: {**rules, "title": None} for name, rules in customer["properties"].items()}
+    assert properties["charge"] == {"title": None, "type": "number", "minimum": 0, "maximum": 1000}
+    assert properties["months"] == {"title": None, "type": "integer", "minimum": 0, "exclusiveMaximum": 600}
+    assert properties["lines"] == {"title": None, "type": "integer", "enum": [1, 2, 3]}
+    assert properties["region"]["enum"] == ["north", "south", "east side", None]

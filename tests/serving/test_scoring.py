@@ -7,15 +7,15 @@ import pytest
 from tests.serving.conftest import THRESHOLD, customers_of, rewrite_manifest
 
 from churn_pipeline.contract.cells import model_inputs
-from churn_pipeline.modelling.onnx_conversion import model_inputs as compiled_inputs
+from churn_pipeline.modelling.onnx_conversion import model_inputs as onnx_inputs
 from churn_pipeline.serving.bundle import Bundle, load_bundle
 from churn_pipeline.serving.scoring import WARM_ROWS, Scorer
 
 
 def inputs_of(bundle: Bundle) -> dict[str, np.ndarray]:
-    """Customers as the ONNX model takes them."""
+    """Customers as inputs of the ONNX model."""
     contract = bundle.contract
-    return compiled_inputs(model_inputs(customers_of(contract), contract), bundle.numeric, bundle.categorical)
+    return onnx_inputs(model_inputs(customers_of(contract), contract), bundle.numeric, bundle.categorical)
 
 
 def test_probabilities_are_those_of_the_model_and_in_the_order_of_the_customers(bundle: Bundle) -> None:
@@ -27,15 +27,15 @@ def test_probabilities_are_those_of_the_model_and_in_the_order_of_the_customers(
         Scorer(bundle).probabilities(inputs["numeric"][[row]], inputs["categorical"][[row]])[0] for row in range(20)
     ]
     np.testing.assert_allclose(found[:20], one_by_one, rtol=0, atol=1e-12)
-    assert found.std() > 0.05, "customers differ"
+    assert found.std() > 0.05, "the probabilities must differ"
 
 
-def test_who_stands_on_the_threshold_is_contacted(bundle: Bundle) -> None:
+def test_a_customer_at_the_threshold_is_contacted(bundle: Bundle) -> None:
     below = np.nextafter(THRESHOLD, 0)
     assert Scorer(bundle).contact(np.array([below, THRESHOLD, 1.0])).tolist() == [False, True, True]
 
 
-def test_the_shipped_threshold_decides(bundle_folder: Path, tmp_path: Path) -> None:
+def test_the_threshold_of_the_bundle_decides(bundle_folder: Path, tmp_path: Path) -> None:
     for path in bundle_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     rewrite_manifest(tmp_path, threshold=0.9)

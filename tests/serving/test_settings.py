@@ -19,7 +19,7 @@ def refusal(environment: dict[str, str]) -> str:
     return str(caught.value)
 
 
-def test_a_key_is_all_that_must_be_set() -> None:
+def test_only_a_key_must_be_set() -> None:
     settings = read()
     assert settings.keys == (LINE,)
     assert settings.authentication == "on"
@@ -49,7 +49,7 @@ def test_settings_do_not_change() -> None:
         read().authentication = "off"  # type: ignore[misc]
 
 
-def test_without_keys_it_does_not_start_and_says_how_to_make_one() -> None:
+def test_without_keys_the_error_shows_how_to_make_one() -> None:
     said = refusal({})
     assert "python -m churn_pipeline.serving.keys NAME" in said
     assert "CHURN_SERVING_AUTHENTICATION=off" in said
@@ -57,7 +57,7 @@ def test_without_keys_it_does_not_start_and_says_how_to_make_one() -> None:
 
 
 @pytest.mark.parametrize("value", ["no", "false", "0", "OFF"])
-def test_authentication_is_switched_off_by_its_name_alone(value: str) -> None:
+def test_authentication_is_disabled_only_by_off(value: str) -> None:
     assert "CHURN_SERVING_AUTHENTICATION" in refusal({"CHURN_SERVING_AUTHENTICATION": value})
     assert Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"}).authentication == "off"
 
@@ -66,7 +66,7 @@ def test_a_file_of_keys_is_enough_and_an_empty_one_is_not(tmp_path: Path) -> Non
     file = tmp_path / "keys"
     file.write_text(f"# the CRM's\n{LINE}\n")
     assert Settings.from_environment({"CHURN_SERVING_KEYS_FILE": str(file)}).keys_file == file
-    file.write_text("# nobody\n")
+    file.write_text("# no keys\n")
     assert "no API key is set" in refusal({"CHURN_SERVING_KEYS_FILE": str(file)})
     file.write_text("crm:plain-text-key\n")
     said = refusal({"CHURN_SERVING_KEYS_FILE": str(file)})
@@ -75,7 +75,7 @@ def test_a_file_of_keys_is_enough_and_an_empty_one_is_not(tmp_path: Path) -> Non
     assert "cannot be read" in refusal({"CHURN_SERVING_KEYS_FILE": str(tmp_path / "none")})
 
 
-def test_every_problem_is_told_at_once_and_no_value() -> None:
+def test_all_problems_are_reported_at_once_without_values() -> None:
     said = refusal(
         {
             "CHURN_SERVING_KEYS": "crm:hunter2",
@@ -106,11 +106,11 @@ def test_every_problem_is_told_at_once_and_no_value() -> None:
         ("CHURN_SERVING_SHIPMENT", "CHURN_SERVING_BUNDLE"),
     ],
 )
-def test_a_misspelt_name_is_refused_with_the_near_one(name: str, near: str) -> None:
+def test_an_unknown_name_is_refused_with_a_suggestion(name: str, near: str) -> None:
     assert f"{name} is not a setting: use {near}" in refusal({"CHURN_SERVING_KEYS": LINE, name: "x"})
 
 
-def test_what_kubernetes_sets_and_what_is_not_ours_is_passed_over() -> None:
+def test_variables_of_kubernetes_and_other_programs_are_ignored() -> None:
     environment = {
         "CHURN_SERVING_KEYS": LINE,
         "CHURN_SERVICE_HOST": "10.0.0.1",
