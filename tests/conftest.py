@@ -13,8 +13,11 @@ from click.testing import CliRunner
 import churn_pipeline
 
 churn_pipeline.prepare()
-# What is not told otherwise keeps its records in a folder of the tests' own.
-os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{tempfile.mkdtemp()}/mlflow.db")
+from churn_pipeline.configuration import local_tracking_uris  # noqa: E402 - prepare() comes before every other import
+
+# Tests without a store of their own record in a temporary one. A project still uses its own: this is no exported server.
+os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tempfile.mkdtemp()}/mlflow.db"
+local_tracking_uris.add(os.environ["MLFLOW_TRACKING_URI"])
 ROOT = Path(__file__).parents[1]
 PUBLIC = os.environ.get("CHURN_PUBLIC_DATA")
 needs_public_data = pytest.mark.skipif(not PUBLIC, reason="CHURN_PUBLIC_DATA names no folder of public tables")

@@ -52,7 +52,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     "a part before the whole": (
         _nothing,
         (*TRAIN, "--from-nodes", "evaluation.evaluate"),
-        ("is not there", "pipeline as a whole"),
+        ("does not exist", "the whole pipeline"),
     ),
     "broken YAML": (_writes("conf/local/parameters.yml", "search: {trials: 2\n"), TRAIN, ("parameters.yml", "line")),
     "a key twice": (
@@ -83,12 +83,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     ),
     "another table to check": (_nothing, ("table", "check", "nowhere"), ("no table 'nowhere'", "telco")),
     "another table to show": (_nothing, ("table", "page", "nowhere"), ("nowhere",)),
-    "no file to draft": (_nothing, ("table", "draft", "nothing.csv"), ("nothing.csv", "is not there")),
+    "no file to draft": (_nothing, ("table", "draft", "nothing.csv"), ("nothing.csv", "does not exist")),
     "a folder to draft": (_nothing, ("table", "draft", "conf"), ("conf", "cannot be used")),
     "nothing to promote": (
         _nothing,
         ("promote", "simulated"),
-        ("no challenger of table 'simulated'", "train it first"),
+        ("Table 'simulated' has no challenger", "train one first"),
     ),
     "another run": (_nothing, ("reproduce", "0123abc"), ("no record of the run 0123abc",)),
 }
@@ -164,8 +164,7 @@ def test_after_ctrl_c_the_same_command_goes_on(project: Project) -> None:
         )
     (project.path / "conf/local/parameters_search.yml").write_text("search: {trials: 500}\n", encoding="utf-8")
     (project.path / "conf/local/parameters.yml").write_text(
-        "candidates:\n  logistic:\n    class: sklearn.linear_model.LogisticRegression\n    arguments: {C: 1.0}\n"
-        "    numeric: scaled\n    space: {arguments: {C: {low: 0.01, high: 10.0}}}\n",
+        "candidates: {splines: null, random_forest: null, gradient_boosting: null}\n",
         encoding="utf-8",
     )
     running = _started(project, *TRAIN)
@@ -178,7 +177,7 @@ def test_after_ctrl_c_the_same_command_goes_on(project: Project) -> None:
 
     assert running.returncode == 130, said
     assert "Stopped in node" in said
-    assert "logistic.search. The same command goes on" in said
+    assert "logistic.search. The same command resumes" in said
     assert "Traceback" not in said
     assert "\x1b" not in said
     with sqlite3.connect(project.path / "mlruns/mlflow.db") as database:

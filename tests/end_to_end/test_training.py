@@ -143,7 +143,8 @@ def test_a_candidate_is_a_block_of_yaml(project: Project) -> None:
     _shorten(project)
     (project.path / "conf/local/parameters.yml").write_text(
         "candidates:\n  extra_trees:\n    class: sklearn.ensemble.ExtraTreesClassifier\n"
-        "    arguments: {n_estimators: 30, min_samples_leaf: 20}\n",
+        "    arguments: {n_estimators: 30, min_samples_leaf: 20}\n"
+        "  logistic: null\n  splines: null\n  random_forest: null\n  gradient_boosting: null\n",
         encoding="utf-8",
     )
 

@@ -65,7 +65,7 @@ def shorten(project: Project) -> None:
         )
     base = yaml.safe_load((project.path / "conf/base/parameters_modelling.yml").read_text(encoding="utf-8"))
     settings = {
-        "candidates": {name: base["candidates"][name] for name in CANDIDATES},
+        "candidates": {name: None for name in base["candidates"] if name not in CANDIDATES},
         "search": {"trials": 1},
         "packaging": {"model": None, "tolerance": 1e-6, "hard_rows": 1_000},
     }

@@ -16,7 +16,7 @@ from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.datasets.mlflow_datasets import ModelRecord
+from churn_pipeline.datasets.registered_model import ModelRecord
 from churn_pipeline.evaluation import plots
 from churn_pipeline.evaluation.bootstrap import bootstrap_metrics
 from churn_pipeline.evaluation.metrics import resolve_metric
