@@ -5,6 +5,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.models import ModelSignature
@@ -20,7 +21,7 @@ from churn_pipeline.datasets.registered_model import ModelRecord
 from churn_pipeline.evaluation import plots
 from churn_pipeline.evaluation.bootstrap import bootstrap_metrics
 from churn_pipeline.evaluation.metrics import resolve_metric
-from churn_pipeline.serving.bundle import CARD_FILE, TRAINING_PROFILE_FILE
+from churn_pipeline.serving.bundle import CARD_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 
 MODEL_OUTPUTS = 2
 PLOTS = (
@@ -140,6 +141,7 @@ def record_model(
     model_card: str,
     training_profile: dict[str, Any],
     run_description: str = "",
+    onnx_model: onnx.ModelProto | None = None,
 ) -> ModelRecord:
     """The chosen model as the registry keeps it: signature from the contract, and an example that is no customer's.
 
@@ -160,6 +162,8 @@ def record_model(
         },
         documents={CARD_FILE: model_card, TRAINING_PROFILE_FILE: json.dumps(training_profile, ensure_ascii=False)},
         run_description=run_description,
+        # Packaging takes this file, so that the model is converted only once.
+        files={} if onnx_model is None else {MODEL_FILE: onnx_model.SerializeToString(deterministic=True)},
     )
 
 

@@ -170,6 +170,7 @@ def _report() -> list[Node]:
                 "model_card",
                 "training_profile",
                 "run_description",
+                "onnx_model",
             ],
             "registered_model@logged",
             name="record_model",
