@@ -1,4 +1,4 @@
-# What people, hooks and CI call. `make help` lists it.
+# The commands of people, hooks and CI. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export BENTOML_DO_NOT_TRACK := True
+export DO_NOT_TRACK := true
 export UV_NO_PROGRESS := 1
-# The certificates that this machine trusts, as pip does: behind a proxy they are the only ones that fit.
+# uv uses the system's certificates like pip; behind a proxy, only these are valid.
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
@@ -17,14 +18,14 @@ export UV_SYSTEM_CERTS := 1
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
 
-setup: $(READY) ## the virtual environment, from the hashed lock, once
+setup: $(READY) ## create the virtual environment from the hashed lock (once)
 
 $(READY): requirements/requirements.lock requirements/uv.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.11, 3.12 or 3.13 (Debian: apt install python3 python3-venv)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "$$($(PYTHON) --version) does not fit: install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	  { echo "$$($(PYTHON) --version) is not supported: install Python 3.11, 3.12 or 3.13, or choose one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-	  { echo "This Python has no venv: install it (Debian: apt install python3-venv)"; exit 1; }
+	  { echo "This Python lacks venv: install it (Debian: apt install python3-venv)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Setting up $(VENV) (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
@@ -34,7 +35,7 @@ $(READY): requirements/requirements.lock requirements/uv.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-train: $(READY) ## train on the embedded table: kedro run --pipelines training
+train: $(READY) ## train on the simulated table (kedro run --pipelines training)
 	@$(BIN)/kedro run --pipelines training
 
 # Measuring coverage takes half as long again: CI does it, over both targets. A worker takes a file's tests in order, so that
@@ -47,16 +48,18 @@ test: $(READY) ## the tests, except for the slow ones; with coverage where CI is
 test-slow: $(READY) ## the slow tests: the first hour, public tables, a tracking server; where CI is set, coverage of `make test` too
 	@$(PYTEST) -m slow $(if $(CI),--cov --cov-append --cov-report=term --cov-fail-under=90)
 
-lint: $(READY) ## format, rules, types and import rules, as CI checks them
+lint: $(READY) ## check format, rules, types, imports and declared dependencies, as CI does
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/nbstripout --verify notebooks/*.ipynb || { echo "Notebooks go into git without outputs: make format"; exit 1; }
+	@$(BIN)/deptry src
+	@$(BIN)/deptry src tests benchmarks docs .github/scripts --ignore DEP004
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb || { echo "Notebooks are committed without outputs: run make format"; exit 1; }
 
-# actionlint and shellcheck, which no Python package brings, where they are installed.
+# actionlint and shellcheck come with no Python package and run only if they are installed.
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
-lint-workflows: $(READY) ## what is unsafe in the workflows, and whether GitHub understands them, the forms and the rest
+lint-workflows: $(READY) ## check workflows, actions and issue forms for security and against GitHub's schemas
 	@$(BIN)/zizmor --offline --quiet --strict-collection .
 	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
 	@$(SCHEMA) vendor.github-actions .github/actions/*/action.yml
@@ -66,15 +69,15 @@ lint-workflows: $(READY) ## what is unsafe in the workflows, and whether GitHub 
 	@if command -v actionlint >/dev/null; then actionlint; fi
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; fi
 
-format: $(READY) ## format the code and mend what ruff can
+format: $(READY) ## format the code and apply ruff's fixes
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 	@$(BIN)/nbstripout notebooks/*.ipynb
 
-# What is locked stays, unless it is asked to move: make lock UPGRADE=1
+# Locked versions stay; `make lock UPGRADE=1` upgrades them.
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
-lock: $(READY) ## write the locks, with what is new; with UPGRADE=1 all of it as new as it can be
+lock: $(READY) ## write the lock files; UPGRADE=1 upgrades every package
 	@for name in scikit-learn flaml autogluon; do \
 	  $(COMPILE) --universal --python-version 3.11 --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
 	@echo 'uv' | $(COMPILE) --universal --python-version 3.11 --output-file requirements/uv.txt -
@@ -82,53 +85,43 @@ lock: $(READY) ## write the locks, with what is new; with UPGRADE=1 all of it as
 	@$(COMPILE) --python-platform linux --python-version 3.11 --constraint requirements/requirements.lock \
 	  --output-file requirements/serving.txt requirements/serving.in
 
-pages: $(READY) ## write the tables' pages in docs/tables from their contracts
+pages: $(READY) ## write docs/tables from the tables' contracts
 	@for file in conf/base/tables/*.yml; do name=$$(basename $$file .yml); $(BIN)/kedro table page $$name > docs/tables/$$name.md; done
 
-docs: $(READY) ## the documentation site in build/site; a broken link is an error
+docs: $(READY) ## build the documentation in build/site; a broken link is an error
 	@$(BIN)/zensical build --clean --strict
 
-docs-serve: $(READY) ## the site on 127.0.0.1:8000, anew at each change
+docs-serve: $(READY) ## serve the documentation on 127.0.0.1:8000 and rebuild it at each change
 	@$(BIN)/zensical serve --dev-addr 127.0.0.1:8000
 
-# Where the pages of `make viz`, `make mlflow` and `make serve` are: `make serve PORT=3001` where another program has the port.
+# Ports of `make viz`, `make mlflow` and `make serve`; for example `make serve PORT=3001`.
 VIZ_PORT ?= 4141
 MLFLOW_PORT ?= 5000
 PORT ?= 3000
 PORT_IS_FREE = $(BIN)/python -c 'import socket, sys; sys.exit(socket.socket().connect_ex(("127.0.0.1", $(1))) == 0)' || \
-  { echo "Something listens on port $(1) already: end it, or take another port: make $@ $(2)=…"; exit 1; }
+  { echo "Port $(1) is in use: stop that program, or choose another port: make $@ $(2)=…"; exit 1; }
 
-viz: $(READY) ## the graph, in a browser
+viz: $(READY) ## show the graph in a browser
 	@$(call PORT_IS_FREE,$(VIZ_PORT),VIZ_PORT)
 	@$(BIN)/kedro viz run --port $(VIZ_PORT)
 
-# What holds customers' rows is not previewed (conf/base/catalog_*.yml). kedro-viz ends with 0 also where it fails, and 12.5
-# asks for the run's status from the host's root, where a site in a folder has none. Of a run that failed, the site does not tell why: an error may quote a cell.
-define WITHOUT_ERRORS
-import json, pathlib
-status = pathlib.Path("build/graph/api/run-status")
-blank = lambda part: part | {"error": None} if "error" in part else part
-status.write_text(json.dumps(json.loads(status.read_text(), object_hook=blank)))
-endef
-export WITHOUT_ERRORS
-viz-site: $(READY) ## the graph with the last run's tables, plots and status as a static site in build/graph
+# The catalog switches off previews of customers' rows. kedro-viz ends with 0 even if it fails.
+viz-site: $(READY) ## build the graph with the last run's tables, plots and status as a static site in build/graph
 	@rm -rf build/api build/graph
 	@$(BIN)/kedro viz build --include-previews
-	@test -s build/api/main || { echo "kedro-viz built nothing: the message above says why"; exit 1; }
+	@test -s build/api/main || { echo "kedro-viz built nothing: see its message above"; exit 1; }
 	@mkdir -p build/graph; mv build/api build/assets build/*.html build/favicon.ico build/graph
-	@sed -i.bak 's|"/api/run-status"|"./api/run-status"|' build/graph/assets/index-*.js; rm build/graph/assets/*.bak
-	@grep -q '"./api/run-status"' build/graph/assets/index-*.js || { echo "kedro-viz asks for the run's status elsewhere now: mend viz-site"; exit 1; }
-	@$(BIN)/python -c "$$WITHOUT_ERRORS"
-	@echo "See it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/graph"
+	@$(BIN)/python -m churn_pipeline.viz_site build/graph
+	@echo "Open it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/graph"
 
-# Kedro looks for the project's logging in the folder that a kernel starts in.
+# A kernel starts in notebooks/, where Kedro does not find the project's logging.
 lab notebooks: export KEDRO_LOGGING_CONFIG := $(CURDIR)/conf/logging.yml
 
-lab: $(READY) ## JupyterLab with the Kedro kernel, at the notebooks
+lab: $(READY) ## open JupyterLab with the Kedro kernel in notebooks/
 	@$(BIN)/kedro jupyter lab --LabApp.default_url=/lab/tree/notebooks
 
-# The pages load nothing from elsewhere: there is no formula in them, and no widget.
-notebooks: $(READY) ## run the notebooks on TABLE, and as pages, into build/notebooks/TABLE; train where nothing is trained yet
+# The pages have no formulas or widgets, so they need no scripts from other hosts.
+notebooks: $(READY) ## run the notebooks on TABLE and write them as HTML to build/notebooks/TABLE; train first if needed
 	@test -f data/08_reporting/$(TABLE)/model_card.md || $(BIN)/kedro run --pipelines training --params table=$(TABLE)
 	@test -d $(BENTO) || $(BIN)/kedro run --pipelines packaging --params table=$(TABLE)
 	@mkdir -p build/notebooks/$(TABLE); for notebook in notebooks/*.ipynb; do echo "$$notebook"; \
@@ -136,31 +129,31 @@ notebooks: $(READY) ## run the notebooks on TABLE, and as pages, into build/note
 	    $$notebook build/notebooks/$(TABLE)/$$(basename $$notebook) || exit 1; done
 	@$(BIN)/jupyter nbconvert --to html --log-level ERROR --HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= \
 	  build/notebooks/$(TABLE)/*.ipynb
-	@echo "Read them: build/notebooks/$(TABLE)/*.html"
+	@echo "Open them: build/notebooks/$(TABLE)/*.html"
 
-# As `kedro mlflow ui`, for one person: MLflow's four workers and its job runner take three times as long to start.
-mlflow: $(READY) ## runs, metrics and models, in a browser
+# Like `kedro mlflow ui`, but with one worker and no job runner: it starts three times as fast.
+mlflow: $(READY) ## show runs, metrics and models in a browser
 	@$(call PORT_IS_FREE,$(MLFLOW_PORT),MLFLOW_PORT)
 	@mkdir -p mlruns; MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --port $(MLFLOW_PORT) \
 	  --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db
 
-# The last Bento of a table: what `kedro run --pipelines packaging --params table=…` built.
+# The last Bento of a table, built by `kedro run --pipelines packaging --params table=…`.
 TABLE ?= simulated
 BENTOS := $(CURDIR)/bentos/store
 BENTO = $(BENTOS)/bentos/churn_$(TABLE)/$(shell cat $(BENTOS)/bentos/churn_$(TABLE)/latest 2>/dev/null || echo none)
 IMAGE ?= localhost/churn_$(TABLE):latest
 HAS_BENTO = test -d $(BENTO) || \
-  { echo "There is no Bento of '$(TABLE)' yet: $(BIN)/kedro run --pipelines packaging --params table=$(TABLE)"; exit 1; }
-# A client without an engine does not count.
+  { echo "There is no Bento of table '$(TABLE)': build it with $(BIN)/kedro run --pipelines packaging --params table=$(TABLE)"; exit 1; }
+# A client whose engine does not answer is skipped.
 ENGINE = $(firstword $(foreach engine,docker podman buildah,$(shell $(engine) info >/dev/null 2>&1 && echo $(engine))))
-HAS_ENGINE = test -n "$$engine" || { echo "There is no working docker, podman or buildah here: install one"; exit 1; }
+HAS_ENGINE = test -n "$$engine" || { echo "There is no working docker, podman or buildah: install one"; exit 1; }
 
-serve: $(READY) ## the last Bento of TABLE (simulated) on 127.0.0.1:PORT (3000); with RELOAD=1 from the source, anew at each change
+serve: $(READY) ## serve the last Bento of TABLE (simulated) on 127.0.0.1:PORT (3000); RELOAD=1 serves the source code and reloads it
 	@$(HAS_BENTO); $(call PORT_IS_FREE,$(PORT),PORT); \
 	if [ -z "$$CHURN_SERVING_KEYS$$CHURN_SERVING_KEYS_FILE$$CHURN_SERVING_AUTHENTICATION" ]; then \
 	  made=$$($(BIN)/python -m churn_pipeline.serving.keys development); \
 	  export CHURN_SERVING_KEYS=$$(tail -n 1 <<<"$$made"); \
-	  echo "The key of this start, shown once: $$(sed -n 2p <<<"$$made")"; \
+	  echo "API key, valid until the service stops: $$(sed -n 2p <<<"$$made")"; \
 	fi; \
 	export BENTOML_HOME=$(BENTOS); \
 	if [ -n "$(RELOAD)" ]; then \
@@ -169,53 +162,53 @@ serve: $(READY) ## the last Bento of TABLE (simulated) on 127.0.0.1:PORT (3000);
 	fi; \
 	exec $(BIN)/bentoml serve $(BENTO) --host 127.0.0.1 --port $(PORT)
 
-# From the root folder: else BentoML 1.4.39 refuses to read a Bento's recipe (https://github.com/bentoml/BentoML/issues/5566).
-# An image in docker's format, as the other has no health check.
-container: $(READY) ## an image of the last Bento of TABLE, by docker, podman or buildah, whichever works
+# In another folder than /, BentoML 1.4.39 rejects a Bento's recipe (https://github.com/bentoml/BentoML/issues/5566).
+# Docker's image format, because OCI's has no health check.
+container: $(READY) ## build an image of the last Bento of TABLE with docker, podman or buildah
 	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); \
 	cd /; BENTOML_HOME=$(BENTOS) BUILDAH_FORMAT=docker \
 	  $(CURDIR)/$(BIN)/bentoml containerize churn_$(TABLE):latest --backend $$engine --image-tag $(IMAGE)
 
-container-test: $(READY) ## start that image, read-only and with no rights, and ask it what a service must answer
+container-test: $(READY) ## start that image read-only and unprivileged, and test its answers
 	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); $(BIN)/python -m tests.container $$engine $(IMAGE) $(BENTO)/src/bundle
 
-# The same commit gives the same bytes. What an earlier build left in build/lib would go into the wheel.
-dist: $(READY) ## the wheel and the last Bento of TABLE, each with its bill of materials, in dist/
+# The same commit gives the same bytes. Files from an earlier build in build/lib would enter the wheel.
+dist: $(READY) ## write the wheel and the last Bento of TABLE with their bills of materials to dist/
 	@$(HAS_BENTO); rm -rf dist build/lib build/bdist.*; \
 	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .; \
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
 	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
 
-benchmark-quality: $(READY) ## beside boosting, logistic regression, FLAML and AutoGluon, in outer folds: two hours
+benchmark-quality: $(READY) ## compare with boosting, logistic regression, FLAML and AutoGluon by nested cross-validation (two hours)
 	@$(BIN)/python -m benchmarks.quality $(if $(TABLES),--tables $(TABLES)) $(if $(CONTENDERS),--contenders $(CONTENDERS))
 
-benchmark-time: $(READY) ## where the time of a training goes
+benchmark-time: $(READY) ## measure the time of each training step
 	@$(BIN)/python -m benchmarks.training_time
 
-benchmark-start: $(READY) ## what our code adds to the start of a command
+benchmark-start: $(READY) ## measure the time that our code adds to the start of a command
 	@$(BIN)/python -m benchmarks.start_up
 
-benchmark-million: $(READY) ## a million customers: time and memory
+benchmark-million: $(READY) ## measure time and memory for a million customers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m benchmarks.million
 
-benchmark-search: $(READY) ## trials per second of the search, beside bare Optuna
+benchmark-search: $(READY) ## compare the search's trials per second with plain Optuna
 	@$(BIN)/python -m benchmarks.search_throughput
 
-benchmark-serving: $(READY) ## the service beside five others on the same model, with wrk: 20 minutes
+benchmark-serving: $(READY) ## compare the service with five others on the same model, with wrk (20 minutes)
 	@$(BIN)/python -m benchmarks.serving
 
-benchmark-soak: $(READY) ## the service for ten minutes at 70 % of its peak
+benchmark-soak: $(READY) ## run the service for ten minutes at 70 % of its peak load
 	@$(BIN)/python -m benchmarks.serving --soak 10
 
-benchmark-failures: $(READY) ## kill -9 of a worker, and SIGTERM, under load
+benchmark-failures: $(READY) ## kill a worker, and stop the service, under load
 	@$(BIN)/python -m benchmarks.serving --failures
 
-fuzz-serving: $(READY) ## 10,000 mutated requests and schemathesis against the last Bento of TABLE
+fuzz-serving: $(READY) ## send 10,000 mutated requests and schemathesis' to the last Bento of TABLE
 	@$(HAS_BENTO); $(BIN)/python -m tests.serving.fuzz $(BENTO)
 
-readme: $(READY) ## write the last summary and the measured figures into the README
+readme: $(READY) ## update the README's summary and measured figures
 	@$(BIN)/python -m benchmarks.readme
 
-clean: ## everything that a run wrote; the environment stays
+clean: ## delete everything that runs wrote; the environment stays
 	@git clean -fdX --exclude='!$(VENV)' --exclude='!conf/local' data mlruns bentos .viz build src

@@ -94,7 +94,9 @@ class Training:
             self.customers = validate_table(context.catalog.load("raw_customers"), self.contract).customers
             params = context.params
         self.seed: int = params["seed"]
-        self.candidates = {name: Candidate.model_validate(block) for name, block in params["candidates"].items()}
+        self.candidates = {
+            name: Candidate.model_validate(block) for name, block in params["candidates"].items() if block
+        }
         self.split = SplitSettings.model_validate(params["split"])
         self.search = SearchSettings.model_validate(params["search"])
         self.choice = ChoiceSettings.model_validate(params["choice"])

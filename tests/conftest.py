@@ -17,8 +17,11 @@ import churn_pipeline
 from churn_pipeline.modelling import cross_validation
 
 churn_pipeline.prepare()
-# Tests that set no tracking server write to this one.
-os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{tempfile.mkdtemp()}/mlflow.db")
+from churn_pipeline.configuration import local_tracking_uris  # noqa: E402 - prepare() comes before every other import
+
+# Tests without a store of their own record in a temporary one. A project still uses its own: this is no exported server.
+os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tempfile.mkdtemp()}/mlflow.db"
+local_tracking_uris.add(os.environ["MLFLOW_TRACKING_URI"])
 ROOT = Path(__file__).parents[1]
 ROWS = 2_000
 # The search fits the folds of smaller tables in processes of their own.
@@ -52,8 +55,11 @@ class Project(NamedTuple):
         return Ended(result.exit_code, result.output)
 
     def configure(self, **blocks: Any) -> None:
-        """Replace blocks of the project's parameters, each in a file of its own."""
+        """Override parameters, each block in a file of its own; `candidates` are the only ones that remain."""
         for name, block in blocks.items():
+            if name == "candidates":
+                base = yaml.safe_load((ROOT / "conf/base/parameters_modelling.yml").read_text(encoding="utf-8"))
+                block = {**dict.fromkeys(base["candidates"].keys() - block), **block}
             file = self.path / "conf" / "local" / f"parameters_{name}.yml"
             file.write_text(yaml.safe_dump({name: block}, sort_keys=False), encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """Configuration: which table, from which folder; several loaders at once; and the candidates that pipelines are built from."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ import pytest
 import yaml
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from churn_pipeline import configuration
-from churn_pipeline.configuration import TableConfigLoader, configured_candidates, use_configuration
+from churn_pipeline.command_errors import actionable
+from churn_pipeline.configuration import LOADER_ARGS, TableConfigLoader, configured_candidates, use_configuration
 from churn_pipeline.contract.errors import ProjectError, TableError
+from tests.conftest import ROOT
 
 CATALOG = {
     "raw": "${table:source}",
@@ -50,7 +54,7 @@ def conf(tmp_path: Path) -> Path:
 
 
 def loader(conf: Path, env: str | None = None, **runtime: Any) -> TableConfigLoader:
-    return TableConfigLoader(str(conf), env=env, base_env="base", default_run_env="local", runtime_params=runtime)
+    return TableConfigLoader(str(conf), env=env, runtime_params=runtime, **LOADER_ARGS)
 
 
 def source(conf: Path, env: str | None, name: str) -> str:
@@ -104,7 +108,9 @@ def test_a_parameter_is_known_to_the_catalog_as_the_run_has_it(conf: Path) -> No
     write(conf / "production" / "parameters.yml", {"packaging": {"model": "champion"}})
     assert loader(conf, "production")["catalog"]["version"] == "champion"
     write(conf / "local" / "parameters.yml", {"seed": 1})
-    assert loader(conf, packaging={"tolerance": 0.1})["catalog"]["version"] == "none"
+    assert loader(conf, packaging={"tolerance": 0.1})["catalog"]["version"] is None
+    write(conf / "base" / "parameters_packaging.yml", {"packaging": {"tolerance": 0.1}})
+    assert loader(conf)["catalog"]["version"] == "none"
 
 
 def test_the_project_is_known_wherever_a_command_starts(
@@ -167,16 +173,129 @@ def test_resolvers_are_of_the_process_and_the_last_reader_answers(conf: Path) ->
     assert OmegaConf.to_container(OmegaConf.create({"name": "${table:name}"}), resolve=True) == {"name": "plain"}
 
 
+# ---- how environments and parameters merge ---------------------------------------------------------------------------
+
+
+def test_a_local_candidate_joins_those_of_base(conf: Path) -> None:
+    write(conf / "local" / "parameters.yml", {"candidates": {"mine": {"trials": 1}}})
+    assert list(loader(conf)["parameters"]["candidates"]) == ["one", "two", "mine"]
+
+
+def test_a_local_value_changes_one_key_of_a_block(conf: Path) -> None:
+    write(
+        conf / "base" / "parameters_search.yml", {"search": {"trials": 8, "seconds": None}, "metrics": ["auc", "brier"]}
+    )
+    write(conf / "local" / "parameters.yml", {"search": {"trials": 2}, "metrics": ["auc"]})
+    parameters = loader(conf)["parameters"]
+    assert parameters["search"] == {"trials": 2, "seconds": None}
+    assert parameters["metrics"] == ["auc"]  # a list is replaced as a whole
+
+
+@pytest.mark.parametrize("env", ["local", "production"])
+def test_a_runtime_parameter_changes_one_key_whatever_the_environment_has(conf: Path, env: str) -> None:
+    write(conf / "base" / "parameters_search.yml", {"search": {"trials": 8, "seconds": 60}})
+    for content in ({}, {"seed": 1}, {"search": {"trials": 4}}):
+        write(conf / env / "parameters.yml", content)
+        assert loader(conf, env, search={"trials": 2})["parameters"]["search"] == {"trials": 2, "seconds": 60}
+
+
+def test_a_list_in_place_of_a_block_is_a_mistake_in_the_configuration(conf: Path) -> None:
+    write(conf / "base" / "parameters_search.yml", {"metrics": ["auc"]})
+    write(conf / "local" / "parameters.yml", {"metrics": {"auc": 1}})
+    with pytest.raises(TypeError) as caught:
+        _ = loader(conf)["parameters"]
+    assert str(actionable(caught.value)).startswith("The configuration has mistakes:")
+
+
+# ---- where runs are recorded -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mlflow_conf(conf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's own mlflow.yml files, and no exported address."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for env in ("base", "production"):
+        write(conf / env / "mlflow.yml", (ROOT / "conf" / env / "mlflow.yml").read_text(encoding="utf-8"))
+    return conf
+
+
+def artifact_location(mlflow: dict[str, Any]) -> Any:
+    return mlflow["tracking"]["experiment"]["create_experiment_kwargs"]["artifact_location"]
+
+
+def test_without_an_exported_address_runs_stay_in_the_project(mlflow_conf: Path) -> None:
+    mlflow = loader(mlflow_conf)["mlflow"]
+    assert mlflow["server"] == {"mlflow_tracking_uri": f"sqlite:///{mlflow_conf.parent}/mlruns/mlflow.db"}
+    assert artifact_location(mlflow) == f"file://{mlflow_conf.parent}/mlruns/artifacts"
+    assert mlflow["tracking"]["experiment"]["name"] == "churn_plain"
+
+
+@pytest.mark.parametrize("env", ["local", "production"])
+def test_an_exported_address_is_used_and_gets_no_local_path(
+    env: str, mlflow_conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
+    mlflow = loader(mlflow_conf, env)["mlflow"]
+    assert mlflow["server"]["mlflow_tracking_uri"] == "https://mlflow.example.com"
+    assert artifact_location(mlflow) is None
+    assert str(mlflow_conf.parent) not in str(mlflow)
+
+
+def test_the_address_that_mlflow_exports_itself_is_not_taken_for_a_persons(
+    mlflow_conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", loader(mlflow_conf)["mlflow"]["server"]["mlflow_tracking_uri"])
+    other = tmp_path / "other" / "conf"
+    for file in mlflow_conf.rglob("*.yml"):
+        write(other / file.relative_to(mlflow_conf), file.read_text(encoding="utf-8"))
+    mlflow = loader(other)["mlflow"]
+    assert mlflow["server"]["mlflow_tracking_uri"] == f"sqlite:///{other.parent}/mlruns/mlflow.db"
+    assert artifact_location(mlflow) is not None
+
+
+def test_production_requires_an_address_and_takes_the_rest_from_base(
+    mlflow_conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OmegaConfBaseException, match="MLFLOW_TRACKING_URI"):
+        _ = loader(mlflow_conf, "production")["mlflow"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "https://registry.example.com")
+    base, production = loader(mlflow_conf)["mlflow"], loader(mlflow_conf, "production")["mlflow"]
+    assert production["tracking"] == base["tracking"]
+    assert production["server"] == {**base["server"], "mlflow_registry_uri": "https://registry.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("file", "ignored"),
+    [
+        ("conf/production/credentials.yml", True),
+        ("conf/production/aws_credentials.json", True),
+        ("conf/base/credentials_mlflow.yml", True),
+        ("conf/production/.env", True),
+        ("conf/team/deep/.env", True),
+        ("conf/local/parameters.yml", True),
+        ("conf/production/mlflow.yml", False),
+        ("conf/base/parameters.yml", False),
+    ],
+)
+def test_git_ignores_credentials_in_every_environment(file: str, ignored: bool) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    checked = subprocess.run(["git", "check-ignore", "--no-index", "--quiet", file], cwd=ROOT, check=False)
+    assert checked.returncode == (0 if ignored else 1)
+
+
 # ---- candidates ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def no_context() -> Iterator[None]:
     """No Kedro context has been created in this process, and none of this test's stays."""
-    before = list(configuration._in_use)
-    configuration._in_use.clear()
+    before = list(configuration.current_loader)
+    configuration.current_loader.clear()
     yield
-    configuration._in_use[:] = before
+    configuration.current_loader[:] = before
 
 
 @pytest.mark.usefixtures("no_context")
@@ -185,7 +304,14 @@ def test_candidates_are_those_of_the_context_in_use(conf: Path) -> None:
     assert configured_candidates() == ["one", "two"]
     write(conf / "production" / "parameters.yml", {"candidates": {"three": {}}})
     use_configuration(loader(conf, "production"))
-    assert configured_candidates() == ["three"]
+    assert configured_candidates() == ["one", "two", "three"]
+
+
+@pytest.mark.usefixtures("no_context")
+def test_a_candidate_whose_block_is_null_is_switched_off(conf: Path) -> None:
+    write(conf / "local" / "parameters.yml", {"candidates": {"one": None, "mine": {}}})
+    use_configuration(loader(conf))
+    assert configured_candidates() == ["two", "mine"]
 
 
 @pytest.mark.usefixtures("no_context")
@@ -201,7 +327,7 @@ def test_without_a_context_the_projects_configuration_is_read_for_the_environmen
     assert configured_candidates() == ["one", "two"]
     write(conf / "production" / "parameters.yml", {"candidates": {"three": {}}})
     monkeypatch.setenv("KEDRO_ENV", "production")
-    assert configured_candidates() == ["three"]
+    assert configured_candidates() == ["one", "two", "three"]
 
 
 @pytest.mark.usefixtures("no_context")

@@ -23,7 +23,6 @@ LAYERS = [
     "06_models",
     "07_model_output",
     "08_reporting",
-    "09_packaging",
 ]
 
 

@@ -24,24 +24,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_what_is_left_is_what_the_rest_took_the_last_time(clock: list[float]) -> None:
     run = RunProgress("training", ["split", "search", "fit"], {"split": 1.0, "search": 10.0, "fit": 4.0})
-    assert run.left == 15.0
+    assert run.remaining == 15.0
 
     run.begin("split")
     clock[0] += 2.0
     run.begin("search")
     clock[0] += 3.0
 
-    assert run.left == 7.0 + 4.0
+    assert run.remaining == 7.0 + 4.0
     assert run.done == 1
     clock[0] += 60.0
-    assert run.left == 4.0, "a node that takes longer than the last time has nothing left, and not less"
+    assert run.remaining == 4.0, "a node that takes longer than the last time has nothing left, and not less"
 
 
 def test_nobody_knows_what_is_left_of_what_was_never_run(clock: list[float]) -> None:
     run = RunProgress("training", ["split"], {})
     run.begin("split")
 
-    assert run.left is None
+    assert run.remaining is None
 
 
 def test_a_node_lasts_from_its_first_input_to_the_next_nodes(clock: list[float]) -> None:
@@ -149,18 +149,18 @@ class Meanwhile(dict[str, float]):
 def test_a_run_may_go_on_while_somebody_asks_what_is_left() -> None:
     run = RunProgress("training", ["split", "search", "fit"], {})
     run.expected = Meanwhile({"split": 1.0, "search": 10.0, "fit": 4.0}, lambda: run.begin("search"))
-    assert run.left is not None
+    assert run.remaining is not None
 
     run = RunProgress("training", ["split"], {})
     run.begin("split")
     run.expected = Meanwhile({"split": 1.0}, run.end_node)
-    assert run.left is not None
+    assert run.remaining is not None
 
 
 def test_the_line_goes_on_when_what_is_left_is_known_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _terminal(monkeypatch)
     answers = iter([5.0])
-    monkeypatch.setattr(RunProgress, "left", property(lambda run: next(answers, None)))
+    monkeypatch.setattr(RunProgress, "remaining", property(lambda run: next(answers, None)))
     run = RunProgress("training", ["split"], {})
     progress.show(run)
     _until(lambda: "about 00:05 left" in terminal.getvalue())

@@ -15,12 +15,12 @@ Promote = Callable[..., Result]
 
 @pytest.fixture
 def promote(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Promote:
-    """The command, on a table with three versions: let through, refused, let through; the last is the challenger."""
+    """The command, on a table with three versions: passed, refused, passed; the last is the challenger."""
     shutil.copy(empty_store, tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.setenv(name, uri)
-    monkeypatch.setattr(cli, "_find_store", lambda _: None)
+    monkeypatch.setattr(cli, "_configure_tracking", lambda _: None)
     client = mlflow.MlflowClient(uri, uri)
     client.create_registered_model("churn_mine")
     for verdict in ("first", "worse", "better"):
@@ -34,23 +34,23 @@ def champion() -> int:
     return int(mlflow.MlflowClient().get_model_version_by_alias("churn_mine", "champion").version)
 
 
-def test_the_challenger_is_promoted_and_an_older_version_comes_back(promote: Promote) -> None:
+def test_the_challenger_is_promoted_and_an_older_version_can_be_restored(promote: Promote) -> None:
     done = promote("mine")
     assert (done.exit_code, champion()) == (0, 3)
-    assert done.output == "Version 3 of churn_mine is the champion now (gate: better).\n"
+    assert done.output == "Version 3 of churn_mine is now the champion (gate: better).\n"
     back = promote("mine", "--version", "1")
     assert (back.exit_code, champion()) == (0, 1)
 
 
-def test_what_the_gate_refused_needs_force(promote: Promote) -> None:
+def test_a_version_that_failed_the_gate_needs_force(promote: Promote) -> None:
     promote("mine")
     refused = promote("mine", "--version", "2")
     assert (refused.exit_code, champion()) == (1, 3)
-    assert "The gate says 'worse' of version 2" in refused.output
+    assert "Version 2 was not promoted: its gate verdict is 'worse'." in refused.output
     assert promote("mine", "--version", "2", "--force").exit_code == 0
     assert champion() == 2
 
 
-def test_a_version_or_a_table_that_is_not_there_is_told(promote: Promote) -> None:
+def test_a_missing_version_or_table_is_an_error(promote: Promote) -> None:
     assert "churn_mine has no version 9" in promote("mine", "--version", "9").output
-    assert "There is no challenger of table 'others'" in promote("others").output
+    assert "Table 'others' has no challenger" in promote("others").output

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import yaml
 from kedro.framework.startup import bootstrap_project
 
 from churn_pipeline import configuration
@@ -14,7 +15,7 @@ from tests.conftest import Project
 def pipelines(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch):
     project = make_project()
     monkeypatch.chdir(project.path)
-    monkeypatch.setattr(configuration, "_in_use", [])
+    monkeypatch.setattr(configuration, "current_loader", [])
     bootstrap_project(project.path)
     return register_pipelines()
 
@@ -22,8 +23,16 @@ def pipelines(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPa
 def test_training_is_data_engineering_modelling_and_evaluation(pipelines) -> None:
     parts = {node for name in ("data_engineering", "modelling", "evaluation") for node in pipelines[name].nodes}
 
-    assert set(pipelines["training"].nodes) == parts
-    assert set(pipelines["__default__"].nodes) == parts | set(pipelines["packaging"].nodes)
+    [registering] = set(pipelines["training"].nodes) - parts
+    assert registering.outputs == ["registered_model@logged"]
+    assert set(pipelines["__default__"].nodes) == set(pipelines["training"].nodes) | set(pipelines["packaging"].nodes)
+
+
+def test_evaluation_alone_registers_no_model(pipelines) -> None:
+    registering = {name for name, pipeline in pipelines.items() if "registered_model@logged" in pipeline.all_outputs()}
+
+    assert "registered_model@logged" not in pipelines["evaluation"].all_outputs()
+    assert registering == {"training", "__default__"}
 
 
 def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
@@ -76,3 +85,31 @@ def test_training_reads_only_the_table_and_parameters(pipelines) -> None:
     free = {name.rsplit(".", 1)[-1] for name in pipelines["training"].inputs() if not name.startswith("params:")}
 
     assert free == {"raw_customers", "contract", "truth", "champion", "studies"}
+
+
+# Blocks that several nodes read; their names describe what they set.
+SHARED_BLOCKS = {"seed", "candidates"}
+
+
+def test_each_parameter_block_has_the_name_of_a_node_box_or_pipeline_that_reads_it(pipelines) -> None:
+    readers: dict[str, set[str]] = {}
+    for pipeline_name, pipeline in pipelines.items():
+        for node in pipeline.nodes:
+            names = {pipeline_name, *node.name.split(".")}
+            for parameter in (name for name in node.inputs if name.startswith("params:")):
+                readers.setdefault(parameter.removeprefix("params:").split(".")[0], set()).update(names)
+
+    assert {block for block, names in readers.items() if block not in names | SHARED_BLOCKS} == set()
+
+
+def test_each_parameter_block_in_conf_is_read(pipelines, project: Project) -> None:
+    files = (project.path / "conf" / "base").glob("parameters*.yml")
+    blocks = {block for file in files for block in yaml.safe_load(file.read_text(encoding="utf-8"))}
+    used = {
+        name.removeprefix("params:").split(".")[0]
+        for pipeline in pipelines.values()
+        for name in pipeline.inputs()
+        if name.startswith("params:")
+    }
+
+    assert blocks - used <= {"table", "simulation_name"}  # the catalog reads these

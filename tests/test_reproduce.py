@@ -1,4 +1,4 @@
-"""A rebuilt run is compared part by part, and what is not the same is named."""
+"""A rebuilt run is compared part by part, and different parts are named."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from churn_pipeline.record import Record
-from churn_pipeline.reproduce import ReproduceError, _configure, compare, load, rebuild
+from churn_pipeline.reproduce import ReproduceError, compare, configure, load, rebuild
 
 ORIGINAL = Record(
     run_id="run",
@@ -50,18 +50,18 @@ def test_a_metric_that_differs_in_its_last_bit_is_named() -> None:
 def test_the_order_of_candidates_is_kept(tmp_path: Path) -> None:
     record = ORIGINAL.model_copy(update={"parameters": {"candidates": {"simple": {}, "complex": {}}}})
 
-    _configure(record, tmp_path, tmp_path, None)
+    configure(record, tmp_path, tmp_path, None)
 
     written = yaml.safe_load((tmp_path / "conf/local/parameters.yml").read_text(encoding="utf-8"))
     assert list(written["candidates"]) == ["simple", "complex"]
 
 
-def test_the_gates_numbers_are_the_registrys_and_not_the_runs() -> None:
+def test_the_gates_numbers_are_not_compared() -> None:
     for name in ("gate/passed", "gate.passed"):  # with a dot in runs of earlier commits
         assert _named(ORIGINAL.model_copy(update={"metrics": {**ORIGINAL.metrics, name: 1.0}})) == set()
 
 
-def test_code_that_was_not_committed_is_never_the_same() -> None:
+def test_uncommitted_code_is_never_the_same() -> None:
     assert _named(ORIGINAL, ORIGINAL.model_copy(update={"dirty": True})) == {"code"}
 
 
@@ -72,14 +72,14 @@ def test_a_part_of_a_pipeline_is_not_rebuilt(tmp_path: Path) -> None:
         rebuild(partial, tmp_path)
 
 
-def test_a_commit_that_is_not_here_is_asked_for(tmp_path: Path) -> None:
+def test_a_missing_commit_is_an_error(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
 
-    with pytest.raises(ReproduceError, match="fetch the branch"):
+    with pytest.raises(ReproduceError, match="fetch its branch"):
         rebuild(ORIGINAL, tmp_path)
 
 
-def test_a_record_can_be_handed_on_as_a_file(tmp_path: Path) -> None:
+def test_a_record_can_be_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "record.json"
     file.write_text(ORIGINAL.model_dump_json(), encoding="utf-8")
 

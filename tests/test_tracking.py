@@ -1,11 +1,14 @@
-"""How runs and their parameters are called in MLflow."""
+"""Names of runs and of their parameters in MLflow."""
 
 from datetime import datetime
+from typing import Any
 
+import mlflow
 import pytest
 from pydantic import BaseModel
 
-from churn_pipeline.tracking import flat, run_name
+from churn_pipeline.tracking import flatten_parameter, run_name
+from tests.conftest import Project
 
 BEGAN = datetime(2026, 5, 4, 13, 7)
 
@@ -28,12 +31,30 @@ class Settings(BaseModel):
         ("['modelling', 'evaluation']", {}, "telco modelling+evaluation · 2026-05-04 13:07"),
     ],
 )
-def test_a_run_is_named_by_what_came_of_it(pipelines: str, tags: dict[str, str], name: str) -> None:
+def test_a_run_is_named_by_its_result(pipelines: str, tags: dict[str, str], name: str) -> None:
     assert run_name("telco", pipelines, BEGAN, tags) == name
 
 
-def test_settings_are_one_parameter_each_and_nothing_that_is_not_set() -> None:
-    assert dict(flat("choice", Settings())) == {"choice.names": "auc, brier", "choice.inner.C.low": "0.1"}
-    assert dict(flat("seed", 5)) == {"seed": "5"}
-    assert dict(flat("allowed", [])) == {}
-    assert dict(flat("switch", False)) == {"switch": "False"}
+def test_each_setting_is_one_parameter_and_unset_ones_are_left_out() -> None:
+    assert dict(flatten_parameter("choice", Settings())) == {"choice.names": "auc, brier", "choice.inner.C.low": "0.1"}
+    assert dict(flatten_parameter("seed", 5)) == {"seed": "5"}
+    assert dict(flatten_parameter("allowed", [])) == {}
+    assert dict(flatten_parameter("switch", False)) == {"switch": "False"}
+
+
+def test_a_run_has_its_settings_as_parameters_and_no_path_of_this_machine(project: Project) -> None:
+    ended = project.kedro("run", "--pipelines", "data_engineering")
+
+    assert ended.code == 0, ended.output
+    client = mlflow.MlflowClient(f"sqlite:///{project.path}/mlruns/mlflow.db")
+    # If kedro-mlflow's own hook were active too, both would start a run.
+    [run] = client.search_runs([client.get_experiment_by_name("churn_simulated").experiment_id])
+    assert run.data.params["split.folds"] == "5"
+    assert run.data.params["quarantine.max_share"] == "0.01"
+    assert not [name for name in run.data.params if name.startswith("candidates.")]
+    assert run.data.tags["mlflow.source.name"] == "kedro run"
+    assert paths_in(run.data.tags) == {}
+
+
+def paths_in(tags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in tags.items() if str(value).startswith(("/", "file:"))}

@@ -1,7 +1,7 @@
-"""What a training came to, beside main's: Markdown for a job summary, from the reports that both wrote.
+"""A training's results compared with main's: Markdown for a job summary, from the reports of both.
 
-``python .github/scripts/job_summary.py data/08_reporting --main main_reports`` prints it. Where main has no reports of a
-table, or older ones that lack something, it tells what there is.
+``python .github/scripts/job_summary.py data/08_reporting --main main_reports`` prints it. Reports of main may be missing or
+incomplete; then the summary shows what exists.
 """
 
 import argparse
@@ -20,16 +20,16 @@ SAME_OR_NOT = ("data", "contract", "holdout")
 
 @dataclass(frozen=True)
 class Reports:
-    """What a training of one table reported; empty where it did not.
+    """The reports of one table's training; empty if a report is missing.
 
     Attributes
     ----------
     leaderboard
         Metrics by candidate, best first.
     evaluated
-        Value, interval and best possible value by metric of the hold-out, those in money too.
+        Value, interval and best possible value of each hold-out metric, profit included.
     choice, gate, data
-        The choice, the gate's verdict and the data report, as they were saved.
+        The saved choice, gate verdict and data report.
     """
 
     leaderboard: Mapping[str, Row]
@@ -51,21 +51,21 @@ class Reports:
 
 
 def job_summary(reports: Path, main_reports: Path) -> str:
-    """The Markdown of every table that was trained.
+    """Return the Markdown for every trained table.
 
     Parameters
     ----------
     reports, main_reports
-        A folder for each table, as in ``data/08_reporting``; main's need not be there.
+        Folders with one folder for each table, as in ``data/08_reporting``; main's may be missing.
 
     Raises
     ------
     FileNotFoundError
-        When no table was trained.
+        If no table was trained.
     """
     tables = sorted(file.parent.name for file in reports.glob("*/leaderboard.csv"))
     if not tables:
-        raise FileNotFoundError(f"{reports} holds no leaderboard: train first (make train)")
+        raise FileNotFoundError(f"{reports} contains no leaderboard: train first (make train)")
     pairs = ((table, Reports.read(reports / table), Reports.read(main_reports / table)) for table in tables)
     return "\n\n".join(part for table, ours, mains in pairs for part in _parts(table, ours, mains)) + "\n"
 
@@ -77,8 +77,8 @@ def _parts(table: str, ours: Reports, mains: Reports) -> Iterator[str]:
     yield "### Leaderboard, cross-validated"
     yield _leaderboard(ours, mains)
     yield "### The chosen model on the hold-out"
-    yield _holdout_arrays(ours, mains)
-    yield f"### Gate: {_cell(ours.gate.get('verdict', 'not asked'))}"
+    yield _holdout(ours, mains)
+    yield f"### Gate: {_cell(ours.gate.get('verdict', 'not run'))}"
     yield "\n".join(f"- {_cell(reason)}" for reason in ours.gate.get("reasons", ()))
 
 
@@ -86,9 +86,9 @@ def _chosen(ours: Reports, mains: Reports) -> Iterator[str]:
     yield f"Chosen: **{_cell(ours.choice.get('candidate', 'unknown'))}**."
     yield from map(_cell, ours.choice.get("sentences", ())[:1])
     if not mains.leaderboard:
-        yield "Main has no reports to compare with."
+        yield "There are no reports of main to compare with."
     elif mains.choice.get("candidate") != ours.choice.get("candidate"):
-        yield f"Main's choice is **{_cell(mains.choice.get('candidate', 'unknown'))}**."
+        yield f"Main chose **{_cell(mains.choice.get('candidate', 'unknown'))}**."
 
 
 def _customers(ours: Reports, mains: Reports) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _customers(ours: Reports, mains: Reports) -> Iterator[str]:
             yield f"{part.capitalize()}: {known['rows']:,} customers, {known['churn_share']:.1%} churn."
     digests, theirs = ours.data.get("digests", {}), mains.data.get("digests", {})
     if differing := [name for name in SAME_OR_NOT if theirs and digests.get(name) != theirs.get(name)]:
-        yield f"**Not the same as main's: {', '.join(differing)}. Differences may be those of other customers.**"
+        yield f"**Different from main: {', '.join(differing)}. The metrics may differ because the customers do.**"
 
 
 def _leaderboard(ours: Reports, mains: Reports) -> str:
@@ -110,8 +110,8 @@ def _leaderboard(ours: Reports, mains: Reports) -> str:
         for candidate, row in ours.leaderboard.items()
     ]
     gone = [name for name in mains.leaderboard if name not in ours.leaderboard]
-    notes = ["In brackets: the difference to main's."] if mains.leaderboard else []
-    notes += [f"On main alone: {', '.join(map(_cell, gone))}."] if gone else []
+    notes = ["In brackets: difference from main."] if mains.leaderboard else []
+    notes += [f"Only on main: {', '.join(map(_cell, gone))}."] if gone else []
     return "\n\n".join([_markdown_table(["candidate", *columns], rows), *notes])
 
 
@@ -122,7 +122,7 @@ def _with_difference(row: Row, main: Row, column: str) -> str:
     return f"{value:.4f} ({value - other:+.4f})"
 
 
-def _holdout_arrays(ours: Reports, mains: Reports) -> str:
+def _holdout(ours: Reports, mains: Reports) -> str:
     header, rows = ["metric", "value", "interval", "best possible"], []
     if mains.evaluated:
         header += ["main", "difference"]
@@ -133,7 +133,7 @@ def _holdout_arrays(ours: Reports, mains: Reports) -> str:
             main = _number(mains.evaluated.get(metric, {}), "value")
             cells += [_shown(main), _difference(value, main, lower, upper)]
         rows.append(cells)
-    note = ["Bold: main's value lies outside the interval."] if mains.evaluated else []
+    note = ["Bold: main's value is outside the interval."] if mains.evaluated else []
     return "\n\n".join([_markdown_table(header, rows), *note])
 
 
@@ -151,7 +151,7 @@ def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str
 
 
 def _cell(text: object) -> str:
-    """Text that breaks no table and is no markup: names come from configuration."""
+    """Escape text for a table cell; names come from configuration."""
     return str(text).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
 
 
@@ -164,7 +164,7 @@ def _number(row: Row, column: str) -> float | None:
 
 
 def _rows(file: Path) -> dict[str, Row]:
-    """The rows of a table by its first column; none where there is no file."""
+    """Return a table's rows by its first column; none if there is no file."""
     if not file.is_file():
         return {}
     with file.open(encoding="utf-8", newline="") as opened:
@@ -180,9 +180,9 @@ def _document(file: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Print the Markdown, for ``>> "$GITHUB_STEP_SUMMARY"``."""
-    parser = argparse.ArgumentParser(description="What a training came to, beside main's, in Markdown.")
-    parser.add_argument("reports", type=Path, help="a folder for each table: data/08_reporting")
-    parser.add_argument("--main", type=Path, required=True, help="the same of main; it need not be there")
+    parser = argparse.ArgumentParser(description="Print a training's results, compared with main's, in Markdown.")
+    parser.add_argument("reports", type=Path, help="folder with one folder for each table: data/08_reporting")
+    parser.add_argument("--main", type=Path, required=True, help="the same folder of main; may be missing")
     given = parser.parse_args()
     try:
         sys.stdout.write(job_summary(given.reports, given.main))

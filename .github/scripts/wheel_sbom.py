@@ -1,8 +1,8 @@
-"""What a wheel of this project needs, as a CycloneDX bill of materials: its packages as they are locked and installed here.
+"""The dependencies of a wheel of this project as a CycloneDX bill of materials.
 
-``python .github/scripts/wheel_sbom.py dist/churn_pipeline-….whl`` prints it; ``make dist`` calls it. The packages are found
-from what the installed ones say that they need, from the project on; versions and digests are the lock's. The time of
-writing is `SOURCE_DATE_EPOCH`, the commit's, so that the same commit gives the same text.
+``python .github/scripts/wheel_sbom.py dist/churn_pipeline-….whl`` prints it; ``make dist`` calls it. The metadata of installed
+packages gives the dependencies, the lock their versions and digests. The timestamp is `SOURCE_DATE_EPOCH`, the commit's
+time, so the same commit gives the same text.
 
 References
 ----------
@@ -36,13 +36,13 @@ SPACE = uuid.UUID("0b5f2a2e-8f3c-5d0e-9a55-6f2c1d7e4b21")
 
 
 def needed_packages(project: str) -> dict[str, set[str]]:
-    """Each installed package that a project needs, by name, with those that it needs itself.
+    """Return every installed package that a project needs, by name, with its own dependencies.
 
-    Extras are followed where they are asked for; a need whose marker does not fit this Python is none.
+    Requested extras are included; dependencies whose marker excludes this Python are not.
     """
     found: dict[str, set[str]] = {}
     followed: set[tuple[str, str]] = set()
-    waiting = [(_normal(project), "")]
+    waiting = [(normal_name(project), "")]
     while waiting:
         name, extra = waiting.pop()
         if (name, extra) in followed:
@@ -52,8 +52,8 @@ def needed_packages(project: str) -> dict[str, set[str]]:
         for text in distribution(name).requires or ():
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                needs.add(_normal(requirement.name))
-                waiting += [(_normal(requirement.name), each) for each in ("", *requirement.extras)]
+                needs.add(normal_name(requirement.name))
+                waiting += [(normal_name(requirement.name), each) for each in ("", *requirement.extras)]
     return found
 
 
@@ -65,24 +65,24 @@ def wheel_bill(wheel: bytes, needs: Mapping[str, set[str]], lock: str, created: 
     wheel
         The wheel's bytes.
     needs
-        What :func:`needed_packages` found of the project.
+        The project's packages, from :func:`needed_packages`.
     lock
-        Where the digests of those packages are written.
+        The lock with the digests of those packages.
     created
-        Stands for the time of writing.
+        Timestamp of the document.
 
     Raises
     ------
     ValueError
-        When a package is installed in a version that the lock does not hold.
+        If a package's installed version is not in the lock.
     """
-    digests = {(_normal(name), version): values for name, version, values in locked_packages(lock)}
+    digests = {(normal_name(name), version): values for name, version, values in locked_packages(lock)}
     made = _component(PROJECT, [hashlib.sha256(wheel).hexdigest()])
-    components = {_normal(PROJECT): made}
+    components = {normal_name(PROJECT): made}
     for name in sorted(needs.keys() - components.keys()):
         version = distribution(name).version
         if (name, version) not in digests:
-            raise ValueError(f"{name} {version} is installed, but not in {LOCK.relative_to(ROOT)}: make setup")
+            raise ValueError(f"{name} {version} is installed but not in {LOCK.relative_to(ROOT)}: run make setup")
         components[name] = _component(name, digests[name, version])
     bom = Bom(
         serial_number=uuid.uuid5(SPACE, f"{made.version} {hashlib.sha256(wheel).hexdigest()} {lock}"),
@@ -106,13 +106,13 @@ def _component(name: str, digests: list[str]) -> Component:
     )
 
 
-def _normal(name: str) -> str:
-    """A package's one spelling (PEP 503)."""
+def normal_name(name: str) -> str:
+    """Return a package's normalised name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def main() -> None:
-    """Print the bill of materials of the wheel that is named."""
+    """Print the bill of materials of the wheel in the argument."""
     [_, wheel] = sys.argv
     lock = LOCK.read_text(encoding="utf-8")
     created = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), tz=UTC)

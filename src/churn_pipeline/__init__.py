@@ -1,4 +1,4 @@
-"""Customer churn: explored, trained, evaluated, shipped and watched, every number reproducible."""
+"""Customer churn: reproducible training, evaluation, packaging and serving."""
 
 import logging
 import os
@@ -7,67 +7,89 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# kedro-mlflow defines a model class at import that mlflow 3 has advice for, Kedro 1.7 registers its resolvers by a name
-# that omegaconf 2.4 has deprecated, and in a notebook tqdm asks for widgets to draw its bars with, which Optuna does not
-# show here: nothing that the person at the keyboard could mend.
-_UPSTREAM = (
+# Warnings from libraries about their own code; a user of this project cannot act on them.
+_UPSTREAM_WARNINGS = (
     "Add type hints to the `predict` method",
     "register_new_resolver() is deprecated",
     "IProgress not found",
 )
 
 
-def prepare() -> None:
-    """Quieten the stack; Kedro calls this before it loads its plugins.
+def prepare_own_project() -> None:
+    """Call `prepare` if the current folder belongs to a checkout of this project.
 
-    Python's warnings go to the log, without those that are upstream's, and nothing is sent to anyone: kedro-telemetry
-    reads ``.telemetry`` in the working directory only, and commands start in any folder of the project.
+    Kedro calls this at every command, in every project that shares this environment; other projects stay as they are.
     """
-    project = _project()
-    _take_code_of(project)
-    _log_as_said_in(project)
-    os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
-    # kedro-mlflow and Kedro start `mlflow` and `jupyter` by name, also where nobody activated the environment.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    # Processes that they start, such as kedro-viz's server, read the same filter from here.
-    os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{start}" for start in _UPSTREAM))
-    # What MLflow says goes to the project's log, as all else does, and not beside it in colours.
+    import tomllib
+
+    project = _find_project()
+    if project is None:
+        return
+    try:
+        content = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError:
+        return  # Kedro reports the broken file next
+    if content.get("tool", {}).get("kedro", {}).get("package_name") == __name__:
+        prepare()
+
+
+def prepare() -> None:
+    """Set up this process: the checkout's own code, its logging, no telemetry, and no warnings from upstream code."""
+    project = _find_project()
+    _use_code_of(project)
+    _use_logging_of(project)
+    disable_telemetry()
+    # kedro-mlflow and Kedro start `mlflow` and `jupyter` by name, also if the environment is not activated.
+    programs = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != programs:
+        os.environ["PATH"] = os.pathsep.join([programs, path])
+    # Child processes such as kedro-viz's server read the same filter from here.
+    os.environ.setdefault("PYTHONWARNINGS", ",".join(f"ignore:{start}" for start in _UPSTREAM_WARNINGS))
+    # MLflow's messages go to the project's log.
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Threads that wait for each other sleep: spinning, they slow boosting twentyfold on cores that others use too.
+    # Waiting threads sleep: spinning slows boosting twentyfold on cores that other processes use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addFilter(_is_ours)
+    logging.getLogger("py.warnings").addFilter(_is_own_warning)
 
 
-def _project() -> Path | None:
-    # Imported here: the service has no Kedro.
+def disable_telemetry() -> None:
+    """Switch off the usage statistics of Kedro, kedro-viz, MLflow and BentoML, unless the user has decided otherwise.
+
+    MLflow reads the variable when it is imported, the others when they would send.
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
+
+
+def _find_project() -> Path | None:
+    # Imported here: the service runs without Kedro.
     from kedro.utils import find_kedro_project
 
-    found: Path | None = find_kedro_project(Path.cwd())
-    return found
+    project: Path | None = find_kedro_project(Path.cwd())
+    return project
 
 
-def _take_code_of(project: Path | None) -> None:
-    # Another checkout, with the environment of this one: Kedro finds this package imported and would run, and record as that
-    # checkout's commit, what is installed.
+def _use_code_of(project: Path | None) -> None:
+    # In another checkout, Kedro would run the installed code but record this checkout's commit.
     code = project and project / "src" / "churn_pipeline"
     if code and code.is_dir():
         __path__[:] = [str(code)]
 
 
-def _log_as_said_in(project: Path | None) -> None:
-    # Kedro looks for conf/logging.yml in the working directory only; a file that the person chose is in use already.
+def _use_logging_of(project: Path | None) -> None:
+    # Kedro looks for conf/logging.yml in the working directory only. A file named by the user is already in use.
     if os.environ.get("KEDRO_LOGGING_CONFIG"):
         return
 
     import yaml
-    from kedro.framework.project import LOGGING
+    from kedro.framework.project import configure_logging
 
     if project and project != Path.cwd() and (project / "conf" / "logging.yml").is_file():
-        LOGGING.configure(yaml.safe_load((project / "conf" / "logging.yml").read_text(encoding="utf-8")))
+        configure_logging(yaml.safe_load((project / "conf" / "logging.yml").read_text(encoding="utf-8")))
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    return not any(words in record.getMessage() for words in _UPSTREAM)
+def _is_own_warning(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in _UPSTREAM_WARNINGS)

@@ -1,4 +1,4 @@
-"""Commands of this project beside Kedro's own, and a ``kedro run`` whose errors are for people."""
+"""Project commands in addition to Kedro's, and a ``kedro run`` with readable error messages."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import ProjectMetadata
 
-from churn_pipeline.mistakes import Group, RunCommand
+from churn_pipeline.command_errors import Group, RunCommand
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -27,39 +27,40 @@ cli.add_command(run)
 
 @contextmanager
 def _context(metadata: ProjectMetadata, **params: Any) -> "Iterator[KedroContext]":
-    """The project's context."""
+    """Open a session and yield the project's context."""
     from kedro.framework.session import KedroSession
 
-    with KedroSession.create(metadata.project_path, runtime_params=params) as session:
-        yield session.load_context()  # type: ignore[attr-defined]
+    session = KedroSession.create(metadata.project_path, runtime_params=params)
+    with session:
+        yield session.load_context()
 
 
-def _find_store(metadata: ProjectMetadata) -> None:
-    """Point MLflow at the store in use: kedro-mlflow does so when a context is loaded."""
+def _configure_tracking(metadata: ProjectMetadata) -> None:
+    """Point MLflow at the configured store; kedro-mlflow does that when a context is loaded."""
     with _context(metadata):
         pass
 
 
 @cli.group(cls=Group)
 def table() -> None:
-    """Customer tables: draft a table's file, check it, write its page."""
+    """Draft a customer table's file, check the table, or print its page."""
 
 
 @table.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="The table's name; the file's own where none is given.")
-@click.option("--shared", is_flag=True, help="Write to conf/base/tables, to be committed; else to conf/local/tables.")
-@click.option("--force", is_flag=True, help="Write over a table file that is there already.")
+@click.option("--name", help="Name of the table; defaults to the file's name.")
+@click.option("--shared", is_flag=True, help="Write to conf/base/tables (committed) instead of conf/local/tables.")
+@click.option("--force", is_flag=True, help="Overwrite an existing table file.")
 @click.pass_obj
 def draft(metadata: ProjectMetadata, file: Path, name: str | None, shared: bool, force: bool) -> None:
-    """Draft the table file of a CSV or Parquet FILE: types, bounds, levels, what is missing, guessed roles."""
+    """Draft a table file from a CSV or Parquet FILE: types, bounds, levels, missing values, guessed roles."""
     from churn_pipeline.contract import draft as drafting
     from churn_pipeline.contract.schema import read_contract
 
     name = name or "".join(letter if letter.isalnum() else "_" for letter in file.stem).lower()
     target = metadata.project_path / "conf" / ("base" if shared else "local") / "tables" / f"{name}.yml"
     if target.exists() and not force:
-        raise click.ClickException(f"{_shown(target)} is there already: edit it, or draft anew with --force")
+        raise click.ClickException(f"{_shown(target)} already exists: edit it, or overwrite it with --force")
     content, source = drafting.read_for_draft(file.resolve())
     text = drafting.draft(content, source)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,27 +82,25 @@ def draft(metadata: ProjectMetadata, file: Path, name: str | None, shared: bool,
 @click.argument("name")
 @click.pass_obj
 def check(metadata: ProjectMetadata, name: str) -> None:
-    """Read the table NAME and hold every row to its contract, without training."""
+    """Validate every row of the table NAME against its contract, without training."""
     from churn_pipeline.contract.validation import validate_table
 
     with _context(metadata, table=name) as context:
         catalog = context.catalog
         contract = catalog.load("contract")
-        held = validate_table(catalog.load("raw_customers"), contract)
-    click.echo(
-        f"{len(held.customers) + len(held.quarantine):,} rows: {len(held.customers):,} keep the contract, "
-        f"{len(held.quarantine):,} break it."
-    )
-    for finding in held.findings:
+        validated = validate_table(catalog.load("raw_customers"), contract)
+    valid, invalid = len(validated.customers), len(validated.quarantine)
+    click.echo(f"{valid + invalid:,} rows: {valid:,} valid, {invalid:,} invalid.")
+    for finding in validated.findings:
         click.echo(f"  - {finding}")
-    sys.exit(1 if held.findings else 0)
+    sys.exit(1 if validated.findings else 0)
 
 
 @table.command()
 @click.argument("name")
 @click.pass_obj
 def page(metadata: ProjectMetadata, name: str) -> None:
-    """Print the page of the table NAME in Markdown: columns, rules and roles, from its contract."""
+    """Print a Markdown page of the table NAME: its columns, rules and roles."""
     from churn_pipeline.contract.page import contract_page
     from churn_pipeline.contract.schema import read_contract
 
@@ -119,15 +118,13 @@ def _shown(path: Path) -> str:
 
 @cli.command()
 @click.argument("run")
-@click.option(
-    "--data", type=click.Path(exists=True, path_type=Path), help="The raw table, where it lies elsewhere now."
-)
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Path of the raw table, if it has moved.")
 @click.pass_obj
 def reproduce(metadata: ProjectMetadata, run: str, data: Path | None) -> None:
-    """Rebuild the MLflow RUN (its id, or a file record.json of it) from its commit, lock and data, and compare."""
+    """Rebuild an MLflow RUN (its id or its record.json) from its commit, lock file and data, and compare results."""
     from churn_pipeline.reproduce import ReproduceError, main
 
-    _find_store(metadata)
+    _configure_tracking(metadata)
     try:
         sys.exit(main(run, metadata.project_path, data))
     except ReproduceError as error:
@@ -136,14 +133,14 @@ def reproduce(metadata: ProjectMetadata, run: str, data: Path | None) -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--version", type=int, help="This version and not the challenger: how one rolls back.")
-@click.option("--force", is_flag=True, help="Promote it although the gate did not pass it.")
+@click.option("--version", type=int, help="Promote this version instead of the challenger, for example to roll back.")
+@click.option("--force", is_flag=True, help="Promote a version that did not pass the gate.")
 @click.pass_obj
 def promote(metadata: ProjectMetadata, name: str, version: int | None, force: bool) -> None:
-    """Make the challenger of the table NAME its champion. Training never does: it is a decision apart."""
+    """Make the challenger of the table NAME its champion. Training never promotes a model."""
     import mlflow
 
-    _find_store(metadata)
+    _configure_tracking(metadata)
     client, model = mlflow.MlflowClient(), f"churn_{name}"
     try:
         chosen = (
@@ -153,12 +150,14 @@ def promote(metadata: ProjectMetadata, name: str, version: int | None, force: bo
         )
     except mlflow.exceptions.MlflowException:
         if version is None:
-            raise click.ClickException(f"There is no challenger of table '{name}': train it first.") from None
-        raise click.ClickException(f"{model} has no version {version}: `kedro mlflow ui` shows which it has.") from None
+            raise click.ClickException(
+                f"Table '{name}' has no challenger: train one first (kedro run --pipelines training)."
+            ) from None
+        raise click.ClickException(f"{model} has no version {version}: `kedro mlflow ui` lists its versions.") from None
     verdict = chosen.tags.get("gate", "unknown")
     if verdict not in ("first", "better", "no worse") and not force:
         raise click.ClickException(
-            f"The gate says '{verdict}' of version {chosen.version}: not promoted (--force does it)."
+            f"Version {chosen.version} was not promoted: its gate verdict is '{verdict}'. --force promotes it anyway."
         )
     client.set_registered_model_alias(model, "champion", chosen.version)
-    click.echo(f"Version {chosen.version} of {model} is the champion now (gate: {verdict}).")
+    click.echo(f"Version {chosen.version} of {model} is now the champion (gate: {verdict}).")

@@ -1,4 +1,4 @@
-"""Configuration: Kedro's own loader, and what it needs to know of the chosen customer table."""
+"""Configuration: Kedro's loader, extended by the chosen customer table."""
 
 import difflib
 import os
@@ -18,41 +18,53 @@ from omegaconf.resolvers import oc
 
 from churn_pipeline.contract.errors import ProjectError, TableError
 
+LOADER_ARGS: dict[str, Any] = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "config_patterns": {"mlflow": ["mlflow*", "mlflow*/**", "**/mlflow*"]},  # kedro-mlflow's pattern
+    # An environment's parameters change single keys of base's blocks; the other keys stay.
+    "merge_strategy": {"parameters": "soft"},
+}
+
 
 class TableConfigLoader(OmegaConfigLoader):
-    """OmegaConfigLoader with five more resolvers.
+    """OmegaConfigLoader with more resolvers.
 
     ``${table:key}``
-        A key of the chosen table's file, such as its ``source``; ``${table:name}`` and
-        ``${table:filepath}`` are the table's name and the file itself. The table is
-        chosen by the parameter ``table`` (``kedro run --params table=telco``) and is looked for in the environment's
-        ``tables/``, then in ``conf/local/tables/``, then in ``conf/base/tables/``: a private table combines with
-        any environment, and a file is never merged with another's.
+        A key of the chosen table's file, such as its ``source``; ``${table:name}`` and ``${table:filepath}`` are the
+        table's name and its file. The parameter ``table`` chooses the table (``kedro run --params table=telco``). Its file
+        is searched in the environment's ``tables/``, then in ``conf/local/tables/``, then in ``conf/base/tables/``. The
+        first file found is used alone; table files are never merged.
     ``${parameter:name,default}``
-        A parameter as the run has it, ``--params`` included, for what a dataset has to know; its parts are named with dots.
+        A parameter of the run, ``--params`` included, for use in the catalog; nested keys use dots.
     ``${project:}``
-        The project's folder, so that paths do not depend on the folder a command starts from.
+        The project's folder, so that paths do not depend on the working directory.
     ``${package:}``
-        The folder of this package's code, wherever it is installed.
+        The folder of this package's code.
+    ``${tracking_uri:}``
+        ``MLFLOW_TRACKING_URI`` if it is exported, otherwise the project's own MLflow database.
+    ``${local_artifacts:}``
+        The folder of MLflow's artifacts beside the project's own database; None if ``MLFLOW_TRACKING_URI`` is exported.
     ``${oc.env:NAME,default}``
-        An environment variable; Kedro allows it for credentials only.
+        An environment variable. Kedro itself allows this for credentials only.
     """
 
     _default_table: str | None = None
     _parameters: dict[str, Any] | None = None
 
     def __getitem__(self, key: str) -> Any:
-        # Resolvers are global to the process: they must answer for the loader that is reading right now.
+        # Resolvers are global to the process, so each loader registers its own before it reads.
         resolvers: dict[str, Callable[..., Any]] = {
             "table": self._from_table,
             "parameter": self._parameter,
             "project": self._project,
             "package": _package,
+            "tracking_uri": self._tracking_uri,
+            "local_artifacts": self._local_artifacts,
             "oc.env": oc.env,
         }
         for name, resolver in resolvers.items():
-            OmegaConf.clear_resolver(name)
-            OmegaConf.register_resolver(name, resolver)
+            OmegaConf.register_resolver(name, resolver, replace=True, annotation_validation="off")
         return super().__getitem__(key)
 
     @property
@@ -60,7 +72,7 @@ class TableConfigLoader(OmegaConfigLoader):
         """The chosen table's name."""
         chosen = (self.runtime_params or {}).get("table")
         if chosen is None:
-            # Read once: each entry of the catalog asks for it, and reading all parameters takes 0.1 s.
+            # Cached: every catalog entry needs it, and reading all parameters takes 0.1 s.
             self._default_table = chosen = self._default_table or self["parameters"]["table"]
         return str(chosen)
 
@@ -71,7 +83,7 @@ class TableConfigLoader(OmegaConfigLoader):
         Raises
         ------
         TableError
-            When no environment has a file of that name; it lists the tables that there are.
+            If no folder has a file of that name. The message lists the existing tables.
         """
         folders = [Path(self.conf_source) / env / "tables" for env in (self.env, "local", "base") if env]
         for folder in folders:
@@ -84,34 +96,43 @@ class TableConfigLoader(OmegaConfigLoader):
         )
 
     def check_runtime_params(self) -> None:
-        """Hold what ``--params`` says to the parameters that there are: Kedro takes any name.
+        """Check that every ``--params`` name is a parameter; Kedro itself accepts any name.
 
         Raises
         ------
-        TableError
-            When it names one that no file of conf has.
+        ProjectError
+            If a name is not a top-level parameter in conf/. The message suggests the nearest one.
         """
         if not self.runtime_params:
             return
-        given = TableConfigLoader(
-            self.conf_source, env=self.env, base_env=self.base_env, default_run_env=self.default_run_env
-        )
-        known = list(given["parameters"])
+        from_files = TableConfigLoader(self.conf_source, env=self.env, **LOADER_ARGS)
+        known = list(from_files["parameters"])
         for name in self.runtime_params.keys() - set(known):
             near = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."
+            hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(known)}."
             raise ProjectError(
-                f"There is no parameter '{name}'", f"{meant} --params takes what the files in conf/ have."
+                f"There is no parameter '{name}'", f"{hint} --params accepts only parameters defined in conf/."
             )
 
     def _parameter(self, name: str, default: Any = None) -> Any:
-        # Where an environment has parameters of its own, Kedro lets ``--params a.b=1`` take the place of all of ``a``.
         *blocks, last = name.split(".")
         # Read once: several catalog entries use this resolver, and reading all parameters takes 0.1 s.
         self._parameters = block = self._parameters or self["parameters"]
         for part in blocks:
             block = block.get(part, {})
         return block.get(last, default)
+
+    def _tracking_uri(self) -> str:
+        return _exported_tracking_uri() or self._local_tracking_uri()
+
+    def _local_tracking_uri(self) -> str:
+        uri = f"sqlite:///{self._project()}/mlruns/mlflow.db"
+        local_tracking_uris.add(uri)
+        return uri
+
+    def _local_artifacts(self) -> str | None:
+        # MLflow sends an experiment's artifact location to the server, where a local path is wrong.
+        return None if _exported_tracking_uri() else (Path(self._project()) / "mlruns" / "artifacts").as_uri()
 
     def _project(self) -> str:
         return str(Path(self.conf_source).resolve().parent)
@@ -138,51 +159,65 @@ def _package() -> str:
     return str(Path(__file__).parent)
 
 
-def find_server(address: str | None) -> None:
-    """Ask once whether an MLflow tracking server answers, where the address is one of HTTP.
+# MLflow writes the store in use to MLFLOW_TRACKING_URI; these values were not exported by a person.
+local_tracking_uris: set[str] = set()
+
+
+def _exported_tracking_uri() -> str | None:
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return uri if uri and uri not in local_tracking_uris else None
+
+
+def check_server(address: str | None) -> None:
+    """Check once that the MLflow tracking server answers, if its address is HTTP(S).
 
     Raises
     ------
-    TableError
-        When nobody answers within ten seconds.
+    ProjectError
+        If there is no answer within ten seconds.
     """
     if not address or not address.startswith(("http://", "https://")):
         return
     try:
-        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - of HTTP, see above
+        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - HTTP(S), see above
     except urllib.error.HTTPError:
-        pass  # an answer, such as that one must log in
+        pass  # the server answers, for example that a login is required
     except OSError:
         raise ProjectError(
             f"The MLflow tracking server {address}",
-            "does not answer: start it, correct MLFLOW_TRACKING_URI, or leave `--env` out to record on this machine",
+            "does not answer: start it, correct MLFLOW_TRACKING_URI, or unset it (and leave out `--env production`) to "
+            "record on this machine",
         ) from None
 
 
-_in_use: list[AbstractConfigLoader] = []
+current_loader: list[AbstractConfigLoader] = []
 
 
 def use_configuration(loader: AbstractConfigLoader) -> None:
-    """Make the configuration of the Kedro context that was just created the one that pipelines are built from."""
-    _in_use[:] = [loader]
+    """Build pipelines from the configuration of the newly created Kedro context."""
+    current_loader[:] = [loader]
 
 
 def configured_candidates() -> list[str]:
-    """The candidates' names in conf, in their order: modelling has a namespace for each.
+    """List the candidates in conf, in their order; modelling has a namespace for each.
 
-    Under ``kedro run`` they come from the run's own context, with its environment and runtime parameters. ``kedro registry
-    describe`` and ``kedro viz build`` list pipelines before there is a context; then the project's configuration is
-    read here, for the environment that ``KEDRO_ENV`` names.
+    Under ``kedro run`` they come from the run's context, with its environment and runtime parameters. ``kedro registry
+    describe`` and ``kedro viz build`` list pipelines before there is a context. Then the project's configuration is
+    read here, for the environment in ``KEDRO_ENV``.
+
+    Raises
+    ------
+    ProjectError
+        If there is no candidate. One whose block is null is switched off.
     """
-    loader = _in_use[0] if _in_use else _project_loader()
-    candidates = loader["parameters"].get("candidates")
-    if not candidates:
+    loader = current_loader[0] if current_loader else _project_loader()
+    candidates = loader["parameters"].get("candidates") or {}
+    names = [name for name, block in candidates.items() if block is not None]
+    if not names:
         raise ProjectError("There are no candidates", "name at least one under `candidates:` in the parameters")
-    return list(candidates)
+    return names
 
 
 def _project_loader() -> AbstractConfigLoader:
     project = find_kedro_project(Path.cwd()) or Path(__file__).parents[2]
-    return TableConfigLoader(
-        str(project / settings.CONF_SOURCE), env=os.environ.get("KEDRO_ENV"), **settings.CONFIG_LOADER_ARGS
-    )
+    return TableConfigLoader(str(project / settings.CONF_SOURCE), env=os.environ.get("KEDRO_ENV"), **LOADER_ARGS)

@@ -1,4 +1,5 @@
-"""File names of the documents that accompany a registered model and its bundle."""
+"""File names of what is stored with a registered model and in its bundle."""
 
+MODEL_FILE = "model.onnx"
 CARD_FILE = "model_card.md"
 TRAINING_PROFILE_FILE = "training_profile.json"

@@ -1,4 +1,4 @@
-"""What cuts across the pipelines: the configuration in use, the record of a run in MLflow, and what a person sees."""
+"""Kedro hooks: the configuration in use, the record of a run in MLflow, and progress on the terminal."""
 
 import logging
 import platform
@@ -14,55 +14,47 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from churn_pipeline import progress
-from churn_pipeline.configuration import TableConfigLoader, find_server, use_configuration
+from churn_pipeline.configuration import TableConfigLoader, check_server, use_configuration
 from churn_pipeline.progress import History, RunProgress
 
 logger = logging.getLogger(__name__)
 
 
 class ConfigurationHooks:
-    """Lets pipelines be built from the configuration of the run that is under way."""
+    """Builds pipelines from the configuration of the current run."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember the context's configuration before the pipelines are built from it."""
-        loader = context.config_loader
-        assert isinstance(loader, TableConfigLoader)
+        """Remember the context's configuration; Kedro builds the pipelines next."""
+        loader = _loader_of(context)
         loader.check_runtime_params()
         use_configuration(loader)
 
     @hook_impl(specname="after_context_created", tryfirst=True)
-    def find_tracking_server(self, context: KedroContext) -> None:
-        """Ask once whether the tracking server is there: MLflow itself asks for minutes."""
+    def check_tracking_server(self, context: KedroContext) -> None:
+        """Check the tracking server once; MLflow itself would retry for minutes."""
         server = context.config_loader["mlflow"].get("server") or {}
-        find_server(server.get("mlflow_tracking_uri"))
+        check_server(server.get("mlflow_tracking_uri"))
 
 
 class RecordHooks:
-    """Writes to the MLflow run what names its code and its environment, and at the end the record that rebuilds it."""
+    """Tags the MLflow run with its code version and environment, and logs the record needed to reproduce it."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep the context: the run's record names its table and environment."""
+        """Keep the context; it has the table and the environment of the run."""
         self._context = context
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self) -> None:
-        """Name and tag the run that kedro-mlflow has just started."""
+        """Name and tag the run that `TrackingHook` has just started."""
         import mlflow
-        from kedro_mlflow.framework.hooks.mlflow_hook import mlflow_hook
 
         from churn_pipeline.record import LOCK, code_state, file_digest
-        from churn_pipeline.tracking import NOISE, log_parameter
 
         active = mlflow.active_run()
         if active is None:
             return
-        # kedro-mlflow 2.0 writes a settings model as one long string, and has no setting for it.
-        mlflow_hook._log_param = log_parameter
-        written = mlflow.get_run(active.info.run_id).data.tags
-        for name in written.keys() & set(NOISE):
-            mlflow.delete_tag(name)
         self._name(active.info.run_id)
         project = Path(self._context.project_path)
         mlflow.set_tags(
@@ -77,7 +69,7 @@ class RecordHooks:
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
-        """Write the record and what the run came to, before kedro-mlflow ends the run."""
+        """Log the record and the run's description before `TrackingHook` ends the run."""
         import mlflow
 
         from churn_pipeline.record import ARTIFACT, make_record
@@ -109,61 +101,64 @@ class RecordHooks:
 
     @property
     def _loader(self) -> TableConfigLoader:
-        loader = self._context.config_loader
-        assert isinstance(loader, TableConfigLoader)
-        return loader
+        return _loader_of(self._context)
 
 
 class ProgressHooks:
-    """How far the run is, a line for each node that took a while, and at the end what a person wants to read."""
+    """Shows progress, logs slow nodes and prints the run's summary at the end."""
 
-    SHOWN_SECONDS = 0.5
+    SLOW_SECONDS = 0.5
 
     def __init__(self) -> None:
         self._begun: dict[str, float] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Keep where the last run's times are."""
-        loader = context.config_loader
-        assert isinstance(loader, TableConfigLoader)
-        self._history = History(Path(context.project_path) / "data" / ".node_seconds.json", loader.table)
+        """Open the file with the node durations of the last run."""
+        file = Path(context.project_path) / "data" / ".node_seconds.json"
+        self._history = History(file, _loader_of(context).table)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Start the clock, and the line on a terminal."""
+        """Start timing and show the progress line on a terminal."""
         title = "+".join(run_params.get("pipeline_names") or ["run"])
         self._progress = RunProgress(title, [node.name for node in pipeline.nodes], self._history.read())
         progress.show(self._progress)
 
     @hook_impl
     def before_dataset_loaded(self, node: Node) -> None:
-        """Go on to the node that asks for its first input."""
+        """Advance to the node that loads its first input."""
         self._progress.begin(node.name)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Go on to a node without inputs; and start the clock of its own work."""
+        """Advance to a node without inputs, and start timing the node's own work."""
         self._progress.begin(node.name)
         self._begun[node.name] = time.perf_counter()
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
-        """Say that the node is done, where it took a while."""
+        """Log the node's duration if it was slow."""
         took = time.perf_counter() - self._begun.pop(node.name)
-        if took >= self.SHOWN_SECONDS:
+        if took >= self.SLOW_SECONDS:
             logger.info("%-44s %6.1f s", node.name, took)
 
     @hook_impl(tryfirst=True)
     def on_pipeline_error(self) -> None:
-        """Take the line away: the error comes next."""
+        """Remove the progress line; the error is printed next."""
         progress.hide()
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
-        """Remember what the nodes took, and print the summary where the run made one."""
+        """Save the node durations, and print the summary if the run produced one."""
         progress.hide()
         self._progress.end_node()
         self._history.write(self._progress.seconds)
         if "summary" in pipeline.all_outputs():
             print(f"\n{catalog.load('summary')}", flush=True)
+
+
+def _loader_of(context: KedroContext) -> TableConfigLoader:
+    loader = context.config_loader
+    assert isinstance(loader, TableConfigLoader)
+    return loader

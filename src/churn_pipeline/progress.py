@@ -1,4 +1,4 @@
-"""How far a run is and how long it has still to go: a line on a terminal, from what its nodes took the last time."""
+"""A progress line on the terminal, with the remaining time estimated from the last run's node durations."""
 
 import json
 import sys
@@ -16,18 +16,18 @@ LAYOUT = "{desc}: {n_fmt}/{total_fmt} nodes |{bar:20}| {elapsed}{postfix}"
 
 
 class RunProgress:
-    """The clock of a run: which node is under way and since when, and what the rest will take.
+    """The progress of a run: the current node, finished nodes' durations, and the remaining time.
 
-    A node's time is all from its first input to its last output.
+    A node's duration lasts from its first input to its last output.
 
     Parameters
     ----------
     title
-        What is run.
+        The name of the run.
     nodes
-        The names of the nodes to come.
+        The names of all nodes of the run.
     expected
-        What nodes took the last time, in seconds by name; those that are not in it are taken to need none.
+        Seconds by node of the last run; a node without an entry counts as 0 s.
     """
 
     def __init__(self, title: str, nodes: Iterable[str], expected: Mapping[str, float]) -> None:
@@ -39,32 +39,32 @@ class RunProgress:
         self._begun = time.monotonic()
 
     def begin(self, node: str) -> None:
-        """Go on to a node, unless it is under way already."""
+        """Advance to a node, unless it has already begun."""
         if node in self._waiting:
             self.end_node()
             del self._waiting[node]
             self.node, self._begun = node, time.monotonic()
 
     def end_node(self) -> None:
-        """Stop the clock of the node under way."""
+        """End the current node."""
         if self.node is not None:
             self.seconds[self.node] = self.elapsed
         self.node = None
 
     @property
     def done(self) -> int:
-        """How many nodes have ended."""
+        """Number of finished nodes."""
         return len(self.seconds)
 
     @property
     def elapsed(self) -> float:
-        """For how long the node has been under way, in seconds."""
+        """Seconds since the current node began."""
         return time.monotonic() - self._begun
 
     @property
-    def left(self) -> float | None:
-        """How many seconds are left, if all takes what it took the last time; None where there was none."""
-        # Asked from the thread that draws, while the run goes on: of copies, which stay as they are.
+    def remaining(self) -> float | None:
+        """Estimated remaining seconds; None if no remaining node ran before."""
+        # The drawing thread calls this during the run, so it reads copies.
         node, waiting = self.node, list(self._waiting)
         known = [self.expected[name] for name in waiting if name in self.expected]
         if node is not None and node in self.expected:
@@ -72,8 +72,8 @@ class RunProgress:
         return sum(known) if known else None
 
 
-class Line:
-    """One line on a terminal that shows a run's progress; log lines go above it. Elsewhere nothing."""
+class ProgressLine:
+    """A progress line on a terminal, below the log; without a terminal, nothing is shown."""
 
     def __init__(self, progress: RunProgress) -> None:
         self.progress = progress
@@ -94,35 +94,35 @@ class Line:
         thread.start()
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         self._stack.close()
 
     def _draw(self, bar: tqdm) -> None:
         while not self._ended.wait(REFRESH_SECONDS):
-            said = []
-            node, left = self.progress.node, self.progress.left
+            parts = []
+            node, remaining = self.progress.node, self.progress.remaining
             if node is not None:
-                said.append(f"{node} {bar.format_interval(self.progress.elapsed)}")
-            if left is not None:
-                said.append(f"about {bar.format_interval(left)} left")
-            bar.set_postfix_str(", ".join(said), refresh=False)
+                parts.append(f"{node} {bar.format_interval(self.progress.elapsed)}")
+            if remaining is not None:
+                parts.append(f"about {bar.format_interval(remaining)} left")
+            bar.set_postfix_str(", ".join(parts), refresh=False)
             bar.n = self.progress.done
             bar.refresh()
 
 
 class History:
-    """What the nodes of each table took the last time, in a file that may be deleted at any time."""
+    """Node durations of each table's last run, in a file that may be deleted at any time."""
 
     def __init__(self, file: Path, table: str) -> None:
         self._file, self._table = file, table
 
     def read(self) -> dict[str, float]:
-        """The seconds that nodes took, by name; of any other table where this one has never been run."""
+        """Return the seconds by node; those of another table if this one was never run."""
         tables = self._content()
         return tables.get(self._table) or next(reversed(tables.values()), {})
 
     def write(self, seconds: Mapping[str, float]) -> None:
-        """Remember what nodes took just now."""
+        """Save the durations of the run that has just ended."""
         tables = self._content()
         tables[self._table] = tables.pop(self._table, {}) | {name: round(took, 2) for name, took in seconds.items()}
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -136,20 +136,20 @@ class History:
         return content
 
 
-_shown: list[Line] = []
+shown_lines: list[ProgressLine] = []
 
 
 def show(progress: RunProgress) -> None:
-    """Show the progress of the run that begins, until `hide`."""
-    _shown[:] = [Line(progress)]
-    _shown[0].open()
+    """Show the progress of a run until `hide`."""
+    shown_lines[:] = [ProgressLine(progress)]
+    shown_lines[0].open()
 
 
 def hide() -> str:
-    """Take the line away; gives where the run is, in words that follow others, or nothing where none is under way."""
-    if not _shown:
+    """Remove the line; return the current node as the end of a sentence, or an empty text."""
+    if not shown_lines:
         return ""
-    line = _shown.pop()
+    line = shown_lines.pop()
     line.close()
     run = line.progress
     return f" in node {run.done + 1} of {run.total}, {run.node}" if run.node else ""

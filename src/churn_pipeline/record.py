@@ -1,4 +1,4 @@
-"""A run's record: what names its code, environment, configuration, data and results, and nothing of a customer."""
+"""A run's record: its code, environment, configuration, data digests and results, without customer data."""
 
 import hashlib
 import json
@@ -12,25 +12,35 @@ from pydantic import BaseModel, ConfigDict
 
 LOCK = Path("requirements") / "requirements.lock"
 ARTIFACT = "record.json"
+RUN_OPTIONS = (
+    "pipeline_names",
+    "from_nodes",
+    "to_nodes",
+    "node_names",
+    "from_inputs",
+    "to_outputs",
+    "namespaces",
+    "tags",
+)
 
 
 class Record(BaseModel):
-    """What it takes to rebuild a run, and what the rebuilt run is compared with.
+    """Everything needed to rebuild a run and to compare the result.
 
     Attributes
     ----------
     command
-        Pipelines and other choices of ``kedro run`` that were not left at their defaults.
+        Pipelines and other options of ``kedro run`` that differ from their defaults.
     runtime_params
-        What ``--params`` said.
+        The values of ``--params``.
     parameters
-        All parameters as they were resolved, ``--params`` included.
+        All resolved parameters, ``--params`` included.
     table_file
-        The table file's text; it may be private to the machine of the run.
+        The table file's text; the file may exist only on the machine of the run.
     digests
         SHA-256 of data, contract, hold-out, lock and model.
     metrics
-        Everything the run logged, to the last bit.
+        All logged metrics, unrounded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,28 +60,18 @@ class Record(BaseModel):
 
 
 def make_record(run: Run, parameters: dict[str, Any], runtime_params: dict[str, Any], table_file: Path) -> Record:
-    """The record of an MLflow run, from its tags and metrics and from the configuration that it ran with."""
+    """Make the record of an MLflow run from its tags, metrics and configuration."""
     tags = run.data.tags
     digests = {name.removeprefix("digest."): value for name, value in tags.items() if name.startswith("digest.")}
     if "model_digest" in tags:
         digests["model"] = tags["model_digest"]
-    choices = (
-        "pipeline_names",
-        "from_nodes",
-        "to_nodes",
-        "node_names",
-        "from_inputs",
-        "to_outputs",
-        "namespaces",
-        "tags",
-    )
     return Record(
         run_id=run.info.run_id,
         commit=tags.get("git.commit", "unknown"),
         dirty=tags.get("git.dirty") != "false",
         environment=tags.get("environment", "local"),
         python=tags.get("python", ""),
-        command={name: tags[name] for name in choices if tags.get(name)},
+        command={name: tags[name] for name in RUN_OPTIONS if tags.get(name)},
         table=tags["table"],
         table_file=table_file.read_text(encoding="utf-8"),
         runtime_params=runtime_params,
@@ -82,23 +82,23 @@ def make_record(run: Run, parameters: dict[str, Any], runtime_params: dict[str, 
 
 
 def load_record(run_id: str) -> Record:
-    """The record of an MLflow run, from the tracking server in use.
+    """Load the record of an MLflow run from the current tracking store.
 
     Raises
     ------
     mlflow.exceptions.MlflowException
-        When there is no such run, or it has no record.
+        If there is no such run, or it has no record.
     """
     return Record.model_validate(mlflow.artifacts.load_dict(f"runs:/{run_id}/{ARTIFACT}"))
 
 
 def read_record(path: Path) -> Record:
-    """A record from a file, such as one that was handed on from another machine."""
+    """Read a record from a file, such as one from another machine."""
     return Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
 
 
 def code_state(project: Path) -> dict[str, str]:
-    """The commit that is checked out and whether the tree differs from it, as tags; ``unknown`` without git."""
+    """Return the checked-out commit and whether the tree has uncommitted changes, as tags; ``unknown`` without git."""
     commit = git(project, "rev-parse", "HEAD")
     changed = git(project, "status", "--porcelain")
     return {
@@ -108,7 +108,7 @@ def code_state(project: Path) -> dict[str, str]:
 
 
 def git(project: Path, *words: str) -> str | None:
-    """What a git command prints; None where it fails, or there is no git."""
+    """Return the output of a git command; None if it fails or git is missing."""
     try:
         done = subprocess.run(
             ["git", "-C", str(project), *words], capture_output=True, text=True, timeout=60, check=True
@@ -119,5 +119,5 @@ def git(project: Path, *words: str) -> str | None:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes; ``unknown`` where there is no such file."""
+    """Return the SHA-256 of a file's bytes; ``unknown`` if there is no such file."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "unknown"

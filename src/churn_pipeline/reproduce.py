@@ -1,4 +1,4 @@
-"""Rebuild a run from its record, by its commit, lock, configuration and data, and say what is the same and what is not."""
+"""Rebuild a run from its commit, lock, configuration and data, and compare the results with its record."""
 
 import json
 import os
@@ -16,12 +16,12 @@ REBUILDS = Path("data") / "rebuilds"
 
 
 class ReproduceError(Exception):
-    """A run that cannot be rebuilt here, with the reason and what to do about it."""
+    """The run cannot be rebuilt here; the message names the reason and the fix."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One part of a run beside the same part of its rebuild."""
+    """Whether one part of a run equals the same part of its rebuild."""
 
     part: str
     same: bool
@@ -32,16 +32,16 @@ class Comparison:
 
 
 def rebuild(record: Record, project: Path, data: Path | None = None) -> Record:
-    """Check out the record's commit beside the tree, build its environment from its lock, and run it.
+    """Check out the record's commit in a folder of its own, build its environment from its lock, and run it.
 
     Parameters
     ----------
     record
         The run to rebuild.
     project
-        The project's folder, a git checkout that holds the commit.
+        The project's folder, a git checkout that contains the commit.
     data
-        A file to read the raw table from, where it lies elsewhere than on the machine of the run.
+        Path of the raw table, if it has moved since the run.
 
     Returns
     -------
@@ -51,20 +51,20 @@ def rebuild(record: Record, project: Path, data: Path | None = None) -> Record:
     Raises
     ------
     ReproduceError
-        When the commit is not here, its environment cannot be built, or the run fails.
+        If the commit is missing, its environment cannot be built, or the run fails.
     """
     partial = set(record.command) - {"pipeline_names"}
     if partial:
         raise ReproduceError(
-            f"The run was a part of a pipeline ({', '.join(sorted(partial))}): only whole runs are rebuilt."
+            f"The run was only a part of a pipeline ({', '.join(sorted(partial))}). Only whole runs can be rebuilt."
         )
     folder = project / REBUILDS / record.run_id
-    print(f"1 of 3: its commit, in {folder}", flush=True)
+    print(f"1 of 3: check out the commit in {folder}", flush=True)
     _check_out(record, project, folder)
-    _configure(record, project, folder, data)
-    print("2 of 3: its environment, from its lock: a minute or two", flush=True)
+    configure(record, project, folder, data)
+    print("2 of 3: install the environment from its lock (one or two minutes)", flush=True)
     _call(["make", "setup"], folder, "its environment cannot be built from its lock")
-    print("3 of 3: the run", flush=True)
+    print("3 of 3: run the pipeline", flush=True)
     run = [
         str(folder / ".venv/bin/kedro"),
         "run",
@@ -78,7 +78,7 @@ def rebuild(record: Record, project: Path, data: Path | None = None) -> Record:
     return read_record(Path(_call(find, folder, "the rebuilt run wrote no record").strip().splitlines()[-1]))
 
 
-# Asked of the rebuilt environment, whose MLflow may be another version than ours.
+# Runs in the rebuilt environment, whose MLflow may have another version.
 _LAST_RECORD = """
 import mlflow, pathlib
 uri = "sqlite:///" + str(pathlib.Path("mlruns/mlflow.db").resolve())
@@ -107,17 +107,19 @@ def _params(record: Record) -> str:
 
 def _check_out(record: Record, project: Path, folder: Path) -> None:
     if git(project, "cat-file", "-e", f"{record.commit}^{{commit}}") is None:
-        raise ReproduceError(f"Commit {record.commit} is not in this checkout: fetch the branch that it was on.")
+        raise ReproduceError(f"Commit {record.commit} is not in this checkout: fetch its branch.")
     if folder.exists():
         git(project, "worktree", "remove", "--force", str(folder))
         shutil.rmtree(folder, ignore_errors=True)
     git(project, "worktree", "prune")
     if git(project, "worktree", "add", "--detach", str(folder), record.commit) is None:
-        raise ReproduceError(f"Commit {record.commit} cannot be checked out to {folder}.")
+        raise ReproduceError(
+            f"Commit {record.commit} cannot be checked out in {folder}: remove that folder, then try again."
+        )
 
 
-def _configure(record: Record, project: Path, folder: Path, data: Path | None) -> None:
-    """Give the checkout the run's own parameters and table file, and the raw files that git does not hold."""
+def configure(record: Record, project: Path, folder: Path, data: Path | None) -> None:
+    """Give the checkout the run's parameters and table file, and link the raw files that git ignores."""
     local = folder / "conf" / "local"
     (local / "tables").mkdir(parents=True, exist_ok=True)
     (local / "parameters.yml").write_text(
@@ -137,67 +139,69 @@ def _configure(record: Record, project: Path, folder: Path, data: Path | None) -
 
 
 def _call(command: list[str], folder: Path, problem: str) -> str:
-    """Run a command in the checkout; its own environment, not ours."""
+    """Run a command in the checkout with the checkout's environment, and return its output."""
     ours = ("VIRTUAL_ENV", "PYTHONPATH", "KEDRO_ENV", "KEDRO_LOGGING_CONFIG", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    # Its log, and on a terminal its progress, go where ours go.
+    # stderr is inherited: the log and the progress line appear here.
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise ReproduceError(
-            f"{problem[0].upper()}{problem[1:]}: it says so above, or here.\n{done.stdout[-2000:]}({folder})"
+            f"{problem[0].upper()}{problem[1:]} ({folder}). See the log above; the last output was:\n{done.stdout[-2000:]}"
         )
     return done.stdout
 
 
 def compare(original: Record, rebuilt: Record) -> Iterator[Comparison]:
-    """Data, contract, code, lock, metrics and model of a run beside those of its rebuild."""
+    """Compare data, contract, code, lock, metrics and model of a run with those of its rebuild."""
     for part in ("data", "contract", "holdout"):
         yield _compare_digests(part, original, rebuilt)
     same_code = original.commit == rebuilt.commit and not original.dirty
-    yield Comparison("code", same_code, "the run's tree had changes that were not committed" if original.dirty else "")
+    yield Comparison("code", same_code, "the run had uncommitted changes" if original.dirty else "")
     yield _compare_digests("lock", original, rebuilt)
     if original.python != rebuilt.python:
-        yield Comparison("python", False, f"{original.python} then, {rebuilt.python} now")
-    # The gate's numbers are beside the champion of that day, which is the registry's and not the run's.
+        yield Comparison("python", False, f"{original.python} in the run, {rebuilt.python} rebuilt")
+    # The gate's numbers depend on the champion at that time, which is not part of the run.
     names = sorted(
         name for name in original.metrics.keys() | rebuilt.metrics.keys() if not name.startswith(("gate.", "gate/"))
     )
     different = [name for name in names if original.metrics.get(name) != rebuilt.metrics.get(name)]
-    shown = [f"{name} {original.metrics.get(name)} then, {rebuilt.metrics.get(name)} now" for name in different[:5]]
-    yield Comparison("metrics", not different, "; ".join(shown) or f"all {len(names)}, to the last bit")
+    shown = [
+        f"{name} {original.metrics.get(name)} in the run, {rebuilt.metrics.get(name)} rebuilt" for name in different[:5]
+    ]
+    yield Comparison("metrics", not different, "; ".join(shown) or f"all {len(names)} are bit-identical")
     yield _compare_digests("model", original, rebuilt)
 
 
 def _compare_digests(part: str, original: Record, rebuilt: Record) -> Comparison:
     then, now = original.digests.get(part, "none"), rebuilt.digests.get(part, "none")
-    return Comparison(part, then == now, then[:12] if then == now else f"{then[:12]} then, {now[:12]} now")
+    return Comparison(part, then == now, then[:12] if then == now else f"{then[:12]} in the run, {now[:12]} rebuilt")
 
 
-def load(reference: str) -> Record:
-    """A record by the MLflow run's id, or from a file that was handed on.
+def load(source: str) -> Record:
+    """Load a record by the MLflow run's id, or from a file.
 
     Raises
     ------
     ReproduceError
-        When there is no such run or file, or no record in it.
+        If there is no such run or file, or it has no record.
     """
     try:
-        if Path(reference).is_file():
-            return read_record(Path(reference))
+        if Path(source).is_file():
+            return read_record(Path(source))
         from churn_pipeline.record import load_record
 
-        return load_record(reference)
+        return load_record(source)
     except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise ReproduceError(f"There is no record of the run {reference}: {error}") from None
+        raise ReproduceError(f"There is no record of the run {source}: {error}") from None
     except Exception as error:
         if type(error).__module__.startswith("mlflow"):
-            raise ReproduceError(f"There is no record of the run {reference}: {error}") from None
+            raise ReproduceError(f"There is no record of the run {source}: {error}") from None
         raise
 
 
-def main(reference: str, project: Path, data: Path | None = None) -> int:
-    """Rebuild, compare and print; 0 when all is the same, 1 when something is not."""
-    record = load(reference)
+def main(source: str, project: Path, data: Path | None = None) -> int:
+    """Rebuild, compare and print; return 0 if every part is the same, otherwise 1."""
+    record = load(source)
     print(f"Rebuilding run {record.run_id} of commit {record.commit[:12]}, table '{record.table}'", flush=True)
     comparisons = list(compare(record, rebuild(record, project, data)))
     for comparison in comparisons:

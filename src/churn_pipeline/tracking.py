@@ -1,24 +1,62 @@
-"""What a run looks like in MLflow: how it is called and how its parameters are written."""
+"""How a run appears in MLflow: its name, tags and parameters."""
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import mlflow
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro_mlflow.framework.hooks import MlflowHook
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from pydantic import BaseModel
 
-# Of kedro-mlflow's tags those that say nothing of a run: a path, an address in memory, the time once more.
-NOISE = ("project_path", "run_id", "runner")
-# Tags of kedro-mlflow's that say that not all of a pipeline was run.
-PARTIAL = ("from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "tags")
-# A candidate as it was declared; what a search made of it is written by the search, under tuned.<candidate>.
-DECLARED = "candidates."
+# What kedro-mlflow would tag a run with although it does not describe the run: a local path, a time, an object's address.
+UNTAGGED = ("project_path", "run_id", "runner")
+# Tags of kedro-mlflow that are set if only a part of a pipeline was run.
+PARTIAL_RUN_TAGS = ("from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "tags")
+# Declared candidates are not logged; the search logs what it tuned, under tuned.<candidate>.
+DECLARED_CANDIDATES = "candidates."
+
+
+class TrackingHook(MlflowHook):  # type: ignore[misc]
+    """kedro-mlflow's hook, which logs each setting as a parameter of its own and no local path.
+
+    It replaces the hook that kedro-mlflow registers (see DISABLE_HOOKS_FOR_PLUGINS in settings.py). kedro-mlflow 2.0 has no
+    option for either: https://github.com/Galileo-Galilei/kedro-mlflow/issues/442.
+    """
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]
+    ) -> None:
+        """Start the run, without tags that name a path on this machine."""
+        self.run_id = None  # kedro-mlflow keeps the last run's in a process that runs several pipelines
+        # MLflow would tag the run with the path of the program that was started.
+        os.environ.setdefault("MLFLOW_RUN_CONTEXT", json.dumps({"mlflow.source.name": "kedro run"}))
+        tags = {name: value for name, value in run_params.items() if name not in UNTAGGED}
+        super().before_pipeline_run(tags, pipeline, catalog)
+
+    @hook_impl
+    def before_node_run(
+        self, node: Node, catalog: CatalogProtocol[Any, Any], inputs: dict[str, Any], is_async: bool
+    ) -> None:
+        """Log the node's parameters, a settings model as one parameter for each setting."""
+        parameters = {name: value for name, value in inputs.items() if name.startswith("params:")}
+        datasets = {name: value for name, value in inputs.items() if name not in parameters and name != "parameters"}
+        super().before_node_run(node, catalog, datasets, is_async)
+        if self.run_id is not None:
+            for name, value in parameters.items():
+                log_parameter(self.sanitize_param_name(name.removeprefix("params:")), value)
 
 
 def run_name(table: str, pipelines: str, began: datetime, tags: Mapping[str, str]) -> str:
-    """A name to find a run by: what came of it, first as lists cut names short; table, pipelines, and when it began.
+    """Name a run by its result (lists cut names short), table, pipelines and start.
 
     Examples
     --------
@@ -26,10 +64,10 @@ def run_name(table: str, pipelines: str, began: datetime, tags: Mapping[str, str
     >>> run_name("telco", "['__default__']", datetime(2026, 5, 4, 13, 7), tags)
     'blend of 2 · telco training+packaging of version 3 · 2026-05-04 13:07'
     """
-    part = any(tags.get(choice) for choice in PARTIAL)
+    is_partial = any(tags.get(choice) for choice in PARTIAL_RUN_TAGS)
     words = (
         "a part"
-        if part
+        if is_partial
         else pipelines.strip("[]").replace("'", "").replace(", ", "+").replace("__default__", "training+packaging")
     )
     members = tags.get("candidate", "").split("+")
@@ -40,31 +78,31 @@ def run_name(table: str, pipelines: str, began: datetime, tags: Mapping[str, str
 
 
 def log_table(table: str, digest: str) -> None:
-    """Name the customer table that the active run read, by its digest; no row of it is read."""
+    """Log the customer table of the active run by its name and digest, without any row."""
     named = MetaDataset(CodeDatasetSource(tags={}), name=table, digest=digest[:12])  # type: ignore[abstract]
     mlflow.log_input(named, context="training")
 
 
 def log_parameter(name: str, value: Any) -> None:
-    """Write a parameter of a node to the active run, a settings model as one parameter a setting."""
-    if not name.startswith(DECLARED):
-        mlflow.log_params(dict(flat(name, value)))
+    """Log a node's parameter to the active run, a settings model as one parameter for each setting."""
+    if not name.startswith(DECLARED_CANDIDATES):
+        mlflow.log_params(dict(flatten_parameter(name, value)))
 
 
-def flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """A parameter as names with dots and their values; what is not set is left out.
+def flatten_parameter(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield a parameter's settings as dotted names and text; unset ones are left out.
 
     Examples
     --------
-    >>> dict(flat("choice", {"metrics": ["auc", "brier"], "margin": {"low": 0.1, "high": None}}))
+    >>> dict(flatten_parameter("choice", {"metrics": ["auc", "brier"], "margin": {"low": 0.1, "high": None}}))
     {'choice.metrics': 'auc, brier', 'choice.margin.low': '0.1'}
     """
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from flat(f"{name}.{key}", inner)
+            yield from flatten_parameter(f"{name}.{key}", inner)
     elif isinstance(value, list | tuple):
-        yield from flat(name, ", ".join(map(str, value)))
+        yield from flatten_parameter(name, ", ".join(map(str, value)))
     elif value not in (None, ""):
         yield name, str(value)

@@ -148,7 +148,7 @@ def test_a_bento_that_was_changed_in_the_store_is_built_again(copied: Path) -> N
 def test_labels_and_packages_are_content_too(change: dict[str, object], built: Path, tmp_path: Path) -> None:
     laid_out = [tmp_path / "one", tmp_path / "two"]
     for folder, content in zip(laid_out, (CONTENT, replace(CONTENT, **change)), strict=True):
-        dataset(built)._lay_out(content, folder)
+        dataset(built).write_sources(content, folder)
     assert content_digest(laid_out[0]) != content_digest(laid_out[1])
 
 

@@ -105,19 +105,19 @@ def test_a_file_that_was_changed_here_is_fetched_again(tmp_path: Path, publisher
 
 
 @pytest.mark.parametrize("gone", ["the server", "the file"])
-def test_what_cannot_be_reached_says_what_to_do(tmp_path: Path, publisher: Publisher, gone: str) -> None:
+def test_a_failed_download_names_its_fix(tmp_path: Path, publisher: Publisher, gone: str) -> None:
     url = publisher.url.replace("customers", "others")
     if gone == "the server":
         publisher.shutdown()
         publisher.server_close()
     said = said_on_load(fetched(tmp_path, url))
-    assert f"could not be fetched from {url}" in said
-    assert "it cannot be reached" in said
-    assert f"Download it by hand to {tmp_path / 'others.csv'}" in said
+    assert f"cannot be downloaded from {url}" in said
+    assert "the download failed" in said
+    assert f"Download it yourself to {tmp_path / 'others.csv'}" in said
     assert "CHURN_PUBLIC_DATA" in said
 
 
-def test_a_local_copy_is_read_where_it_lies(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_local_copy_is_read_without_a_download(tmp_path: Path, publisher: Publisher) -> None:
     (tmp_path / "mine.csv").write_bytes(CONTENT)
     dataset = fetched(tmp_path / "raw", publisher.url, local_folder=str(tmp_path), local_name="mine.csv")
     assert dataset.exists()
@@ -129,10 +129,10 @@ def test_a_local_copy_is_read_where_it_lies(tmp_path: Path, publisher: Publisher
 def test_a_local_copy_of_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_bytes(CONTENT.replace(b"yes", b"no"))
     dataset = fetched(tmp_path, "http://127.0.0.1:9/customers.csv", local_folder=str(tmp_path), local_name="mine.csv")
-    assert "mine.csv:\n  - is not the published file: its SHA-256 differs" in said_on_load(dataset)
+    assert "mine.csv:\n  - differs from the published file (SHA-256): delete it" in said_on_load(dataset)
 
 
-def test_a_local_copy_that_is_not_there_is_an_error_and_no_download(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_missing_local_copy_is_an_error_without_a_download(tmp_path: Path, publisher: Publisher) -> None:
     dataset = fetched(tmp_path / "raw", publisher.url, local_folder=str(tmp_path), local_name="mine.csv")
     assert not dataset.exists()
     with pytest.raises(DatasetError, match=r"mine\.csv"):

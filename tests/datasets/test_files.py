@@ -67,7 +67,7 @@ def test_a_raw_table_is_read_by_its_source(path: Path, tmp_path: Path) -> None:
     [
         (b"", "the file is empty"),
         ("id,name\n1,Müller\n".encode("latin-1"), "it is not utf-8 text"),
-        (b"id,name\n1,2\n1,2,3\n", "it is not one table (expected 2 fields in line 3, saw 3)"),
+        (b"id,name\n1,2\n1,2,3\n", "its rows cannot be parsed (expected 2 fields in line 3, saw 3)"),
         (b'id,name\n1,"cut off', "it may be cut off inside a quoted cell"),
     ],
     ids=["empty", "another encoding", "ragged", "cut off"],
@@ -88,18 +88,18 @@ def test_an_absent_file_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyP
     table = RawTableDataset(dataset=csv_source(tmp_path / "none.csv"))
     assert not table.exists()
     monkeypatch.delenv("CHURN_PUBLIC_DATA", raising=False)
-    assert "it is not there: none.csv. For a public table, set CHURN_PUBLIC_DATA" in said_on_load(table)
+    assert "the file does not exist: none.csv. For a public table, set CHURN_PUBLIC_DATA" in said_on_load(table)
     monkeypatch.setenv("CHURN_PUBLIC_DATA", "/folder")
-    assert said_on_load(table).endswith("it is not there: none.csv.")
+    assert said_on_load(table).endswith("the file does not exist: none.csv.")
 
 
 def test_a_source_that_gives_no_table_is_explained(tmp_path: Path) -> None:
     (tmp_path / "customers.json").write_text("[1, 2]")
     table = RawTableDataset(dataset={"type": "json.JSONDataset", "filepath": str(tmp_path / "customers.json")})
-    assert "is a list and not a pandas table" in said_on_load(table)
+    assert "is a list, not a pandas DataFrame" in said_on_load(table)
 
 
-def test_an_error_that_nobody_foresaw_is_not_hidden(path: Path) -> None:
+def test_an_unexpected_error_is_not_hidden(path: Path) -> None:
     with pytest.raises(DatasetError, match="no_such_argument"):
         RawTableDataset(dataset=csv_source(path, no_such_argument=1)).load()
 
@@ -143,20 +143,20 @@ def test_an_optional_table_is_none_where_there_is_none(path: Path) -> None:
 # ---- models ----------------------------------------------------------------------------------------------------------
 
 
-def compiled() -> onnx.ModelProto:
+def onnx_model() -> onnx.ModelProto:
     node = helper.make_node("Sigmoid", ["x"], ["y"])
     inputs, outputs = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in "xy")
     return helper.make_model(helper.make_graph([node], "g", [inputs], [outputs]))
 
 
-def test_a_compiled_model_keeps_its_bytes(tmp_path: Path) -> None:
+def test_an_onnx_model_keeps_its_bytes(tmp_path: Path) -> None:
     one, other = (OnnxDataset(filepath=str(tmp_path / "models" / name)) for name in ("one.onnx", "other.onnx"))
     assert not one.exists()
-    one.save(compiled())
+    one.save(onnx_model())
     assert one.exists()
     other.save(one.load())
     content = [(tmp_path / "models" / name).read_bytes() for name in ("one.onnx", "other.onnx")]
-    assert content[0] == content[1] == compiled().SerializeToString(deterministic=True)
+    assert content[0] == content[1] == onnx_model().SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_fitted_candidate_comes_back_and_gives_the_same_probabilities(
 def test_a_type_that_is_not_trusted_is_refused_by_name(tmp_path: Path) -> None:
     dataset = SkopsDataset(filepath=str(tmp_path / "model.skops"))
     dataset.save(FunctionTransformer(datetime.datetime.fromisoformat))
-    with pytest.raises(DatasetError, match=r"model\.skops holds types that are not trusted: .*"):
+    with pytest.raises(DatasetError, match=r"model\.skops contains types that are not trusted: .*"):
         dataset.load()
     dataset.save(FunctionTransformer(raw_customers))
     with pytest.raises(DatasetError, match=r"not trusted: tests\.customers\.raw_customers"):

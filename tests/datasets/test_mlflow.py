@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from churn_pipeline.datasets import (
     RegisteredModelDataset,
     RegisteredVersionDataset,
 )
-from churn_pipeline.datasets.mlflow_datasets import model_signature
+from churn_pipeline.datasets.registered_model import model_signature
 from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 
@@ -48,6 +49,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterat
         mlflow.set_registry_uri(before[1])
 
 
+SAVE_ARGS = {"pip_requirements": "requirements/model.txt"}
+
+
 def fitted(seed: int = 0) -> tuple[Any, pd.DataFrame]:
     """A fitted candidate and rows for it."""
     from churn_pipeline.contract.validation import validate_table
@@ -66,7 +70,7 @@ def record(model: Any, documents: dict[str, str] | None = None, **metadata: str)
 
 
 def registered(name: str, alias: str = "challenger") -> RegisteredModelDataset:
-    return RegisteredModelDataset(name=name, alias=alias, pip_requirements="requirements/model.txt")
+    return RegisteredModelDataset(name=name, alias=alias, save_args=SAVE_ARGS)
 
 
 # ---- tags ------------------------------------------------------------------------------------------------------------
@@ -97,16 +101,6 @@ def test_without_a_run_no_tags_are_written_and_none_can_be_read() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_with_logging_switched_off_nothing_is_written() -> None:
-    tags, model = MlflowTagsDataset(prefix="digest"), registered("off")
-    tags._logging_activated = model._logging_activated = False  # as kedro-mlflow does
-    with mlflow.start_run() as run:
-        tags.save({"data": "3f2a"})
-        model.save(record(LogisticRegression()))
-    assert "digest.data" not in mlflow.get_run(run.info.run_id).data.tags
-    assert not mlflow.MlflowClient().search_registered_models("name = 'off'")
-
-
 # ---- metrics ---------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +115,7 @@ def test_metrics_are_logged_in_groups_and_the_ends_of_intervals_apart() -> None:
         "holdout/intervals/auc_upper": 0.9,
         "holdout/best_possible/auc_best_possible": 0.85,
     }
-    with pytest.raises(DatasetError, match="the table of them"):
+    with pytest.raises(DatasetError, match="read the dataset `metrics`"):
         MlflowMetricsDataset(prefix="holdout").load()
 
 
@@ -153,20 +147,33 @@ def test_a_model_is_registered_and_the_alias_moves_to_the_newest() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_run_that_cannot_be_rebuilt_registers_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    asking = RegisteredModelDataset(
-        "asks", "challenger", "requirements/model.txt", required_tags=["digest.data", "model"]
-    )
+def test_a_run_that_cannot_be_rebuilt_fails_instead_of_registering() -> None:
+    tags = ["digest.data", "model_digest"]
+    dataset = RegisteredModelDataset("strict", "challenger", required_tags=tags, save_args=SAVE_ARGS)
     model, _ = fitted()
     with mlflow.start_run():
-        mlflow.set_tag("model", "d1")
-        asking.save(record(model))
-        assert "asks gets no new version" in caplog.text
-        assert "it has no digest.data." in caplog.text
-        assert mlflow.MlflowClient().search_model_versions("name='asks'") == []
+        mlflow.set_tag("model_digest", "d1")
+        with pytest.raises(DatasetError) as caught:
+            dataset.save(record(model))
+        assert isinstance(caught.value.__cause__, ProjectError)  # `kedro run` prints its message
+        message = str(caught.value.__cause__)
+        assert "The model 'strict' was not registered" in message
+        assert "lacks the tags digest.data, so" in message
+        assert "kedro run --pipelines training" in message
+        assert mlflow.MlflowClient().search_model_versions("name='strict'") == []
         mlflow.set_tag("digest.data", "3f2a")
-        asking.save(record(model))
-    assert int(mlflow.MlflowClient().get_model_version_by_alias("asks", "challenger").version) == 1
+        dataset.save(record(model))
+    assert int(mlflow.MlflowClient().get_model_version_by_alias("strict", "challenger").version) == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_binary_files_are_registered_and_read_with_the_version() -> None:
+    model, _ = fitted()
+    with mlflow.start_run():
+        registered("files").save(replace(record(model, {"model_card.md": "# Card"}), files={"model.onnx": b"\x00\xff"}))
+    version = RegisteredVersionDataset("files").load()
+    assert version.files == {"model.onnx": b"\x00\xff"}
+    assert version.documents == {"model_card.md": "# Card"}
 
 
 @pytest.mark.usefixtures("store")
@@ -266,8 +273,8 @@ def test_what_the_model_file_trusts_is_not_trusted_here() -> None:
 def test_no_pickle_is_written(store: Path) -> None:
     model, _ = fitted()
     with mlflow.start_run():
-        registered("files").save(record(model))
-    folder = Path(mlflow.artifacts.download_artifacts("models:/files@challenger"))
+        registered("no_pickle").save(record(model))
+    folder = Path(mlflow.artifacts.download_artifacts("models:/no_pickle@challenger"))
     files = {path.name for path in folder.rglob("*") if path.is_file()}
     assert "model.skops" in files
     assert not {name for name in files if name.endswith((".pkl", ".pickle", ".joblib"))}

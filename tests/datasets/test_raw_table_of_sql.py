@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from kedro.io import DatasetError
 
+from churn_pipeline.command_errors import actionable
 from churn_pipeline.datasets import RawTableDataset
-from churn_pipeline.mistakes import actionable
 
 
 def _query(database: Path, sql: str) -> RawTableDataset:
@@ -48,7 +48,7 @@ def test_a_database_that_cannot_be_read_is_named_and_no_value(warehouse: Path, f
     said = str(actionable(caught.value))
     assert said.startswith("The raw table SQLQueryDataset cannot be read")
     assert "OperationalError" in said
-    assert "its query" in said
+    assert "the query" in said
     assert "SECRET" not in said
     assert "mlflow" not in said
 

@@ -70,7 +70,7 @@ FAULTS: dict[str, tuple[Break, tuple[str, ...]]] = {
     ),
     "no positive case": (_set("Churn", "No", 10_000), ("no customer churned", "roles.target.positive")),
     "missing targets": (_set("Churn", " "), ("column 'Churn': is missing — 200 rows",)),
-    "no file": (lambda path: path.unlink(), ("is not there",)),
+    "no file": (lambda path: path.unlink(), ("does not exist",)),
 }
 
 

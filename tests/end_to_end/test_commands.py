@@ -11,7 +11,9 @@ from tests.conftest import ROOT, Project
 
 
 def _kedro(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("KEDRO_", "COV_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KEDRO_", "COV_", "MLFLOW_"))
+    }
     command = [str(Path(sys.executable).parent / "kedro"), *words]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False

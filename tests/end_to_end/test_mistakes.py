@@ -52,7 +52,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     "a part before the whole": (
         _nothing,
         (*TRAIN, "--from-nodes", "evaluation.evaluate"),
-        ("is not there", "pipeline as a whole"),
+        ("does not exist", "the whole pipeline"),
     ),
     "broken YAML": (_writes("conf/local/parameters.yml", "search: {trials: 2\n"), TRAIN, ("parameters.yml", "line")),
     "a key twice": (
@@ -88,7 +88,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     "nothing to promote": (
         _nothing,
         ("promote", "simulated"),
-        ("no challenger of table 'simulated'", "train it first"),
+        ("Table 'simulated' has no challenger", "train one first"),
     ),
     "another run": (_nothing, ("reproduce", "0123abc"), ("no record of the run 0123abc",)),
 }
@@ -178,7 +178,7 @@ def test_after_ctrl_c_the_same_command_continues(project: Project) -> None:
 
     assert running.returncode == 130, said
     assert "Stopped in node" in said
-    assert "logistic.search. The same command goes on" in said
+    assert "logistic.search. The same command resumes" in said
     assert "Traceback" not in said
     assert "\x1b" not in said
     with sqlite3.connect(project.path / "mlruns/mlflow.db") as database:

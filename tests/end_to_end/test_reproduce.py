@@ -41,4 +41,4 @@ def test_a_changed_data_file_and_a_changed_lock_are_named(checkout: Project) -> 
     parts = {line.split(maxsplit=1)[0]: line for line in reproduced.output.splitlines() if "same" in line.lower()}
     assert all("NOT THE SAME" in parts[name] for name in ("data", "lock", "code", "holdout", "metrics", "model"))
     assert "NOT THE SAME" not in parts["contract"]
-    assert "not committed" in parts["code"]
+    assert "uncommitted changes" in parts["code"]

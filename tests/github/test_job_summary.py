@@ -50,7 +50,7 @@ def test_without_main_it_tells_of_the_run_alone(script, reports, tmp_path) -> No
     ]
     choice = json.loads((reports / "simulated/choice.json").read_text(encoding="utf-8"))
     assert f"Chosen: **{choice['candidate']}**. {choice['sentences'][0]}" in summary
-    assert "Main has no reports to compare with." in summary
+    assert "There are no reports of main to compare with." in summary
     gate = json.loads((reports / "simulated/gate.json").read_text(encoding="utf-8"))
     assert f"### Gate: {gate['verdict']}" in summary
     assert all(f"- {reason}" in summary for reason in gate["reasons"])
@@ -72,7 +72,7 @@ def test_beside_the_same_reports_no_difference_is_shown(script, reports, mains) 
     assert _cells(summary, "log_loss")[-1] == "+0.0000"
     assert _cells(summary, "logistic")[1].endswith("(+0.0000)")
     assert "**+" not in summary
-    assert "Not the same as main's" not in summary
+    assert "Different from main" not in summary
     assert "Main" not in summary
 
 
@@ -93,7 +93,7 @@ def test_differences_to_main_are_shown_and_those_beyond_the_interval_are_bold(sc
     assert _cells(summary, "log_loss")[-1] == "**-1.0000**"
     assert "(-0.2500)" in " ".join(_cells(summary, "splines"))
     assert "(" not in " ".join(_cells(summary, "logistic"))
-    assert "On main alone: probit." in summary
+    assert "Only on main: probit." in summary
 
 
 def test_another_choice_and_another_holdout_of_main_are_said(script, reports, mains) -> None:
@@ -106,8 +106,8 @@ def test_another_choice_and_another_holdout_of_main_are_said(script, reports, ma
 
     summary = script.job_summary(reports, mains)
 
-    assert "Main's choice is **probit**." in summary
-    assert "Not the same as main's: data, contract, holdout." in summary
+    assert "Main chose **probit**." in summary
+    assert "Different from main: data, contract, holdout." in summary
 
 
 @pytest.mark.parametrize("missing", ["choice.json", "gate.json", "data_report.json", "metrics.csv", "profit.csv"])

@@ -1,27 +1,27 @@
-"""Kedro datasets that this project adds. Each is imported only when a catalog names it."""
+"""Kedro datasets of this project, each imported only if a catalog names it."""
 
 import importlib
 from typing import Any
 
-_HOMES = {
+_MODULES = {
     "BentoDataset": "bento_dataset",
     "ChunkedCSVDataset": "chunked_csv",
     "ContractDataset": "contract_dataset",
     "FetchedDataset": "fetched_dataset",
-    "MlflowMetricsDataset": "mlflow_datasets",
-    "MlflowTagsDataset": "mlflow_datasets",
+    "MlflowMetricsDataset": "mlflow_run",
+    "MlflowTagsDataset": "mlflow_run",
     "OnnxDataset": "onnx_dataset",
     "OptionalDataset": "optional_dataset",
     "RawTableDataset": "raw_table_dataset",
-    "RegisteredModelDataset": "mlflow_datasets",
-    "RegisteredVersionDataset": "mlflow_datasets",
+    "RegisteredModelDataset": "registered_model",
+    "RegisteredVersionDataset": "registered_model",
     "SkopsDataset": "skops_dataset",
     "StudyDataset": "study_dataset",
 }
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

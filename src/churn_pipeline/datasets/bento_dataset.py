@@ -1,4 +1,4 @@
-"""Bentos: what BentoML serves and makes images of, built from what is shipped and the service's own code."""
+"""Bentos: archives that BentoML serves and turns into images, built from a bundle and the service's code."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from kedro.io import AbstractDataset, DatasetError
 
-if TYPE_CHECKING:  # bentoml takes a quarter of a second to import, and Kedro makes every dataset for every command
+if TYPE_CHECKING:  # importing bentoml takes 0.25 s, and Kedro imports this module for every command
     from bentoml import Bento
 
 logger = logging.getLogger(__name__)
 
 SERVICE = "churn_pipeline.serving.service:ChurnService"
-# What the service imports of this project. The rest stays at home, and what it needs with it.
+# The modules that the service imports; no other code is packaged, so its dependencies are not needed.
 CODE = (
     "__init__.py",
     "documents.py",
@@ -40,14 +40,14 @@ BUILT_BY_BENTOML = "bentofile.yaml"
 
 @dataclass(frozen=True)
 class BentoContent:
-    """What goes into a Bento beside the service's code.
+    """The content of a Bento besides the service's code.
 
     Attributes
     ----------
     files
         Contents by path.
     labels
-        What the Bento and its image say of themselves.
+        Labels of the Bento and its image.
     description
         The path of the file that describes the Bento.
     """
@@ -58,26 +58,24 @@ class BentoContent:
 
 
 class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
-    """Builds a Bento into a store of its own and exports it; a load gives the one that was built last.
+    """Builds a Bento into the project's own store and exports it; a load returns the Bento saved last.
 
-    The version is the digest of all that was put in: the same content is the same Bento.
+    The version is the digest of the whole content, so the same content gives the same Bento.
 
     Parameters
     ----------
     name
-        The Bento's name; in the store it is `name_in_store`, with underscores for what BentoML does not take.
+        The Bento's name; `name_in_store` has underscores for characters that BentoML rejects.
     store
-        The store's folder, BentoML's home. Nothing of the user's own home is touched.
+        The store's folder, used as BENTOML_HOME; the user's own store stays untouched.
     filepath
-        Where the Bento is exported to.
+        The file to export the Bento to.
     package
         The folder of this project's package.
     recipe
-        The image's recipe, a Dockerfile as a Jinja template, in which ``labels`` and ``base_image`` stand for these.
+        A Jinja template of the image's Dockerfile, with the variables ``labels`` and ``base_image``.
     base_image
-        What the image is built on.
-    service
-        Import string of the service.
+        The image to build on.
 
     Examples
     --------
@@ -94,29 +92,28 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         package: str,
         recipe: str,
         base_image: str,
-        service: str = SERVICE,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self.name_in_store = re.sub(r"[^a-z0-9._-]", "_", name.lower())
         self._store, self._path = Path(store), Path(filepath)
         self._package, self._recipe = Path(package), Path(recipe)
-        self._base_image, self._service = base_image, service
+        self._base_image = base_image
         self.metadata = metadata
 
     def save(self, data: BentoContent) -> None:
-        """Build the Bento, unless the store has it, and export it.
+        """Build the Bento unless the store already has it, and export it.
 
         Raises
         ------
         DatasetError
-            When BentoML cannot build it, with what BentoML said.
+            If BentoML cannot build it; the message ends with BentoML's output.
         """
         with tempfile.TemporaryDirectory() as folder:
-            self._lay_out(data, Path(folder))
+            self.write_sources(data, Path(folder))
             version = content_digest(Path(folder))[:16]
-            if not self._holds(version):
+            if not self._has_intact(version):
                 self._build(Path(folder), version)
-        # A load gives the Bento of the last save, whether it was built just now or before another.
+        # BentoML writes this file only when it builds; a load must return the Bento saved last.
         self._latest.write_text(version, encoding="utf-8")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
@@ -125,23 +122,23 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         logger.info("Built %s, %.1f MB: %s", bento.tag, self._path.stat().st_size / 1e6, self._path)
 
     def load(self) -> Bento:
-        """The Bento that was saved last."""
+        """Return the Bento that was saved last."""
         import bentoml
 
         return bentoml.Bento.from_path(self._built / self._latest.read_text(encoding="utf-8").strip())
 
     @property
     def _built(self) -> Path:
-        """Where BentoML keeps the versions of this Bento."""
+        """BentoML's folder for the versions of this Bento."""
         return self._store / "bentos" / self.name_in_store
 
     @property
     def _latest(self) -> Path:
-        """Where BentoML keeps which of them is the latest."""
+        """BentoML's file that names the latest version."""
         return self._built / "latest"
 
-    def _lay_out(self, data: BentoContent, folder: Path) -> None:
-        """Write what BentoML builds from: the service's code, what is shipped, the recipe, and the options."""
+    def write_sources(self, data: BentoContent, folder: Path) -> None:
+        """Write the input of `bentoml build`: the service's code, the bundle, the recipe and the options."""
         code = (file for pattern in CODE for file in self._package.glob(pattern) if "__pycache__" not in file.parts)
         files = {
             f"churn_pipeline/{file.relative_to(self._package).as_posix()}": file.read_bytes()
@@ -149,10 +146,10 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
             if file.is_file()
         }
         labels = json.dumps(dict(data.labels), ensure_ascii=False, sort_keys=True)
-        given = f"{{% set base_image = {json.dumps(self._base_image)} %}}\n{{% set labels = {labels} %}}\n"
-        recipe = given + self._recipe.read_text(encoding="utf-8")
+        variables = f"{{% set base_image = {json.dumps(self._base_image)} %}}\n{{% set labels = {labels} %}}\n"
+        recipe = variables + self._recipe.read_text(encoding="utf-8")
         options = {
-            "service": self._service,
+            "service": SERVICE,
             "name": self.name_in_store,
             "description": f"file:{data.description}",
             "labels": dict(data.labels),
@@ -164,8 +161,8 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
 
-    def _holds(self, version: str) -> bool:
-        """Whether the store has the Bento as it was built; one that was changed or cut short is taken out of it."""
+    def _has_intact(self, version: str) -> bool:
+        """Return whether the store has the Bento as it was built; remove a changed or incomplete one."""
         built = self._built / version
         if (built / "bento.yaml").is_file() and content_digest(built / "src").startswith(version):
             return True
@@ -173,7 +170,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         return False
 
     def _build(self, folder: Path, version: str) -> None:
-        # A process of its own: BentoML imports the service from the folder, and changes into it meanwhile.
+        # A separate process, because BentoML changes the working directory and imports the service from it.
         environment = {
             **os.environ,
             "BENTOML_HOME": str(self._store),
@@ -183,9 +180,8 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         command = [sys.executable, "-m", "bentoml", "build", "--version", version, "--output", "tag", "."]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise DatasetError(
-                f"BentoML could not build {self.name_in_store}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
-            )
+            output = f"{done.stdout[-4000:]}{done.stderr[-4000:]}"
+            raise DatasetError(f"BentoML could not build {self.name_in_store}; its last output was:\n{output}")
 
     def _exists(self) -> bool:
         return self._latest.is_file()
@@ -195,9 +191,9 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
 
 
 def content_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files, in order; of no time, owner or mode.
+    """Return the SHA-256 of the names and contents of a folder's files, in order of their names.
 
-    Left out is the one file that BentoML writes anew.
+    The file that BentoML rewrites is left out, as are times, owners and modes.
     """
     digest = hashlib.sha256()
     for file in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):

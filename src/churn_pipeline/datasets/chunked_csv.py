@@ -1,4 +1,4 @@
-"""A CSV file that is written chunk by chunk."""
+"""A CSV file that is written in chunks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pyarrow import csv
 
 
 class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
-    """A CSV file on this machine that a node writes in chunks and that is either whole or absent.
+    """A local CSV file that a node writes in chunks and that is either complete or absent.
 
-    Chunks of a node that yields are appended to ``<filepath>.part``. When the node is through, Kedro confirms the
-    dataset (list it in the node's ``confirms``) and the part takes the place of the file. An interrupted run leaves
-    the former file, if any, and a part which the next run replaces. Dataset objects live for one run: the first chunk
-    an object saves starts a new part.
+    Each chunk that a node yields is appended to ``<filepath>.part``. When the node has finished, Kedro confirms the
+    dataset (list it in the node's ``confirms``), and the part replaces the file. An interrupted run leaves the previous
+    file, if any, and a part that the next run overwrites. A dataset object lives for one run, so its first chunk starts
+    a new part.
 
-    Values are written bare, never in quotes, and numbers in the shortest form that reads back the same, so that the
-    same frames give the same bytes; text which would need quotes is refused.
+    Values are written without quotes and numbers in their shortest exact form, so the same frames give the same bytes.
+    Text that needs quotes is rejected.
 
     Parameters
     ----------
     filepath : str
-        Where the file is.
+        Path of the file.
     load_args : dict, optional
         Passed to `pandas.read_csv`.
     metadata : dict, optional
-        For others to read; ignored here.
+        Ignored here; Kedro plugins read it.
 
     Examples
     --------
@@ -61,34 +61,36 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         Raises
         ------
         DatasetError
-            If it is not there; the message says so when a part of it is.
+            If the file is absent but a part of it exists.
         """
         if self._part.exists() and not self._filepath.exists():
-            raise DatasetError(f"'{self._filepath}' was never finished: run again what writes it")
+            raise DatasetError(f"'{self._filepath}' is incomplete: run the node that writes it again")
         frame: pd.DataFrame = pd.read_csv(self._filepath, **self._load_args)
         return frame
 
     def save(self, data: pd.DataFrame) -> None:
-        """Append a chunk; the first one starts a new part, with the header.
+        """Append a chunk; the first chunk starts a new part with a header.
 
         Raises
         ------
         DatasetError
-            If the chunk's columns are not those of the chunks before, or a text would need quotes.
+            If the chunk's columns differ from those of earlier chunks, or a text needs quotes.
         """
         first = self._header is None
         if first:
             self._filepath.parent.mkdir(parents=True, exist_ok=True)
             self._header = list(data.columns)
         if list(data.columns) != self._header:
-            raise DatasetError(f"a chunk has the columns {list(data.columns)}, those before it {self._header}")
+            raise DatasetError(
+                f"A chunk of '{self._filepath}' has the columns {list(data.columns)}, earlier ones {self._header}"
+            )
         options = csv.WriteOptions(include_header=first, quoting_style="none", quoting_header="none", batch_size=4096)
         table = pa.Table.from_pandas(data, preserve_index=False)
         with self._part.open("wb" if first else "ab") as file:
             csv.write_csv(table, file, options)
 
     def confirm(self) -> None:
-        """Put the part written so far in the place of the file.
+        """Replace the file by the part.
 
         Raises
         ------
@@ -96,7 +98,7 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             If nothing was saved.
         """
         if self._header is None:
-            raise DatasetError(f"nothing was written to '{self._filepath}'")
+            raise DatasetError(f"Nothing was written to '{self._filepath}'")
         self._part.replace(self._filepath)
         self._header = None
 

@@ -1,4 +1,4 @@
-"""The contract of the chosen table as a catalog entry."""
+"""The chosen table's contract as a dataset."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,7 +10,7 @@ from churn_pipeline.contract.table import Contract
 
 
 class ContractDataset(AbstractDataset[NoReturn, Contract]):
-    """Reads a table file and gives its contract.
+    """Reads a table file and returns its contract.
 
     Examples
     --------
@@ -25,12 +25,12 @@ class ContractDataset(AbstractDataset[NoReturn, Contract]):
         self.metadata = metadata
 
     def load(self) -> Contract:
-        """Read the file; a `churn_pipeline.contract.errors.TableError` names every mistake in it."""
+        """Read the file; a `churn_pipeline.contract.errors.TableError` lists every mistake in it."""
         return read_contract(self._path)
 
     def save(self, data: NoReturn) -> None:
-        """Contracts are written by people."""
-        raise DatasetError("A contract is written by a person and never saved by a pipeline.")
+        """Raise an error: contracts are only read."""
+        raise DatasetError("A contract is only ever read: edit its table file.")
 
     def _exists(self) -> bool:
         return self._path.is_file()

@@ -1,4 +1,4 @@
-"""A public file, from a folder where it lies already, else fetched once and held to its checksum."""
+"""A public file, read from a local copy or downloaded once, with a checksum."""
 
 import sys
 from pathlib import Path
@@ -11,18 +11,18 @@ from churn_pipeline.contract.errors import TableError
 
 
 class FetchedDataset(AbstractDataset[NoReturn, Any]):
-    """Reads a local copy of a public file where there is one, else downloads it once by pooch and checks its SHA-256.
+    """Reads a local copy of a public file, or downloads the file once with pooch; checks its SHA-256 in both cases.
 
     Parameters
     ----------
     dataset
         The Kedro dataset that reads the file, without its ``filepath``.
     url, sha256
-        Where the file is published, and what it must be.
+        Address and checksum of the published file.
     path
-        The folder that keeps the downloaded file.
+        The folder for the downloaded file.
     local_folder, local_name
-        A folder on this machine that may hold a copy already, and the file's name in it; None to download.
+        A folder with a local copy, and the copy's name; without a folder, the file is downloaded.
 
     Examples
     --------
@@ -48,16 +48,17 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
         self.metadata = metadata
 
     @property
-    def _filepath(self) -> Path:
+    def filepath(self) -> Path:
+        """The local copy or the downloaded file, whether it exists or not."""
         return self._local_copy or self._folder / self._url.rsplit("/", 1)[-1]
 
     def load(self) -> Any:
-        """Fetch the file where needed, and read it.
+        """Download the file if needed, and read it.
 
         Raises
         ------
         TableError
-            When it cannot be fetched, or is not the file that was meant.
+            If the download fails, or the file's checksum differs.
         """
         return AbstractDataset.from_config("file", {**self._dataset, "filepath": str(self._fetch())}).load()
 
@@ -65,7 +66,8 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
         if self._local_copy:
             if self._local_copy.is_file() and pooch.file_hash(str(self._local_copy)) != self._sha256:
                 raise TableError(
-                    f"The public table {self._local_copy.name}", "is not the published file: its SHA-256 differs"
+                    f"The public table {self._local_copy.name}",
+                    "differs from the published file (SHA-256): delete it and download it again",
                 )
             return self._local_copy
         try:
@@ -74,24 +76,24 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
                     self._url,
                     known_hash=f"sha256:{self._sha256}",
                     path=self._folder,
-                    fname=self._filepath.name,
+                    fname=self.filepath.name,
                     downloader=pooch.HTTPDownloader(timeout=30, progressbar=sys.stderr.isatty()),
                 )
             )
         except (OSError, ValueError) as error:
-            reason = "its SHA-256 differs" if isinstance(error, ValueError) else "it cannot be reached"
+            reason = "its SHA-256 differs" if isinstance(error, ValueError) else "the download failed"
             raise TableError(
-                f"The public table {self._filepath.name} could not be fetched from {self._url}",
-                f"{reason}. Download it by hand to {self._folder / self._filepath.name}, "
-                "or set CHURN_PUBLIC_DATA to a folder that holds it",
+                f"The public table {self.filepath.name} cannot be downloaded from {self._url}",
+                f"{reason}. Download it yourself to {self._folder / self.filepath.name}, "
+                "or set CHURN_PUBLIC_DATA to a folder that contains it",
             ) from error
 
     def save(self, data: NoReturn) -> None:
-        """Public files are never written."""
+        """Raise an error: public files are only read."""
         raise DatasetError("A public file is only ever read.")
 
     def _exists(self) -> bool:
-        return self._filepath.exists()
+        return self.filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"url": self._url, "sha256": self._sha256, "filepath": str(self._filepath)}
+        return {"url": self._url, "sha256": self._sha256, "filepath": str(self.filepath)}

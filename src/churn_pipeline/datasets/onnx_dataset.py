@@ -1,4 +1,4 @@
-"""Compiled models as ONNX files."""
+"""ONNX models as files."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from kedro.io import AbstractDataset
 
 
 class OnnxDataset(AbstractDataset[onnx.ModelProto, onnx.ModelProto]):
-    """An ONNX model in an ONNX file; the same model gives the same bytes.
+    """An ONNX model in a file; the same model gives the same bytes.
 
     Examples
     --------
     >>> from churn_pipeline.datasets import OnnxDataset
-    >>> compiled = OnnxDataset(filepath="data/06_models/chosen_model.onnx").load()  # doctest: +SKIP
+    >>> onnx_model = OnnxDataset(filepath="data/06_models/chosen_model.onnx").load()  # doctest: +SKIP
     """
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:

@@ -6,7 +6,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 
 class OptionalDataset(AbstractDataset[NoReturn, Any]):
-    """Reads the dataset that is given, or gives None where none is.
+    """Reads the given dataset, or returns None without one.
 
     Examples
     --------
@@ -20,11 +20,11 @@ class OptionalDataset(AbstractDataset[NoReturn, Any]):
         self.metadata = metadata
 
     def load(self) -> Any:
-        """Load the dataset; None where there is none."""
+        """Load the dataset; None without one."""
         return None if self._dataset is None else self._dataset.load()
 
     def save(self, data: NoReturn) -> None:
-        """An optional dataset is only ever read."""
+        """Raise an error: an optional dataset is only read."""
         raise DatasetError("An optional dataset is only ever read.")
 
     def _exists(self) -> bool:

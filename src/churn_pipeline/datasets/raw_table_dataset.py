@@ -1,4 +1,4 @@
-"""The raw customer table, from whatever dataset holds it, with read errors that a person can act on."""
+"""The raw customer table from any Kedro dataset, with read errors that name their fix."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from churn_pipeline.contract.errors import TableError
 
 
 class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
-    """Wraps the Kedro dataset that a table file names as its source: CSV, Parquet, SQL or any other.
+    """Reads the Kedro dataset that a table file gives as its source: CSV, Parquet, SQL or any other.
 
     Examples
     --------
@@ -24,6 +24,7 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
 
     def __init__(self, dataset: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
         self._source = AbstractDataset.from_config("source", dataset)
+        self._filepath = dataset.get("filepath")
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
@@ -32,8 +33,7 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         Raises
         ------
         TableError
-            When the file is absent, empty, in another encoding, no table at all, or not one table; or when the
-            database cannot be asked.
+            If the file is absent, empty, in another encoding or not a single table, or the database query fails.
         """
         try:
             raw = self._source.load()
@@ -45,11 +45,14 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
                 raise
             raise TableError(f"The raw table {self._where()} cannot be read", problem) from error
         if not isinstance(raw, pd.DataFrame):
-            raise TableError(f"The raw table {self._where()}", f"is a {type(raw).__name__} and not a pandas table")
+            raise TableError(
+                f"The raw table {self._where()}",
+                f"is a {type(raw).__name__}, not a pandas DataFrame: choose another source type",
+            )
         return raw
 
     def save(self, data: NoReturn) -> None:
-        """Raw tables are never written."""
+        """Raise an error: raw tables are only read."""
         raise DatasetError("The raw table is only ever read.")
 
     def _exists(self) -> bool:
@@ -59,19 +62,19 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         return {"source": type(self._source).__name__, "where": self._where()}
 
     def _where(self) -> str:
-        return str(getattr(self._source, "_filepath", None) or type(self._source).__name__)
+        return str(getattr(self._source, "filepath", None) or self._filepath or type(self._source).__name__)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what led to it: what it was raised from, and what Kedro was handling when it raised its own.
+    """Yield an error and its causes: the error it was raised from, or the one that Kedro was handling when it raised.
 
-    Anyone else's error while another is handled is a defect of the handling, and not the first error told anew.
+    If other code than Kedro's raises while it handles an error, the handling itself has a defect.
     """
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        kedros = type(cause).__module__.startswith("kedro") and not cause.__suppress_context__
-        cause = cause.__cause__ or (cause.__context__ if kedros else None)
+        is_from_kedro = type(cause).__module__.startswith("kedro") and not cause.__suppress_context__
+        cause = cause.__cause__ or (cause.__context__ if is_from_kedro else None)
 
 
 def _explain(error: BaseException) -> str | None:
@@ -79,26 +82,26 @@ def _explain(error: BaseException) -> str | None:
         public = (
             ""
             if os.environ.get("CHURN_PUBLIC_DATA")
-            else (" For a public table, set CHURN_PUBLIC_DATA to the folder that holds it (see the table's page).")
+            else " For a public table, set CHURN_PUBLIC_DATA to the folder that contains it (see the table's page)."
         )
-        return f"it is not there: {Path(error.filename).name if error.filename else 'no such file'}.{public}"
+        return f"the file does not exist: {Path(error.filename).name if error.filename else 'no such file'}.{public}"
     if isinstance(error, pd.errors.EmptyDataError):
         return "the file is empty"
     if isinstance(error, UnicodeDecodeError):
         return (
-            f"it is not {error.encoding} text (byte {error.start:,}): name its encoding in the table file as "
-            "source.load_args.encoding, such as latin-1, or check that it is a table at all"
+            f"it is not {error.encoding} text (byte {error.start:,}): set its encoding in the table file as "
+            "source.load_args.encoding, such as latin-1, or check that it is a table"
         )
     if isinstance(error, pd.errors.ParserError):
         place = str(error).split("Expected", maxsplit=1)[-1].strip() if "Expected" in str(error) else ""
         detail = f" (expected {place})" if place else " (it may be cut off inside a quoted cell)"
-        return f"it is not one table{detail}: check its separator and quotes, or copy it again"
+        return f"its rows cannot be parsed{detail}: check its separator and quotes, or copy the file again"
     if isinstance(error, UnicodeError):
         return "its encoding is not the one named in source.load_args.encoding"
     if isinstance(error, SQLAlchemyError | pd.errors.DatabaseError):
-        # What the database says may quote a cell.
+        # The database's message may contain a value.
         return (
-            f"the database gave {type(error).__name__}: check that it can be reached, the source's credentials and "
-            "its query; a client of the database says more"
+            f"the database raised {type(error).__name__}: check its address, the source's credentials and the query; a "
+            "database client shows the full message"
         )
     return None

@@ -10,7 +10,7 @@ from churn_pipeline.modelling.candidates import TRUSTED_TYPES
 
 
 class SkopsDataset(AbstractDataset[Any, Any]):
-    """A fitted model in a skops file: no pickle, and nothing is built that `TRUSTED_TYPES` does not name.
+    """A fitted model in a skops file, without pickle; only types in `TRUSTED_TYPES` are loaded.
 
     Examples
     --------
@@ -28,11 +28,14 @@ class SkopsDataset(AbstractDataset[Any, Any]):
         Raises
         ------
         DatasetError
-            When the file holds types that are not trusted.
+            If the file contains types that are not trusted.
         """
         unknown = sorted(set(skops.io.get_untrusted_types(file=self._path)) - set(TRUSTED_TYPES))
         if unknown:
-            raise DatasetError(f"{self._path.name} holds types that are not trusted: {', '.join(unknown)}")
+            raise DatasetError(
+                f"{self._path.name} contains types that are not trusted: {', '.join(unknown)}. If they are safe, add them "
+                "to TRUSTED_TYPES in modelling/candidates.py"
+            )
         return skops.io.load(self._path, trusted=list(TRUSTED_TYPES))
 
     def save(self, data: Any) -> None:

@@ -21,8 +21,8 @@ class ModelRecord:
         Input rows made up from the contract, so that no customer is written to the registry.
     metadata
         Tags of the registered version, such as digests.
-    documents
-        Texts stored with the model, by file name.
+    documents, files
+        Texts and binary contents stored with the model, by file name.
     run_description
         The version's description, in Markdown.
     """
@@ -34,3 +34,4 @@ class ModelRecord:
     metadata: Mapping[str, str]
     documents: Mapping[str, str] = field(default_factory=dict)
     run_description: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)

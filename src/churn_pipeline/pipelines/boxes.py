@@ -1,4 +1,4 @@
-"""Boxes: nodes that belong together, drawn as one in the graph until a click opens it."""
+"""Boxes: groups of nodes that the graph draws as one until a click expands them."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 
 def box(name: str, nodes: Iterable[Node]) -> Pipeline:
-    """Nodes in a namespace of their own; datasets and parameters keep their names, as others read them too.
+    """Put nodes into a namespace; datasets and parameters keep their names, because other nodes use them too.
 
     Examples
     --------

@@ -13,10 +13,9 @@ import onnxruntime
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.documents import TRAINING_PROFILE_FILE
+from churn_pipeline.documents import MODEL_FILE, TRAINING_PROFILE_FILE
 
 FOLDER = "bundle"
-MODEL_FILE = "model.onnx"
 CONTRACT_FILE = "contract.json"
 MANIFEST_FILE = "manifest.json"
 SBOM_FILE = "sbom.cdx.json"

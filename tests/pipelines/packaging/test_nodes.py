@@ -1,4 +1,4 @@
-"""Nodes of packaging: what is refused, what is proven, and what is shipped."""
+"""Nodes of packaging: which versions are refused, the equivalence check, and the content of a Bento."""
 
 import json
 import logging
@@ -21,13 +21,13 @@ from churn_pipeline.contract.table import Contract
 from churn_pipeline.datasets.bento_dataset import BentoContent
 from churn_pipeline.modelling.onnx_conversion import model_digest
 from churn_pipeline.modelling.preprocessing import round_to_float32
-from churn_pipeline.pipelines.packaging.equivalence import Answers, EquivalenceError
+from churn_pipeline.pipelines.packaging.equivalence import Comparison, EquivalenceError
 from churn_pipeline.pipelines.packaging.nodes import (
     PackagingSettings,
-    accept,
+    accept_version,
     check_equivalence,
-    convert_version,
-    gather,
+    collect_content,
+    load_onnx_model,
 )
 from churn_pipeline.serving.bundle import load_bundle
 
@@ -35,20 +35,20 @@ SETTINGS = PackagingSettings(hard_rows=3_000)
 LOCK = "numpy==2.4.6 \\\n    --hash=sha256:" + "a" * 64 + "\n    # via bentoml\n"
 
 
-def proven(given: Registered, compiled: onnx.ModelProto | None = None) -> dict[str, object]:
-    model = convert_version(given.version, given.contract) if compiled is None else compiled
+def checked(given: Registered, onnx_model: onnx.ModelProto | None = None) -> dict[str, object]:
+    model = load_onnx_model(given.version, given.contract) if onnx_model is None else onnx_model
     return check_equivalence(given.version, model, given.features, given.contract, SETTINGS, seed=0)
 
 
-def gathered(given: Registered) -> BentoContent:
-    compiled = convert_version(given.version, given.contract)
-    return gather(given.version, compiled, given.contract, proven(given), LOCK)
+def collected(given: Registered) -> BentoContent:
+    onnx_model = load_onnx_model(given.version, given.contract)
+    return collect_content(given.version, onnx_model, given.contract, checked(given), LOCK)
 
 
-def shifted(compiled: onnx.ModelProto, by: float) -> onnx.ModelProto:
-    """The same model, all of whose answers are higher."""
+def shifted(onnx_model: onnx.ModelProto, by: float) -> onnx.ModelProto:
+    """The same model with a constant added to every probability."""
     changed = onnx.ModelProto()
-    changed.CopyFrom(compiled)
+    changed.CopyFrom(onnx_model)
     [output] = changed.graph.output
     changed.graph.node[-1].output[0] = "before"
     changed.graph.initializer.append(helper.make_tensor("shift", TensorProto.DOUBLE, [1], [by]))
@@ -56,11 +56,11 @@ def shifted(compiled: onnx.ModelProto, by: float) -> onnx.ModelProto:
     return changed
 
 
-# ---- what is accepted ------------------------------------------------------------------------------------------------
+# ---- accepted versions -----------------------------------------------------------------------------------------------
 
 
 def test_a_version_of_this_contract_is_accepted(registered: Registered) -> None:
-    version, tags = accept(registered.version, registered.contract)
+    version, tags = accept_version(registered.version, registered.contract)
     assert version == registered.version
     assert tags == {"model": "churn_customers", "version": "3"}
 
@@ -69,7 +69,7 @@ def test_a_model_of_another_contract_is_refused(registered: Registered) -> None:
     columns = {**registered.contract.columns, "age": registered.contract.columns["months"]}
     other = registered.contract.model_copy(update={"columns": columns})
     with pytest.raises(ProjectError, match=r"Version 3 .*\n.*another contract of table 'customers'.*Train again"):
-        accept(registered.version, other)
+        accept_version(registered.version, other)
 
 
 @pytest.mark.parametrize(
@@ -83,45 +83,62 @@ def test_a_version_without_what_a_package_needs_is_refused(
     lost: dict[str, object], said: str, registered: Registered
 ) -> None:
     with pytest.raises(ProjectError, match=f"registered without {said}: train again"):
-        accept(replace(registered.version, **lost), registered.contract)
+        accept_version(replace(registered.version, **lost), registered.contract)
 
 
 def test_a_version_registered_under_the_former_name_of_the_profile_is_accepted(registered: Registered) -> None:
     documents = dict(registered.version.documents)
     documents["reference.json"] = documents.pop("training_profile.json")
-    version, _ = accept(replace(registered.version, documents=documents), registered.contract)
+    version, _ = accept_version(replace(registered.version, documents=documents), registered.contract)
     assert version.documents == registered.version.documents
 
 
-def test_a_warning_is_logged_where_the_code_compiles_to_another_file(
+def test_the_onnx_model_of_the_training_is_packaged(registered: Registered, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = load_onnx_model(registered.version, registered.contract)
+    content = trained.SerializeToString(deterministic=True)
+    version = replace(registered.version, files={"model.onnx": content})
+    monkeypatch.setattr("churn_pipeline.pipelines.packaging.nodes.convert_model", None)  # it is not converted again
+    loaded = load_onnx_model(version, registered.contract)
+    assert loaded.SerializeToString(deterministic=True) == content
+    assert model_digest(loaded) == version.tags["model_digest"]
+
+
+def test_a_changed_onnx_file_is_refused(registered: Registered) -> None:
+    version = replace(registered.version, files={"model.onnx": b"another file"})
+    with pytest.raises(
+        ProjectError, match=r"Version 3 .* cannot be packaged:\n.*model\.onnx .* differs .*: train again"
+    ):
+        load_onnx_model(version, registered.contract)
+
+
+def test_a_version_without_an_onnx_file_is_converted_with_a_warning_if_the_code_has_changed(
     registered: Registered, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        convert_version(registered.version, registered.contract)
+        load_onnx_model(registered.version, registered.contract)
         assert not caplog.records
         tags = {**registered.version.tags, "model_digest": "0" * 64}
-        convert_version(replace(registered.version, tags=tags), registered.contract)
-    assert "another file than at its training" in caplog.text
-    assert ", then 000000000000…)" in caplog.text
+        load_onnx_model(replace(registered.version, tags=tags), registered.contract)
+    assert "differs from the training's 000000000000…: the code has changed" in caplog.text
 
 
-# ---- the proof -------------------------------------------------------------------------------------------------------
+# ---- the equivalence check -------------------------------------------------------------------------------------------
 
 
-def test_the_real_model_passes_and_the_report_says_on_what(registered: Registered) -> None:
-    report = proven(registered)
+def test_the_real_model_passes_and_the_report_counts_the_rows(registered: Registered) -> None:
+    report = checked(registered)
     rows = report["rows"]
     assert isinstance(rows, dict)
     assert [found["rows"] for found in rows.values()] == [200, 200, 3_000, 500]
     assert all(found["largest_difference"] < 1e-12 for found in rows.values())
-    assert report["model_digest"] == model_digest(convert_version(registered.version, registered.contract))
+    assert report["model_digest"] == model_digest(load_onnx_model(registered.version, registered.contract))
 
 
-def test_answers_that_are_all_a_little_higher_fail(registered: Registered) -> None:
-    compiled = convert_version(registered.version, registered.contract)
-    assert proven(registered, shifted(compiled, 5e-7))
+def test_a_model_whose_probabilities_are_slightly_higher_fails(registered: Registered) -> None:
+    onnx_model = load_onnx_model(registered.version, registered.contract)
+    assert checked(registered, shifted(onnx_model, 5e-7))
     with pytest.raises(EquivalenceError) as caught:
-        proven(registered, shifted(compiled, 2e-6))
+        checked(registered, shifted(onnx_model, 2e-6))
     said = str(caught.value)
     assert "Nothing was packaged" in said
     assert "200 of 200 held-out customers: row " in said
@@ -130,16 +147,16 @@ def test_answers_that_are_all_a_little_higher_fail(registered: Registered) -> No
 
 
 def test_scaled_trees_in_float32_fail_on_hard_rows() -> None:
-    """The reason for the proof: on split values, a plain conversion is wrong by whole probabilities."""
+    """The reason for the check: at split values, a plain conversion can be wrong by more than 0.5."""
     given = register({**BOOSTING, "numeric": "scaled"}, ignored=("region", "plan", "lines", "calls"))
     assert not given.contract.categorical
 
     with pytest.raises(EquivalenceError) as caught:
-        proven(given, plainly_converted(given))
+        checked(given, plainly_converted(given))
 
     said = str(caught.value)
     assert re.search(r"of 3,000 hard rows: row \d+ by 0\.\d+ \(changed: \w+", said)
-    assert proven(given)  # compiled as we do it, the same model passes
+    assert checked(given)  # with our own conversion, the same model passes
 
 
 def plainly_converted(given: Registered) -> onnx.ModelProto:
@@ -164,7 +181,7 @@ def plainly_converted(given: Registered) -> onnx.ModelProto:
     return converted
 
 
-def test_a_proof_shows_what_was_made_up_and_no_customers_value(
+def test_the_error_shows_made_up_values_but_no_customers_value(
     registered: Registered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("churn_pipeline.pipelines.packaging.equivalence.SHOWN", 10_000)
@@ -172,7 +189,7 @@ def test_a_proof_shows_what_was_made_up_and_no_customers_value(
     features.loc[7, "charge"] = 1000.987654  # the largest: it and its neighbours are among the edges
     given = registered._replace(features=features)
     with pytest.raises(EquivalenceError) as caught:
-        proven(given, shifted(convert_version(given.version, given.contract), 0.1))
+        checked(given, shifted(load_onnx_model(given.version, given.contract), 0.1))
     said = str(caught.value)
     assert "1000.98765" not in said
     assert "SECRET" not in said
@@ -180,31 +197,31 @@ def test_a_proof_shows_what_was_made_up_and_no_customers_value(
     assert "charge = 1e+30" in said
 
 
-def test_a_decision_may_differ_only_beside_the_threshold() -> None:
+def test_a_decision_may_differ_only_close_to_the_threshold() -> None:
     trained = np.array([0.3 + 5e-7, 0.31, 0.5])
     wide = {"threshold": 0.3, "tolerance": 0.5}
-    assert Answers(trained, np.array([0.3 - 1e-3, 0.4, 0.5]), **wide).broken.tolist() == []
-    assert Answers(trained, np.array([0.4, 0.29, 0.5]), **wide).broken.tolist() == [1]
-    report = Answers(trained, np.array([0.3 - 1e-3, 0.29, 0.5]), **wide).report()
+    assert Comparison(trained, np.array([0.3 - 1e-3, 0.4, 0.5]), **wide).failing_rows.tolist() == []
+    assert Comparison(trained, np.array([0.4, 0.29, 0.5]), **wide).failing_rows.tolist() == [1]
+    report = Comparison(trained, np.array([0.3 - 1e-3, 0.29, 0.5]), **wide).report()
     assert report["decisions_that_differ"] == 2
 
 
-def test_no_answer_is_no_equal_answer() -> None:
-    answers = Answers(np.array([0.5, 0.5]), np.array([np.nan, 0.5]), threshold=0.3, tolerance=1e-6)
-    assert answers.broken.tolist() == [0]
+def test_a_missing_probability_differs() -> None:
+    answers = Comparison(np.array([0.5, 0.5]), np.array([np.nan, 0.5]), threshold=0.3, tolerance=1e-6)
+    assert answers.failing_rows.tolist() == [0]
     assert answers.report()["largest_difference"] == np.inf
 
 
 def test_a_hold_out_of_other_columns_is_refused(registered: Registered) -> None:
     with pytest.raises(TableError, match=r"hold-out of table 'customers'.*\n.*lacks calls, plan: train again"):
-        proven(registered._replace(features=registered.features.drop(columns=["plan", "calls"])))
+        checked(registered._replace(features=registered.features.drop(columns=["plan", "calls"])))
 
 
-# ---- what is shipped -------------------------------------------------------------------------------------------------
+# ---- the content of a Bento ------------------------------------------------------------------------------------------
 
 
-def test_what_is_shipped_is_what_a_service_reads(registered: Registered, tmp_path: Path) -> None:
-    content = gathered(registered)
+def test_a_service_reads_the_collected_bundle(registered: Registered, tmp_path: Path) -> None:
+    content = collected(registered)
     for name, held in content.files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(held)
@@ -227,25 +244,25 @@ def test_what_is_shipped_is_what_a_service_reads(registered: Registered, tmp_pat
     assert content.files["requirements.txt"] == LOCK.encode()
 
 
-def test_the_contract_is_shipped_whole_but_for_its_costs(registered: Registered) -> None:
-    content = gathered(registered)
-    shipped = Contract.model_validate_json(content.files["bundle/contract.json"])
-    assert shipped == registered.contract.model_copy(update={"costs": None})
+def test_the_bundle_has_the_contract_without_its_costs(registered: Registered) -> None:
+    content = collected(registered)
+    bundled = Contract.model_validate_json(content.files["bundle/contract.json"])
+    assert bundled == registered.contract.model_copy(update={"costs": None})
     assert not [name for name, held in content.files.items() if b"31337" in held.replace(b",", b"")]
 
 
 def test_the_same_version_gives_the_same_bytes(registered: Registered) -> None:
-    assert gathered(registered) == gathered(registered)
+    assert collected(registered) == collected(registered)
 
 
-def test_uncommitted_changes_are_told(registered: Registered) -> None:
+def test_the_manifest_marks_uncommitted_changes(registered: Registered) -> None:
     tags = {**registered.version.tags, "git.dirty": "true"}
-    content = gathered(registered._replace(version=replace(registered.version, tags=tags)))
+    content = collected(registered._replace(version=replace(registered.version, tags=tags)))
     assert json.loads(content.files["bundle/manifest.json"])["commit"] == "c" * 40 + "-dirty"
 
 
-def test_the_proof_of_another_model_is_refused(registered: Registered) -> None:
-    compiled = convert_version(registered.version, registered.contract)
-    equivalence_report = {**proven(registered), "model_digest": "0" * 64}
+def test_the_equivalence_report_of_another_model_is_refused(registered: Registered) -> None:
+    onnx_model = load_onnx_model(registered.version, registered.contract)
+    equivalence_report = {**checked(registered), "model_digest": "0" * 64}
     with pytest.raises(EquivalenceError, match="another model"):
-        gather(registered.version, compiled, registered.contract, equivalence_report, LOCK)
+        collect_content(registered.version, onnx_model, registered.contract, equivalence_report, LOCK)

@@ -145,7 +145,15 @@ def _registration() -> list[Node]:
         ),
         Node(
             report.record_model,
-            ["chosen_model", "contract", "model_card", "training_profile", "run_description", "run_report"],
+            [
+                "chosen_model",
+                "onnx_model",
+                "contract",
+                "model_card",
+                "training_profile",
+                "run_description",
+                "run_report",
+            ],
             "registered_model@logged",
             name="record_model",
         ),

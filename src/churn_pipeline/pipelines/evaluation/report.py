@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import onnx
 import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.base import ClassifierMixin
@@ -10,7 +11,7 @@ from sklearn.base import ClassifierMixin
 from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.documents import CARD_FILE, TRAINING_PROFILE_FILE
+from churn_pipeline.documents import CARD_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.evaluation import plots_comparison, plots_profit, plots_scores
 from churn_pipeline.evaluation.card import model_card
 from churn_pipeline.evaluation.model_record import ModelRecord
@@ -91,6 +92,7 @@ def write_card(report: RunReport) -> str:
 
 def record_model(
     model: ClassifierMixin,
+    onnx_model: onnx.ModelProto,
     contract: Contract,
     model_card: str,
     training_profile: dict[str, Any],
@@ -116,4 +118,6 @@ def record_model(
         },
         documents={CARD_FILE: model_card, TRAINING_PROFILE_FILE: json.dumps(training_profile, ensure_ascii=False)},
         run_description=run_description,
+        # Packaging takes this file, so that the model is converted only once.
+        files={MODEL_FILE: onnx_model.SerializeToString(deterministic=True)},
     )

@@ -1,4 +1,4 @@
-"""Packaging: a registered version, compiled, proven equal, and built into a Bento."""
+"""Packaging: a registered version as an ONNX model, checked for equivalence and built into a Bento."""
 
 from churn_pipeline.pipelines.packaging.pipeline import create_pipeline
 

@@ -1,5 +1,6 @@
-"""The proof that an ONNX model is the model that was trained: the same answers, also where equality is hard."""
+"""The equivalence check: an ONNX model gives the trained model's answers, also on rows that are hard to convert."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,111 +9,129 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from onnxruntime import InferenceSession
+from sklearn.pipeline import Pipeline
 
 from churn_pipeline.modelling.onnx_conversion import OUTPUT, model_inputs
 from churn_pipeline.modelling.onnx_graph import OnnxConversionError
 
 Floats = npt.NDArray[np.float64]
 
-# Two models decide otherwise about a customer only where the probability is as near as this to the threshold.
-BESIDE_THRESHOLD = 1e-6
-# One customer at a time takes other paths through the runtime than many do; so many are asked alone.
-ALONE = 500
+# The two models may decide differently only for a churn probability this close to the threshold.
+THRESHOLD_MARGIN = 1e-6
+# One row takes other code paths in onnxruntime than many rows; at most this many are predicted one at a time.
+SINGLE_ROWS = 500
 SHOWN = 5
 
 
 class EquivalenceError(OnnxConversionError):
-    """An ONNX model that does not answer what the trained one answers."""
+    """The ONNX model differs from the trained model."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Churn probabilities of the same rows by the trained model and by the compiled one, of shape (n,)."""
+class Comparison:
+    """Churn probabilities of the same rows by the trained model and by the ONNX model, of shape (n,)."""
 
     trained: Floats
-    compiled: Floats
+    onnx: Floats
     threshold: float
     tolerance: float
 
     @cached_property
-    def apart(self) -> Floats:
-        """How far the two are apart in each row; infinitely, where one gives no number."""
-        return np.nan_to_num(np.abs(self.trained - self.compiled), nan=np.inf)
+    def difference(self) -> Floats:
+        """Absolute difference in each row; infinite if either is NaN."""
+        return np.nan_to_num(np.abs(self.trained - self.onnx), nan=np.inf)
 
     @cached_property
-    def decided_otherwise(self) -> npt.NDArray[np.bool_]:
-        """Where the two are on different sides of the threshold."""
-        return np.asarray((self.trained >= self.threshold) != (self.compiled >= self.threshold))
+    def decision_differs(self) -> npt.NDArray[np.bool_]:
+        """Whether the two are on different sides of the threshold."""
+        return np.asarray((self.trained >= self.threshold) != (self.onnx >= self.threshold))
 
     @cached_property
-    def broken(self) -> npt.NDArray[np.intp]:
-        """Positions of the rows that disprove equality, the worst first."""
-        far_from_threshold = ~(np.abs(self.trained - self.threshold) <= BESIDE_THRESHOLD)
-        rows = np.flatnonzero((self.apart > self.tolerance) | (self.decided_otherwise & far_from_threshold))
-        return rows[np.argsort(-self.apart[rows], kind="stable")]
+    def failing_rows(self) -> npt.NDArray[np.intp]:
+        """Positions of rows that differ too much, the largest difference first."""
+        far_from_threshold = ~(np.abs(self.trained - self.threshold) <= THRESHOLD_MARGIN)
+        rows = np.flatnonzero((self.difference > self.tolerance) | (self.decision_differs & far_from_threshold))
+        return rows[np.argsort(-self.difference[rows], kind="stable")]
 
     def report(self) -> dict[str, Any]:
-        """Numbers alone, to be kept."""
+        """Summarise the comparison in numbers."""
         return {
-            "rows": len(self.apart),
-            "largest_difference": float(self.apart.max(initial=0.0)),
-            "decisions_that_differ": int(self.decided_otherwise.sum()),
+            "rows": len(self.difference),
+            "largest_difference": float(self.difference.max(initial=0.0)),
+            "decisions_that_differ": int(self.decision_differs.sum()),
         }
 
 
-def ask(
-    session: InferenceSession, rows: pd.DataFrame, numeric: tuple[str, ...], categorical: tuple[str, ...]
-) -> Floats:
-    """The ONNX model's churn probabilities, of shape (n,)."""
-    answer = session.run([OUTPUT], model_inputs(rows, numeric, categorical))[0]
-    return np.asarray(answer, dtype=np.float64)
+@dataclass(frozen=True)
+class Predictors:
+    """The trained model and its ONNX model, with the columns that they read and the rules of their comparison."""
+
+    trained: Pipeline
+    session: InferenceSession
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    threshold: float
+    tolerance: float
+
+    def compare(self, rows: pd.DataFrame) -> Iterator[tuple[str, Comparison]]:
+        """Compare predictions of all rows together, then of some rows one at a time; each with a name suffix."""
+        trained = self.trained.predict_proba(rows)[:, 1]
+        yield "", self._comparison(trained, self._predict(rows))
+        single = spread_positions(len(rows))
+        yield ", one at a time", self._comparison(trained[single], self._predict_singly(rows.iloc[single]))
+
+    def _comparison(self, trained: Floats, onnx: Floats) -> Comparison:
+        return Comparison(trained, onnx, self.threshold, self.tolerance)
+
+    def _predict(self, rows: pd.DataFrame) -> Floats:
+        answer = self.session.run([OUTPUT], model_inputs(rows, self.numeric, self.categorical))[0]
+        return np.asarray(answer, dtype=np.float64)
+
+    def _predict_singly(self, rows: pd.DataFrame) -> Floats:
+        inputs = model_inputs(rows, self.numeric, self.categorical)
+        answers = [
+            self.session.run([OUTPUT], {name: cells[row : row + 1] for name, cells in inputs.items()})[0]
+            for row in range(len(rows))
+        ]
+        return np.concatenate([np.empty(0), *answers])
 
 
-def ask_alone(
-    session: InferenceSession, rows: pd.DataFrame, numeric: tuple[str, ...], categorical: tuple[str, ...]
-) -> Floats:
-    """The same, one row at a time."""
-    inputs = model_inputs(rows, numeric, categorical)
-    answers = [
-        session.run([OUTPUT], {name: cells[row : row + 1] for name, cells in inputs.items()})[0]
-        for row in range(len(rows))
-    ]
-    return np.concatenate([np.empty(0), *answers])
+def spread_positions(count: int) -> npt.NDArray[np.intp]:
+    """Return at most `SINGLE_ROWS` positions, spread evenly over ``count`` rows."""
+    return np.linspace(0, count - 1, min(count, SINGLE_ROWS)).astype(np.intp)
 
 
-def some_rows(count: int) -> npt.NDArray[np.intp]:
-    """Positions of the rows that are asked alone, spread over all."""
-    return np.linspace(0, count - 1, min(count, ALONE)).astype(np.intp)
+def describe_customers(name: str, comparison: Comparison) -> str:
+    """Describe the customers that differ by position and difference, without their values."""
+    first = [f"row {row} by {comparison.difference[row]:.2g}" for row in comparison.failing_rows[:SHOWN]]
+    return f"{_count(name, comparison)}: {'; '.join(first)}"
 
 
-def describe_customers(name: str, answers: Answers) -> str:
-    """Say which customers disprove equality, by position and by how much; nothing of what they are."""
-    first = [f"row {row} by {answers.apart[row]:.2g}" for row in answers.broken[:SHOWN]]
-    return f"{_count(name, answers)}: {'; '.join(first)}"
+def describe_hard_rows(name: str, comparison: Comparison, rows: pd.DataFrame, origins: pd.DataFrame) -> str:
+    """Describe the hard rows that differ, and the columns in which each was changed from its customer.
 
-
-def describe_made_up(name: str, answers: Answers, rows: pd.DataFrame, origins: pd.DataFrame) -> str:
-    """Say which made-up rows disprove equality, and by which columns they differ from the customer they were made from.
-
-    A value is shown where it was made up, and not where some customer has it, or nearly.
+    A changed value is shown only if no customer has it or one close to it.
     """
     first = []
-    for row in answers.broken[:SHOWN]:
-        made, origin = rows.iloc[row], origins.iloc[rows.index[row]]
-        changed = made.index[[not _alike(made[name], origin[name]) for name in made.index]]
-        said = [name if _known(origins[name], made[name]) else f"{name} = {str(made[name])[:30]}" for name in changed]
-        first.append(f"row {row} by {answers.apart[row]:.2g} (changed: {', '.join(said) or 'nothing'})")
-    return f"{_count(name, answers)}: {'; '.join(first)}"
+    for row in comparison.failing_rows[:SHOWN]:
+        changed, origin = rows.iloc[row], origins.iloc[rows.index[row]]
+        columns = changed.index[[not _is_same(changed[name], origin[name]) for name in changed.index]]
+        shown = [
+            name if _is_known(origins[name], changed[name]) else f"{name} = {str(changed[name])[:30]}"
+            for name in columns
+        ]
+        first.append(f"row {row} by {comparison.difference[row]:.2g} (changed: {', '.join(shown) or 'nothing'})")
+    return f"{_count(name, comparison)}: {'; '.join(first)}"
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
     return bool(one == other or (pd.isna(one) and pd.isna(other)))
 
 
-def _known(column: pd.Series, value: Any) -> bool:
-    """Whether some customer has the value; of numbers, whether one has it but for its last digits."""
+def _is_known(column: pd.Series, value: Any) -> bool:
+    """Whether a customer has the value; for numbers, up to rounding."""
     return bool(np.isclose(column, value).any() if isinstance(value, float) else (column == value).any())
 
 
-def _count(name: str, answers: Answers) -> str:
-    return f"{len(answers.broken):,} of {len(answers.apart):,} {name}"
+def _count(name: str, comparison: Comparison) -> str:
+    return f"{len(comparison.failing_rows):,} of {len(comparison.difference):,} {name}"

@@ -1,4 +1,4 @@
-"""Packaging: the champion (else the challenger, or a version that is named) → compiled → proven → a Bento."""
+"""Packaging: a registered version → its ONNX model → the equivalence check → a Bento."""
 
 from kedro.pipeline import Node, Pipeline
 
@@ -7,34 +7,22 @@ from churn_pipeline.pipelines.packaging import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """Build a Bento of ``registered_model@version``; after a training in the same run, since it is what that one logs."""
+    """Build a Bento of ``registered_model@version``, in the same run only after a training has registered it."""
     return Pipeline([box("onnx_conversion", _onnx_conversion()), _build()], tags="packaging")
 
 
 def _onnx_conversion() -> list[Node]:
     return [
         Node(
-            nodes.accept,
+            nodes.accept_version,
             ["registered_model@version", "contract"],
             ["packaged_version", "packaged_tags"],
             name="accept_version",
         ),
-        Node(
-            nodes.convert_version,
-            ["packaged_version", "contract"],
-            "packaged_model",
-            name="convert_version",
-        ),
+        Node(nodes.load_onnx_model, ["packaged_version", "contract"], "packaged_model", name="load_onnx_model"),
         Node(
             nodes.check_equivalence,
-            [
-                "packaged_version",
-                "packaged_model",
-                "holdout_features",
-                "contract",
-                "params:packaging",
-                "params:seed",
-            ],
+            ["packaged_version", "packaged_model", "holdout_features", "contract", "params:packaging", "params:seed"],
             "equivalence_report",
             name="check_equivalence",
         ),
@@ -43,7 +31,7 @@ def _onnx_conversion() -> list[Node]:
 
 def _build() -> Node:
     return Node(
-        nodes.gather,
+        nodes.collect_content,
         ["packaged_version", "packaged_model", "contract", "equivalence_report", "serving_lock"],
         "bento",
         name="build_bento",

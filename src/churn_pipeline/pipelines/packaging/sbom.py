@@ -1,4 +1,4 @@
-"""What an image holds, as a CycloneDX bill of materials: the locked packages, and the model as one of them.
+"""An image's contents as a CycloneDX bill of materials: the locked packages and the model.
 
 References
 ----------
@@ -15,12 +15,12 @@ SPACE = uuid.UUID("7a1d0f7c-5c0e-5c52-9d0a-3f3d2c2b9a10")
 
 
 def locked_packages(lock: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Name, version and SHA-256 digests of each package in a lock that pip reads.
+    """Yield name, version and SHA-256 digests of each package in a lock for pip.
 
     Raises
     ------
     ValueError
-        When a package has no one version, or no digest: the lock is none.
+        If a package lacks an exact version or a digest.
     """
     joined = lock.replace("\\\n", " ")
     for line in joined.splitlines():
@@ -31,7 +31,7 @@ def locked_packages(lock: str) -> Iterator[tuple[str, str, list[str]]]:
         requirement = Requirement(" ".join(word for word in words if not word.startswith("--")))
         [pin] = requirement.specifier or [None]
         if pin is None or pin.operator != "==" or not digests:
-            raise ValueError(f"{requirement.name} has no version and digest in the lock: make lock")
+            raise ValueError(f"{requirement.name} lacks a version or a digest in the lock: run make lock")
         yield requirement.name, pin.version, digests
 
 
@@ -45,14 +45,14 @@ def bill_of_materials(lock: str, model: str, version: str, digest: str, created:
     model, version, digest
         The model's name, its registered version, and the SHA-256 of its file.
     created
-        Stands for the time of writing: the same model and lock give the same text.
+        Timestamp of the document; a fixed one, so that the same model and lock give the same text.
 
     Returns
     -------
     str
         CycloneDX 1.6, as JSON.
     """
-    # Kedro imports this file for every command, and these packages take a tenth of a second.
+    # Kedro imports this module for every command, and these imports take 0.1 s.
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
@@ -70,7 +70,7 @@ def bill_of_materials(lock: str, model: str, version: str, digest: str, created:
         )
         for name, pin, digests in locked_packages(lock)
     ]
-    shipped = Component(
+    model_component = Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
         name=model,
         version=version,
@@ -80,8 +80,8 @@ def bill_of_materials(lock: str, model: str, version: str, digest: str, created:
     service = Component(type=ComponentType.APPLICATION, name=f"{model}_service", version=version, bom_ref="service")
     bom = Bom(
         serial_number=uuid.uuid5(SPACE, f"{digest} {version} {lock}"),
-        components=[shipped, *packages],
+        components=[model_component, *packages],
         metadata=BomMetaData(component=service, timestamp=created),
     )
-    bom.register_dependency(service, [shipped, *packages])
+    bom.register_dependency(service, [model_component, *packages])
     return make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=1)

@@ -1,4 +1,4 @@
-"""What is a person's mistake and what a defect; and a command that fails leaves nothing open."""
+"""Which errors end in a message and which in a traceback; a failed command leaves no run open."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from kedro.io import DatasetError
 from sqlalchemy.exc import OperationalError
 
 from churn_pipeline import progress
-from churn_pipeline.mistakes import Command, actionable
+from churn_pipeline.command_errors import Command, actionable
 from churn_pipeline.progress import RunProgress
 
 ABSENT = FileNotFoundError(2, "No such file or directory", "model.skops")
@@ -55,13 +55,13 @@ def _because(error: Exception) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("fail", [_because(DatasetError("failed")), _because(RuntimeError("failed"))])
-def test_what_a_missing_file_caused_is_told_as_that(fail: Callable[[], None]) -> None:
-    assert str(actionable(_raised(fail))).startswith("model.skops is not there")
+def test_an_error_caused_by_a_missing_file_names_the_file(fail: Callable[[], None]) -> None:
+    assert str(actionable(_raised(fail))).startswith("model.skops does not exist")
 
 
-def test_what_kedro_raises_over_a_missing_file_is_told_as_that() -> None:
+def test_an_error_that_kedro_raises_over_a_missing_file_names_the_file() -> None:
     assert actionable(_raised(_while_handling(DatasetError("failed")))) == "failed"
-    assert str(actionable(_raised(_while_handling(_KedroError("failed"))))).startswith("model.skops is not there")
+    assert str(actionable(_raised(_while_handling(_KedroError("failed"))))).startswith("model.skops does not exist")
 
 
 class _KedroError(Exception):
@@ -75,7 +75,7 @@ def test_a_defect_while_a_missing_file_is_handled_is_a_defect(fail: Callable[[],
 
 @pytest.fixture
 def recording(tmp_path: Path, empty_store: Path) -> Iterator[str]:
-    """The id of a run that is open in a store of this test's own."""
+    """The id of an open run in this test's own store."""
     before = mlflow.get_tracking_uri()
     (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
@@ -94,11 +94,11 @@ def _command(error: Exception) -> Command:
 
 
 @pytest.mark.parametrize("error", [ABSENT, KeyError("a defect"), click.ClickException("refused")])
-def test_a_command_that_fails_leaves_no_line_and_no_open_run(error: Exception, recording: str) -> None:
+def test_a_failed_command_leaves_no_progress_line_and_no_open_run(error: Exception, recording: str) -> None:
     ended = CliRunner().invoke(_command(error))
 
     assert ended.exit_code == 1
-    assert progress._shown == []
+    assert progress.shown_lines == []
     assert mlflow.active_run() is None
     assert mlflow.get_run(recording).info.status == "FAILED"
 
@@ -114,5 +114,5 @@ def test_a_run_that_cannot_be_ended_does_not_hide_the_error(
         ended = CliRunner().invoke(_command(ABSENT))
 
     assert ended.exit_code == 1
-    assert "model.skops is not there" in ended.output
+    assert "model.skops does not exist" in ended.output
     assert "could not be marked as FAILED (OperationalError)" in caplog.text

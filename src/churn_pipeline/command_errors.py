@@ -1,7 +1,6 @@
-"""How a command of this project ends when it cannot go on: with one message that a person can act on.
+"""How a command ends that fails or is interrupted: with one message that says how to fix it.
 
-A traceback is for defects. What is told here is a mistake at the keyboard, in the configuration or in a file, something that
-the machine lacks, or Ctrl-C.
+Only defects end in a traceback. Mistakes in the command, configuration or files, and faults of the machine, do not.
 """
 
 import logging
@@ -19,8 +18,8 @@ from churn_pipeline import progress
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
-# Where Kedro itself refuses what it was asked for, and says why.
-REFUSING = (
+# Modules of Kedro that reject a command with a message for the user, as a built-in exception.
+VALIDATING_MODULES = (
     "kedro.config.",
     "kedro.framework.context.",
     "kedro.framework.session.",
@@ -28,13 +27,13 @@ REFUSING = (
     "kedro.runner.runner",
     "kedro.utils",
 )
-SEE = "See `kedro registry list` for the pipelines, `kedro registry describe NAME` for the nodes of one, `kedro run --help`."
+SEE = "`kedro registry list` lists the pipelines, `kedro registry describe NAME` the nodes of one; see also `kedro run --help`."
 
 
 class Command(click.Command):
-    """A command that ends in a message wherever a person can mend what is wrong, and with 130 after Ctrl-C."""
+    """A command that ends in a message if the user can fix the error, and with exit code 130 after Ctrl-C."""
 
-    after_interruption = "The same command starts again."
+    after_interruption = "The same command starts over."
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -43,12 +42,12 @@ class Command(click.Command):
         except KeyboardInterrupt:
             where = progress.hide()
             _end_recording("KILLED")
-            _say(f"Stopped{where}. {self.after_interruption}")
+            _print_error(f"Stopped{where}. {self.after_interruption}")
             sys.exit(INTERRUPTED)
         except click.exceptions.Exit:
             raise
         except Exception as error:
-            # A hook before or after the run fails outside of what Kedro calls a pipeline error: nobody tidied up.
+            # Kedro calls no error hook if a hook before or after the run fails.
             progress.hide()
             _end_recording("FAILED")
             if isinstance(error, click.ClickException):
@@ -56,43 +55,41 @@ class Command(click.Command):
             message = actionable(error)
             if message is None or os.environ.get("CHURN_TRACEBACK"):
                 raise
-            _say(message)
-            click.echo("(CHURN_TRACEBACK=1 shows where it happened.)", err=True)
+            _print_error(message)
+            click.echo("(Set CHURN_TRACEBACK=1 to see the traceback.)", err=True)
             sys.exit(1)
 
 
 class RunCommand(Command):
-    """``kedro run``, which can be taken up again."""
+    """``kedro run``; an interrupted search can be resumed."""
 
-    after_interruption = (
-        "The same command goes on: trials of a search that have ended are kept, the rest is done again."
-    )
+    after_interruption = "The same command resumes: finished trials of a search are kept, everything else runs again."
 
 
 class Group(click.Group):
-    """A group of such commands."""
+    """A group of commands that end like `Command`."""
 
     command_class = Command
 
 
-def _say(message: str) -> None:
-    # click leaves colours out of what is piped; who wants none in a terminal says so by NO_COLOR.
+def _print_error(message: str) -> None:
+    # click itself leaves out colours in a pipe, but does not read NO_COLOR.
     click.secho(f"\n{message}", fg=None if os.environ.get("NO_COLOR") else "red", err=True)
 
 
 def _end_recording(status: str) -> None:
-    """Mark what is open in MLflow: else MLflow would call it finished when the process ends."""
+    """End open MLflow runs with a status; otherwise MLflow marks them as finished when the process ends."""
     mlflow: ModuleType | None = sys.modules.get("mlflow")
     try:
         while mlflow is not None and mlflow.active_run() is not None:
             mlflow.end_run(status)
     except Exception as error:
-        # The store may be what failed in the first place, and that is what the person has to read.
+        # The store itself may have failed; the first error is the one to report.
         logger.warning("The MLflow run could not be marked as %s (%s)", status, type(error).__name__)
 
 
 def actionable(error: BaseException) -> str | None:
-    """The message for a person behind an error; None where it is a defect, whose traceback is wanted."""
+    """Return the message to show for an error; None for a defect, which needs its traceback."""
     from churn_pipeline.contract.errors import ProjectError
     from churn_pipeline.datasets.raw_table_dataset import causes
     from churn_pipeline.modelling.onnx_graph import OnnxConversionError
@@ -114,30 +111,35 @@ def _explain(error: BaseException) -> str | None:
         return f"The configuration has mistakes:\n{error}"
     if isinstance(error, OmegaConfBaseException | YAMLError | MissingConfigException):
         return f"The configuration has mistakes:\n  - {error}"
+    if isinstance(error, TypeError) and "incompatible container" in str(error):
+        return f"The configuration has mistakes:\n  - {error}: an environment gives a list where base has keys, or the reverse"
     if isinstance(error, OSError):
         return _explain_system(error)
     if type(error).__module__.startswith("sqlalchemy.") and hasattr(error, "orig"):
-        return f"The database of runs, mlruns/mlflow.db, or one of studies cannot be used: {error.orig}"
-    # Raised for a person by whoever could not go on; what merely wraps another error says nothing of its own.
+        return (
+            "The database of runs (mlruns/mlflow.db) or of a search (data/06_models/<table>/studies.db) cannot be used: "
+            f"{error.orig}"
+        )
+    # A message for the user; a dataset error with a cause only wraps another error.
     if isinstance(error, DatasetError) and error.__cause__ is None:
         return str(error)
     if isinstance(error, ValueError | LookupError | AttributeError | ImportError) and _origin(error).startswith(
-        REFUSING
+        VALIDATING_MODULES
     ):
         return f"{error}\n{SEE}"
     return None
 
 
 def _explain_system(error: OSError) -> str | None:
-    """Of a file or a folder; other errors of the system are no one's mistake here."""
+    """Explain an error about a file or folder; other system errors are defects."""
     if error.filename is None or error.strerror is None:
         return None
     if isinstance(error, FileNotFoundError):
-        return f"{error.filename} is not there: run what makes it first, or the pipeline as a whole."
+        return f"{error.filename} does not exist: run the node that writes it first, or the whole pipeline."
     return f"{error.filename} cannot be used: {error.strerror}."
 
 
 def _origin(error: BaseException) -> str:
-    """The module that raised an error."""
+    """Return the module that raised an error."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
