@@ -57,17 +57,21 @@ class Project(NamedTuple):
     def configure(self, **blocks: Any) -> None:
         """Override parameters, each block in a file of its own; `candidates` are the only ones that remain."""
         for name, block in blocks.items():
-            if name == "candidates":
-                base = yaml.safe_load((ROOT / "conf/base/parameters_modelling.yml").read_text(encoding="utf-8"))
-                block = {**dict.fromkeys(base["candidates"].keys() - block), **block}
+            content = {**_switched_off(block), **block} if name == "candidates" else block
             file = self.path / "conf" / "local" / f"parameters_{name}.yml"
-            file.write_text(yaml.safe_dump({name: block}, sort_keys=False), encoding="utf-8")
+            file.write_text(yaml.safe_dump({name: content}, sort_keys=False), encoding="utf-8")
 
     def table(self, name: str, text: str) -> None:
         """Write a private table file."""
         folder = self.path / "conf" / "local" / "tables"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.yml").write_text(text, encoding="utf-8")
+
+
+def _switched_off(candidates: dict[str, Any]) -> dict[str, None]:
+    """The shipped candidates other than these, each switched off."""
+    base = yaml.safe_load((ROOT / "conf/base/parameters_modelling.yml").read_text(encoding="utf-8"))
+    return {name: None for name in base["candidates"] if name not in candidates}
 
 
 class Trained(NamedTuple):
