@@ -79,9 +79,10 @@ def graph(site: Path, pipeline: str) -> dict[str, Any]:
     return content
 
 
-def node(site: Path, name: str) -> dict[str, Any]:
-    """What a click on a node shows."""
-    known = next(each["id"] for each in graph(site, "__default__")["nodes"] if each["name"] == name)
+def node(site: Path, name: str, kind: str = "data") -> dict[str, Any]:
+    """What a click on a dataset, or on a node of kind "task", shows."""
+    nodes = graph(site, "__default__")["nodes"]
+    known = next(each["id"] for each in nodes if each["name"] == name and each["type"] == kind)
     content: dict[str, Any] = json.loads((site / "api" / "nodes" / known).read_text(encoding="utf-8"))
     return content
 
@@ -171,6 +172,6 @@ def test_what_has_customers_rows_is_never_previewed_whatever_dataset_holds_it(si
 
 
 def test_a_node_shows_its_docstring_and_source(site: Path) -> None:
-    shown = node(site, "validate_customers")
+    shown = node(site, "validate_customers", "task")
     assert '"""' in shown["code"]
     assert shown["run_command"] == "kedro run --to-nodes='validation.validate_customers'"
