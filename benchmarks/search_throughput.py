@@ -1,7 +1,7 @@
-"""Trials per second of our search beside a bare Optuna script doing the same trials: `make benchmark-search`.
+"""Trials per second of our search compared with a bare Optuna script that runs the same trials: `make benchmark-search`.
 
-Both fit the same values on the same folds, two trials at a time, and prune nothing. Ours also keeps every trial in a file,
-makes it a nested MLflow run, and tells the sampler of trials in their order; bare Optuna keeps its study in memory.
+Both fit the same values on the same folds, two trials at a time, and prune nothing. Ours also stores each trial in a file,
+records it as a nested MLflow run, and passes trials to the sampler in order; bare Optuna keeps its study in memory.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import numpy as np
 import optuna
 import pandas as pd
 import psutil
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sklearn.metrics import log_loss as sklearn_log_loss
 from threadpoolctl import threadpool_limits
 
@@ -28,20 +27,20 @@ from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
-from churn_pipeline.modelling.studies import ForgetfulStudies, Trial
+from churn_pipeline.modelling.studies import Trial, UnstoredStudies
 from churn_pipeline.pipelines.data_engineering.nodes import make_folds
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE, SplitSettings
 
 
-class Listening(ForgetfulStudies):
-    """Studies that remember what was tried."""
+class ValueCollector(UnstoredStudies):
+    """Studies that collect the values of all trials."""
 
     def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:  # noqa: ARG002
-        self.tried = [trial.values for trial in trials]
+        self.values = [trial.values for trial in trials]
 
 
-def bare(task: Task, candidate: Candidate, tried: Sequence[dict[str, Any]]) -> None:
-    """What a person writes who has only Optuna."""
+def run_bare_optuna(task: Task, candidate: Candidate, tried: Sequence[dict[str, Any]]) -> None:
+    """Run the trials as a bare Optuna script would."""
 
     def objective(trial: optuna.Trial) -> float:
         values = {name: space(trial, name) for name, space in spaces.items()}
@@ -71,24 +70,24 @@ def bare(task: Task, candidate: Candidate, tried: Sequence[dict[str, Any]]) -> N
 def _suggestion(dimension: Any) -> Callable[[optuna.Trial, str], Any]:
     if hasattr(dimension, "choices"):
         return lambda trial, name: trial.suggest_categorical(name, dimension.choices)
-    kind = "suggest_int" if dimension.whole else "suggest_float"
+    kind = "suggest_int" if dimension.is_integer else "suggest_float"
     given = {"log": dimension.log} | ({"step": dimension.step} if dimension.step else {})
     return lambda trial, name: getattr(trial, kind)(name, dimension.low, dimension.high, **given)
 
 
-def ours(task: Task, name: str, candidate: Candidate, settings: SearchSettings, folder: Path) -> None:
+def run_our_search(task: Task, name: str, candidate: Candidate, settings: SearchSettings, folder: Path) -> None:
     search_candidate(task, candidate, settings, StudyDataset(str(folder / "studies.db"), name).load())
 
 
-def clocked(work: Callable[[], None]) -> tuple[float, float]:
-    """Wall and processor seconds, those of the processes that fit folds too."""
+def timed(work: Callable[[], None]) -> tuple[float, float]:
+    """Return wall and processor seconds, including those of worker processes."""
     wall, processor = time.perf_counter(), processor_seconds()
     work()
     return time.perf_counter() - wall, processor_seconds() - processor
 
 
 def processor_seconds() -> float:
-    """Of this process and all that it has started and that still run, as folds' processes do between searches."""
+    """Return processor seconds of this process and its running children; workers keep running between searches."""
     here = psutil.Process()
     return sum(sum(process.cpu_times()[:2]) for process in (here, *here.children(recursive=True)))
 
@@ -111,24 +110,26 @@ def main(table: str, names: Sequence[str], repeats: int) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
-        SqlAlchemyStore(uri, f"file://{folder}/artifacts")
         mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment(experiment_id=mlflow.create_experiment("benchmark"))
+        experiment = mlflow.create_experiment("benchmark", artifact_location=f"file://{folder}/artifacts")
+        mlflow.set_experiment(experiment_id=experiment)
         for name in names:
-            # A trial fits one copy; what all of them do afterwards is not the search.
+            # Trials fit one copy. Fitting all copies of the best trial is not part of the comparison.
             candidate = params["candidates"][name].model_copy(update={"copies": 1})
-            listening = Listening(name)
-            search_candidate(task, candidate, settings, listening)
+            collector = ValueCollector(name)
+            search_candidate(task, candidate, settings, collector)
             times: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": []}
             for repeat in range(repeats):
                 made = Path(folder) / f"{name}{repeat}"
-                # In turn, so that what else the machine does falls on both.
-                times["bare"].append(clocked(lambda c=candidate, t=listening.tried: bare(task, c, t)))
-                # The training's own run is there with or without a search.
+                # Alternating, so that other load on the machine affects both.
+                times["bare"].append(timed(lambda c=candidate, t=collector.values: run_bare_optuna(task, c, t)))
+                # A training has an active run with or without a search.
                 with mlflow.start_run(run_name=name):
-                    times["ours"].append(clocked(lambda n=name, c=candidate, m=made: ours(task, n, c, settings, m)))
-            medians = {who: np.median(spent, axis=0) for who, spent in times.items()}
-            trials = len(listening.tried)
+                    times["ours"].append(
+                        timed(lambda n=name, c=candidate, m=made: run_our_search(task, n, c, settings, m))
+                    )
+            medians = {system: np.median(spent, axis=0) for system, spent in times.items()}
+            trials = len(collector.values)
             rows.append(
                 {
                     "candidate": name,

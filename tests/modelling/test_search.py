@@ -82,7 +82,7 @@ def searched(
     return search_candidate(task, given or candidate(), SearchSettings(**settings), studies or MemoryStudies())
 
 
-def test_folds_fitted_in_processes_are_those_fitted_here(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_processes_give_the_same_result(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = MemoryStudies(), MemoryStudies()
     found = searched(task, here)
     monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 10**9)
@@ -95,7 +95,7 @@ def test_folds_fitted_in_processes_are_those_fitted_here(task: Task, monkeypatch
     pd.testing.assert_frame_equal(apart.predictions.drop(columns="seconds"), found.predictions.drop(columns="seconds"))
 
 
-def test_ctrl_c_is_left_to_the_main_process(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_processes_ignore_ctrl_c(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 10**9)
     monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: 2)
     with cross_validation.fold_fitter(task) as fit_fold:
@@ -104,17 +104,17 @@ def test_ctrl_c_is_left_to_the_main_process(task: Task, monkeypatch: pytest.Monk
         assert processes.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
 
 
-def test_what_cannot_be_fitted_in_a_process_is_told_as_here(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fit_in_a_worker_process_is_reported(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 10**9)
     monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: 2)
     with pytest.raises(ValueError, match="cannot be fitted as configured"):
         searched(task, given=candidate(arguments={"C": -1.0}, space=None))
 
 
-# ---- what is tried ---------------------------------------------------------------------------------------------------
+# ---- trials ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_trial_is_the_candidate_itself_and_the_found_one_has_nothing_left_to_search(task: Task) -> None:
+def test_the_first_trial_is_the_configured_candidate_and_the_result_has_no_space(task: Task) -> None:
     studies = MemoryStudies()
     found = searched(task, studies)
     assert studies.trials[0].values == {"arguments.C": 1.0}
@@ -127,7 +127,7 @@ def test_the_first_trial_is_the_candidate_itself_and_the_found_one_has_nothing_l
     assert (found.report["trials"], found.report["best_trial"]) == (9, best.number)
 
 
-def test_trials_fit_single_copies_and_what_is_compared_are_all_of_them(
+def test_trials_fit_one_copy_and_the_returned_predictions_are_those_of_all_copies(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[int] = []
@@ -154,7 +154,7 @@ def test_trials_fit_single_copies_and_what_is_compared_are_all_of_them(
     assert loss[0] < loss[1]
 
 
-def test_predictions_are_those_of_the_found_candidate_on_every_fold(task: Task) -> None:
+def test_predictions_are_those_of_the_tuned_candidate_on_every_fold(task: Task) -> None:
     found = searched(task)
     again = pd.concat(
         validate(
@@ -175,14 +175,14 @@ def test_without_a_space_there_is_one_trial(task: Task) -> None:
     assert studies.trials[0].state == "complete"
 
 
-def test_equal_trials_are_won_by_the_earliest(task: Task) -> None:
+def test_of_equal_trials_the_earliest_is_best(task: Task) -> None:
     same = candidate(arguments={"max_iter": 500}, space={"arguments": {"max_iter": {"low": 400, "high": 600}}})
     found = searched(task, given=same)
     assert found.report["best_trial"] == 0
     assert found.candidate.arguments["max_iter"] == 500
 
 
-def test_a_trial_that_cannot_be_fitted_fails_alone_but_not_the_first(task: Task) -> None:
+def test_a_failed_trial_does_not_end_the_search_unless_it_is_the_first(task: Task) -> None:
     space = {"arguments": {"solver": {"choices": ["lbfgs", "no such solver"]}}}
     studies = MemoryStudies()
     searched(task, studies, candidate(arguments={"solver": "lbfgs"}, space=space))
@@ -193,11 +193,13 @@ def test_a_trial_that_cannot_be_fitted_fails_alone_but_not_the_first(task: Task)
         searched(task, given=candidate(arguments={"solver": "no such solver"}, space=space))
 
 
-# ---- the same every time ---------------------------------------------------------------------------------------------
+# ---- reproducibility ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cores", [1, 5])
-def test_neither_cores_nor_the_order_of_endings_decide(task: Task, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_depends_neither_on_cores_nor_on_which_trial_ends_first(
+    task: Task, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = MemoryStudies()
     searched(task, expected)
     monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: cores)
@@ -223,7 +225,7 @@ def test_another_seed_or_name_tries_other_values(task: Task) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 4, 8])
-def test_cut_short_and_gone_on_with_it_ends_as_if_unbroken(task: Task, after: int) -> None:
+def test_an_interrupted_search_resumes_and_ends_like_an_uninterrupted_one(task: Task, after: int) -> None:
     unbroken, broken = MemoryStudies(), MemoryStudies()
     expected = searched(task, unbroken)
     broken.interrupt_after = after
@@ -240,7 +242,7 @@ def test_cut_short_and_gone_on_with_it_ends_as_if_unbroken(task: Task, after: in
     assert broken.n_ended - before == 9 - after
 
 
-def test_a_finished_search_is_not_done_again_and_more_trials_go_on_from_it(task: Task) -> None:
+def test_a_finished_search_is_not_repeated_and_more_trials_continue_it(task: Task) -> None:
     studies, whole = MemoryStudies(), MemoryStudies()
     first = searched(task, studies, candidate(trials=6))
     again = searched(task, studies, candidate(trials=6))
@@ -264,7 +266,7 @@ def test_a_study_that_another_search_made_is_refused(task: Task) -> None:
 # ---- budgets and progress --------------------------------------------------------------------------------------------
 
 
-def test_seconds_end_a_search_and_its_number_of_trials_rebuilds_it(task: Task) -> None:
+def test_a_time_budget_ends_a_search_and_its_number_of_trials_reproduces_it(task: Task) -> None:
     timed, rebuilt = MemoryStudies(), MemoryStudies()
     found = searched(task, timed, seconds=0.5)
     trials = found.report["trials"]
@@ -277,7 +279,7 @@ def test_seconds_end_a_search_and_its_number_of_trials_rebuilds_it(task: Task) -
     assert again.candidate == found.candidate
 
 
-def test_progress_counts_up_and_knows_the_best_and_the_time_left(task: Task) -> None:
+def test_progress_has_the_count_the_best_trial_and_the_time_left(task: Task) -> None:
     studies = MemoryStudies()
     found = searched(task, studies)
     assert [progress.done for progress in studies.progress] == list(range(1, 10))
@@ -291,7 +293,7 @@ def test_progress_counts_up_and_knows_the_best_and_the_time_left(task: Task) -> 
 # ---- pruning ---------------------------------------------------------------------------------------------------------
 
 
-def test_pruning_saves_folds_and_leaves_the_best_trial_whole(task: Task) -> None:
+def test_pruning_saves_folds_and_does_not_prune_the_best_trial(task: Task) -> None:
     pruning, whole = MemoryStudies(), MemoryStudies()
     found = searched(task, pruning)
     searched(task, whole, pruning_deviations=None)
@@ -331,7 +333,7 @@ def test_pruning_saves_folds_and_leaves_the_best_trial_whole(task: Task) -> None
         ({"trials": 0}, "greater than or equal to 1"),
     ],
 )
-def test_a_space_that_cannot_be_searched_is_refused_with_the_reason(changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_space_is_refused_with_the_reason(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         candidate(**changes)
 
@@ -361,7 +363,7 @@ def test_every_kind_of_dimension_is_searched(task: Task) -> None:
     assert found.candidate.numeric_arguments["degree"] == 3
 
 
-def test_every_shipped_candidate_has_a_space_that_holds_what_it_tries_first() -> None:
+def test_every_shipped_candidate_has_first_values() -> None:
     for block in SHIPPED.values():
         shipped = Candidate.model_validate(block)
         assert shipped.space is None or shipped.first_values

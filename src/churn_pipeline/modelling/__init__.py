@@ -1,1 +1,1 @@
-"""Estimators: preprocessing, candidates, their compilation to ONNX, and the rows that prove an ONNX model equal."""
+"""Candidates, their preprocessing and search, the choice among them, and the conversion to ONNX."""

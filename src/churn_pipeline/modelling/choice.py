@@ -1,17 +1,16 @@
-"""Which candidate is chosen, whether a blend beats it, and which probabilities are calibrated.
+"""The choice of a candidate or a blend, and of the calibration of each candidate.
 
-Everything is decided on out-of-fold predictions, by one rule: what is simpler stays, unless what is less simple has a
-log loss that is lower by more than a standard error of the difference, fold by fold. What makes a fold hard is hard for
-all, so that differences between candidates vary several times less than their losses, and small ones can be told.
+One rule decides, on out-of-fold predictions: the simpler option stays, unless the more complex one lowers the log loss by
+more than a set number of standard errors of the paired difference. A hard fold is hard for every candidate. Paired
+differences therefore vary several times less than losses, and small differences can be detected.
 
-Whatever is learned here (a calibration, a blend's weights) is learned on all folds but one and evaluated on that one, in
-turn; what is used in the end is learned on all of them.
+Calibrations and blend weights are scored on folds that they were not fitted on; the final ones are fitted on all folds.
 
 References
 ----------
 Breiman, Friedman, Olshen & Stone (1984), "Classification and Regression Trees", section 3.4.3: one standard error.
 Wolpert (1992), "Stacked Generalization", Neural Networks 5; Breiman (1996), "Stacked Regressions", Machine Learning 24:
-weights that are not negative, learned out of fold.
+non-negative weights, fitted out of fold.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ Floats = npt.NDArray[np.float64]
 Kind = Literal["none", "logistic", "beta"]
 Model = Callable[[Floats], Floats]
 
-# From the simplest. Isotonic regression is left out: of five models on three public tables it was the best kind for one.
-# It ties customers, and needs far more of them than three numbers do.
+# Simplest first. Isotonic regression is left out: it creates ties, needs far more data than three parameters do, and was
+# the best kind for only one of five models on three public tables.
 KINDS: tuple[Kind, ...] = ("none", "logistic", "beta")
-# A member of less weight costs more to serve than it can bring.
-LEAST_WEIGHT = 0.05
-# Whole percents, and slopes of four digits: finer ones are noise, and would differ from one machine to another.
+# Below this weight, serving a member costs more than it gains.
+MIN_WEIGHT = 0.05
+# Decimal places. Finer weights and slopes are noise, and would differ between machines.
 WEIGHT_DIGITS, SLOPE_DIGITS = 2, 4
-MOST_SLOPE = 20.0
-# A handful of numbers is not learned better from more rows than this.
-MOST_ROWS = 100_000
-# Differences in log loss below this are arithmetic.
+MAX_SLOPE = 20.0
+# More rows than this do not improve the fit of a few parameters.
+MAX_ROWS = 100_000
+# Smaller differences in log loss are rounding errors.
 ROUNDING_ERROR = 1e-9
 
 
@@ -54,42 +53,42 @@ class _Report(BaseModel):
 
 
 class Difference(_Report):
-    """How much lower the log loss of one is than that of another, on the same folds.
+    """How much lower the log loss of an option is than that of a baseline, on the same folds.
 
     Attributes
     ----------
-    of, over : str
-        The one, and the other.
+    option, baseline : str
+        Names of the two.
     advantage : float
-        Mean over folds of the other's log loss minus the one's.
+        Mean over folds of the baseline's log loss minus the option's; positive if the option is better.
     standard_error : float
-        Of that mean.
+        Standard error of that mean.
     """
 
-    of: str
-    over: str
+    option: str
+    baseline: str
     advantage: float
     standard_error: float
 
     def exceeds(self, standard_errors: float) -> bool:
-        """Whether the one is better by more than so many standard errors."""
+        """Whether the advantage exceeds this many standard errors."""
         return self.advantage > max(ROUNDING_ERROR, standard_errors * self.standard_error)
 
     def __str__(self) -> str:
-        return f"{self.advantage:+.5f} (standard error {self.standard_error:.5f})"
+        return f"gain {self.advantage:+.5f}, standard error {self.standard_error:.5f}"
 
 
 class CalibrationReport(_Report):
-    """What calibrating a candidate brought, and what was decided.
+    """The calibration of a candidate, and what each kind of calibration would gain.
 
     Attributes
     ----------
     candidate : str
-        Its name.
+        The candidate's name.
     applied : {"none", "logistic", "beta"}
-        What was decided.
+        The chosen kind.
     measured : tuple of Difference
-        Each kind of calibration over none, evaluated on folds it was not learned on.
+        Gain of each kind over no calibration, measured out of fold.
     """
 
     candidate: str
@@ -98,30 +97,30 @@ class CalibrationReport(_Report):
 
 
 class Choice(_Report):
-    """What was chosen, by which rule, and by how much.
+    """The chosen model, the rule that decided, and the differences that it used.
 
     Attributes
     ----------
     candidate : str
-        The chosen candidate; of a blend the names of its members, joined by ``+``.
+        Name of the chosen candidate; for a blend, the names of its members, joined by ``+``.
     members : tuple of Member
-        What `churn_pipeline.modelling.ensemble.assemble` makes the model of: one, or several for a blend.
+        Input of `churn_pipeline.modelling.ensemble.assemble`: one member, or several for a blend.
     rule : {"lowest log loss", "simplest within one standard error", "blend"}
-        Which rule decided.
+        The rule that decided.
     log_loss : float
-        Mean over folds of what was chosen, calibration and weights not having seen the fold.
+        Mean log loss over folds of the chosen model; calibration and weights are fitted out of fold too.
     log_losses : dict of str to float
-        The same for every candidate, calibrated where that was decided.
+        The same for each candidate, after its calibration.
     decided_by : Difference, optional
-        The difference that the rule went by; none, where there was one candidate.
+        The difference that decided; None if there is only one candidate.
     blend : Difference, optional
-        The best blend over the chosen candidate; none, where weights left a single candidate.
+        The best blend compared with the chosen candidate; None if only one member has weight, or blends are disabled.
     blend_members : tuple of Member
-        That blend, chosen or not.
+        Members of that blend, chosen or not.
     calibrations : tuple of CalibrationReport
-        What was measured for each candidate.
+        For each candidate.
     sentences : tuple of str
-        The same for people.
+        The decision in plain sentences.
     """
 
     candidate: str
@@ -136,24 +135,24 @@ class Choice(_Report):
     sentences: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain values for JSON; ``Choice.model_validate`` reads them back."""
+        """Convert to plain values for JSON, which ``Choice.model_validate`` reads."""
         return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Predictions of all candidates for the same customers, side by side.
+    """Out-of-fold predictions of all candidates for the same customers.
 
     Attributes
     ----------
     names : tuple of str
-        Candidates, the simplest first.
+        Candidate names, simplest first.
     y : ndarray of shape (n,), int64
-        1 for those who churned.
+        1 for customers who churned.
     fold : ndarray of shape (n,), int64
-        Which fold validated the row, from 0.
+        Validation fold of each row, from 0.
     p : ndarray of shape (n, len(names)), float64
-        Probabilities by models that had not seen the row.
+        Churn probabilities from models that were not fitted on the row.
     """
 
     names: tuple[str, ...]
@@ -163,34 +162,34 @@ class OutOfFold:
 
     @property
     def folds(self) -> range:
-        """The folds."""
+        """Fold numbers."""
         return range(int(self.fold.max()) + 1)
 
-    def losses(self, p: Floats) -> Floats:
+    def fold_losses(self, p: Floats) -> Floats:
         """Log loss of probabilities (n,) in each fold."""
         return np.array([log_loss(self.y[self.fold == fold], p[self.fold == fold]) for fold in self.folds])
 
 
 def side_by_side(predictions: Mapping[str, pd.DataFrame]) -> OutOfFold:
-    """Put the candidates' predictions side by side.
+    """Combine the candidates' predictions into one table.
 
     Parameters
     ----------
     predictions : Mapping of str to DataFrame
-        By candidate, the simplest first: columns ``fold``, ``row``, ``churned`` and ``probability``.
+        By candidate, simplest first: columns ``fold``, ``row``, ``churned`` and ``probability``.
 
     Returns
     -------
     OutOfFold
-        In the order of fold and row.
+        Sorted by fold and row.
 
     Raises
     ------
     ValueError
-        If there is no candidate, there is but one fold, or candidates were validated on different rows.
+        If there is no candidate, if there is only one fold, or if candidates were validated on different rows.
     """
     if not predictions:
-        raise ValueError("There is no candidate to choose: configure at least one.")
+        raise ValueError("There is no candidate to choose from: configure at least one under `candidates`.")
     tables = {name: table.sort_values(["fold", "row"], kind="stable") for name, table in predictions.items()}
     first_name, first = next(iter(tables.items()))
     for name, table in tables.items():
@@ -202,7 +201,9 @@ def side_by_side(predictions: Mapping[str, pd.DataFrame]) -> OutOfFold:
                 )
     fold = pd.factorize(first["fold"])[0].astype(np.int64)
     if fold.max() < 1:
-        raise ValueError("A choice needs at least two folds: differences within one have no standard error.")
+        raise ValueError(
+            "A choice needs at least two folds, because one difference has no standard error: set split.folds."
+        )
     p = np.column_stack([table["probability"].to_numpy(dtype=np.float64) for table in tables.values()])
     return OutOfFold(tuple(tables), first["churned"].to_numpy().astype(np.int64), fold, p)
 
@@ -215,43 +216,45 @@ def choose_candidate(
 ) -> Choice:
     """Choose a candidate or a blend.
 
-    First each candidate is calibrated, if that helps. Then the simplest is taken that is not worse than the best by more
-    than a standard error. Then a blend of all is weighed up against that.
+    First, each candidate is calibrated if that helps. Second, the simplest candidate within some standard errors of the
+    best is chosen. Third, a blend of all candidates replaces it if the blend is clearly better.
 
-    The standard error is that of the mean of paired fold differences, as it is. The correction for overlapping training
-    sets (Nadeau & Bengio 2003) is made for repeated random splits, where test sets overlap as well. For five folds it
-    widens the error by half, and in simulations the plain one was right: logistic regressions on 5 and on 20 features of
-    1,000 customers, 150 draws in each of four settings, differ with a deviation of 0.0041, 0.0051, 0.0070 and 0.0090;
-    the plain error says 0.0051, 0.0054, 0.0072 and 0.0092.
+    The standard error is the uncorrected one of the mean paired fold difference. The correction for overlapping training
+    sets (Nadeau & Bengio 2003) is meant for repeated random splits, where test sets overlap too; with five folds it would
+    widen the error by half. In simulations the uncorrected error was right. Logistic regressions on 5 and on 20 features
+    of 1,000 customers were compared in four settings with 150 draws each. Their differences had standard deviations of
+    0.0041, 0.0051, 0.0070 and 0.0090; the uncorrected estimates were 0.0051, 0.0054, 0.0072 and 0.0092.
 
     Parameters
     ----------
     predictions : Mapping of str to DataFrame
-        By candidate, the simplest first: columns ``fold``, ``row``, ``churned`` and ``probability``.
+        By candidate, simplest first: columns ``fold``, ``row``, ``churned`` and ``probability``.
     standard_errors : float, default=1.0
-        How many standard errors a less simple candidate, or a calibration, has to be better by.
+        A more complex candidate, or a calibration, must be better by more than this many standard errors.
     blend_standard_errors : float, default=1.0
-        How many a blend has to be better by. Infinity: there is no blend.
+        A blend must be better by more than this many standard errors. Infinity disables blends.
     calibrate : bool, default=True
-        Whether calibrations are tried.
+        Whether candidates may be calibrated.
 
     Returns
     -------
     Choice
-        What was chosen, by which rule, and by how much.
+        The chosen model, the rule that decided, and the differences that it used.
 
     Raises
     ------
     ValueError
-        If the predictions cannot be compared.
+        If the predictions cannot be compared; see `side_by_side`.
     """
     table = side_by_side(predictions)
-    reports = [_weigh_calibrations(table, column, standard_errors, calibrate) for column in range(len(table.names))]
+    reports = [_choose_calibration(table, column, standard_errors, calibrate) for column in range(len(table.names))]
     kinds = [report.applied for report in reports]
-    left_out = [left_out_predictions(table, _calibrator(column, kind)) for column, kind in enumerate(kinds)]
-    losses = np.column_stack([table.losses(p) for p in left_out])
+    left_out = [left_out_predictions(table, _calibration_fitter(column, kind)) for column, kind in enumerate(kinds)]
+    losses = np.column_stack([table.fold_losses(p) for p in left_out])
     chosen, best = simplest_within(losses, standard_errors)
-    members = (Member(candidate=table.names[chosen], weight=1.0, calibration=_learn(table, chosen, kinds[chosen])),)
+    members = (
+        Member(candidate=table.names[chosen], weight=1.0, calibration=_fit_on_all(table, chosen, kinds[chosen])),
+    )
     choice = Choice(
         candidate=table.names[chosen],
         members=members,
@@ -261,24 +264,24 @@ def choose_candidate(
         decided_by=_deciding_difference(table.names, losses, chosen, best),
         calibrations=tuple(reports),
     )
-    choice = _weigh_blend(table, kinds, choice, left_out[chosen], blend_standard_errors)
-    return choice.model_copy(update={"sentences": tuple(_tell(choice, standard_errors, blend_standard_errors))})
+    choice = _choose_blend(table, kinds, choice, left_out[chosen], blend_standard_errors)
+    return choice.model_copy(update={"sentences": tuple(_sentences(choice, standard_errors, blend_standard_errors))})
 
 
 def simplest_within(losses: Floats, standard_errors: float) -> tuple[int, int]:
-    """Find the simplest that is not worse than the best by more than some standard errors.
+    """Find the simplest option that is at most some standard errors worse than the best.
 
     Parameters
     ----------
     losses : ndarray of shape (n_folds, n_candidates)
-        Losses, the simplest candidate first.
+        Losses, simplest candidate first.
     standard_errors : float
-        How many standard errors of the paired difference to the best.
+        Tolerance, in standard errors of the paired difference to the best.
 
     Returns
     -------
     chosen, best : int
-        Their places. Of equals the simplest is the best.
+        Column indices of the two. Of equally good options, the simplest counts as the best.
     """
     best = int(np.argmin(losses.mean(axis=0)))
     for place in range(best):
@@ -289,17 +292,18 @@ def simplest_within(losses: Floats, standard_errors: float) -> tuple[int, int]:
 
 
 def left_out_predictions(table: OutOfFold, fit: Callable[[Floats, npt.NDArray[np.int64]], Model]) -> Floats:
-    """Predict each fold by what was learned on all others.
+    """Predict each fold with a function fitted on all other folds.
 
-    The members' own predictions for the others come from models that had the fold among their training rows; that much
-    is shared by every stacking on one layer of folds, and hardly matters to a handful of weights.
+    The base predictions for the other folds come from models that were trained on this fold too. All single-level stacking
+    has this small leak; it hardly matters for a few weights.
 
     Parameters
     ----------
     table : OutOfFold
-        Predictions to learn on.
+        Predictions to fit on.
     fit : callable
-        Learns from probabilities (m, n_candidates) and outcomes (m,) a function of probabilities (k, n_candidates).
+        Takes probabilities (m, n_candidates) and labels (m,). Returns a function that maps probabilities
+        (k, n_candidates) to probabilities (k,).
 
     Returns
     -------
@@ -314,21 +318,21 @@ def left_out_predictions(table: OutOfFold, fit: Callable[[Floats, npt.NDArray[np
 
 
 def fit_calibration(p: Floats, y: npt.NDArray[np.int64], kind: Kind) -> Calibration | None:
-    """Learn a calibration by maximum likelihood.
+    """Fit a calibration by maximum likelihood.
 
     Parameters
     ----------
     p : ndarray of shape (n,)
         Probabilities.
     y : ndarray of shape (n,)
-        1 for those who churned.
+        1 for customers who churned.
     kind : {"none", "logistic", "beta"}
-        What to learn.
+        The kind of calibration.
 
     Returns
     -------
     Calibration or None
-        The map; none for ``"none"``.
+        None for ``"none"``.
     """
     if kind == "none":
         return None
@@ -336,34 +340,35 @@ def fit_calibration(p: Floats, y: npt.NDArray[np.int64], kind: Kind) -> Calibrat
     of_churn, of_stay = shrunken_logs(p)
     columns = [of_churn - of_stay] if kind == "logistic" else [of_churn, -of_stay]
     Z = np.column_stack([*columns, np.ones_like(of_churn)])
-    bounds = [(0.0, MOST_SLOPE)] * len(columns) + [(-MOST_SLOPE, MOST_SLOPE)]
+    bounds = [(0.0, MAX_SLOPE)] * len(columns) + [(-MAX_SLOPE, MAX_SLOPE)]
     start = np.array([1.0] * len(columns) + [0.0])
     found = minimize(_loss_of_weights, start, (Z, y), "L-BFGS-B", jac=True, bounds=bounds)
-    *held, c = (round(float(value), SLOPE_DIGITS) for value in found.x)
-    return Calibration(kind=kind, a=held[0], b=held[-1], c=c)
+    *slopes, c = (round(float(value), SLOPE_DIGITS) for value in found.x)
+    return Calibration(kind=kind, a=slopes[0], b=slopes[-1], c=c)
 
 
 def fit_weights(Z: Floats, y: npt.NDArray[np.int64]) -> Floats:
-    """Learn a blend's weights: not negative, of sum 1, and of least log loss.
+    """Fit the weights of a blend: non-negative, with sum 1, and with the lowest log loss.
 
-    The problem is convex. While a member is below `LEAST_WEIGHT`, the least one is dropped and the others learned again.
+    The problem is convex. While a weight is below `MIN_WEIGHT`, the member with the lowest one is removed and the others
+    are fitted again.
 
     Parameters
     ----------
     Z : ndarray of shape (n, n_candidates)
         Log-odds.
     y : ndarray of shape (n,)
-        1 for those who churned.
+        1 for customers who churned.
 
     Returns
     -------
     ndarray of shape (n_candidates,), float64
-        Weights, in whole percents.
+        Weights, rounded to whole percents.
     """
     Z, y = _thin(Z, y)
     members = np.arange(Z.shape[1])
     found = _fit_simplex(Z, y)
-    while found.min() < LEAST_WEIGHT:
+    while found.min() < MIN_WEIGHT:
         members = np.delete(members, np.argmin(found))
         found = _fit_simplex(Z[:, members], y)
     found = np.round(found, WEIGHT_DIGITS)
@@ -374,8 +379,8 @@ def fit_weights(Z: Floats, y: npt.NDArray[np.int64]) -> Floats:
 
 
 def _thin(values: Floats, y: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Every so-manieth row, evenly over all folds, where there are more than it takes."""
-    step = -(-len(y) // MOST_ROWS)
+    """Keep every k-th row, spread evenly over folds, if there are more than `MAX_ROWS`."""
+    step = -(-len(y) // MAX_ROWS)
     return values[::step], y[::step]
 
 
@@ -398,52 +403,52 @@ def _fit_simplex(Z: Floats, y: npt.NDArray[np.int64]) -> Floats:
 
 
 def _loss_of_weights(weights: Floats, Z: Floats, y: npt.NDArray[np.int64]) -> tuple[float, Floats]:
-    """Log loss of weighted log-odds, and its gradient; by einsum, as BLAS adds up in an order that depends on threads."""
+    """Log loss of weighted log-odds, and its gradient. Einsum, because BLAS sums in an order that depends on threads."""
     total = np.einsum("ij,j->i", Z, weights)
     loss = float(np.mean(np.logaddexp(0.0, total) - y * total))
     return loss, np.einsum("ij,i->j", Z, expit(total) - y) / len(y)
 
 
-def _calibrator(column: int, kind: Kind) -> Callable[[Floats, npt.NDArray[np.int64]], Model]:
-    """How one candidate is calibrated; without a calibration its probabilities are what they are."""
+def _calibration_fitter(column: int, kind: Kind) -> Callable[[Floats, npt.NDArray[np.int64]], Model]:
+    """Return a function that fits a candidate's calibration; ``"none"`` leaves probabilities unchanged."""
 
     def fit(p: Floats, y: npt.NDArray[np.int64]) -> Model:
-        learned = fit_calibration(p[:, column], y, kind)
-        if learned is None:
+        calibration = fit_calibration(p[:, column], y, kind)
+        if calibration is None:
             return lambda given: given[:, column]
-        return lambda given: np.asarray(expit(log_odds(given[:, column], learned)))
+        return lambda given: np.asarray(expit(log_odds(given[:, column], calibration)))
 
     return fit
 
 
-def _learn(table: OutOfFold, column: int, kind: Kind) -> Calibration | None:
+def _fit_on_all(table: OutOfFold, column: int, kind: Kind) -> Calibration | None:
     return fit_calibration(table.p[:, column], table.y, kind)
 
 
 def fit_members(p: Floats, y: npt.NDArray[np.int64], names: Sequence[str], kinds: Sequence[Kind]) -> tuple[Member, ...]:
-    """Learn a blend: each candidate's calibration, and then the weights.
+    """Fit a blend: first the calibration of each candidate, then the weights.
 
     Parameters
     ----------
     p : ndarray of shape (n, len(names))
         Probabilities.
     y : ndarray of shape (n,)
-        1 for those who churned.
+        1 for customers who churned.
     names : Sequence of str
-        Candidates.
+        Names of the candidates, in the order of the columns of ``p``.
     kinds : Sequence of {"none", "logistic", "beta"}
-        How each is calibrated.
+        Kind of calibration of each candidate.
 
     Returns
     -------
     tuple of Member
-        The candidates that have weight.
+        The candidates with a weight above 0.
     """
-    learned = [fit_calibration(p[:, column], y, kind) for column, kind in enumerate(kinds)]
-    Z = np.column_stack([log_odds(p[:, column], calibration) for column, calibration in enumerate(learned)])
+    calibrations = [fit_calibration(p[:, column], y, kind) for column, kind in enumerate(kinds)]
+    Z = np.column_stack([log_odds(p[:, column], calibration) for column, calibration in enumerate(calibrations)])
     return tuple(
         Member(candidate=name, weight=float(weight), calibration=calibration)
-        for name, weight, calibration in zip(names, fit_weights(Z, y), learned, strict=True)
+        for name, weight, calibration in zip(names, fit_weights(Z, y), calibrations, strict=True)
         if weight > 0
     )
 
@@ -456,7 +461,7 @@ def blend(p: Floats, names: Sequence[str], members: Sequence[Member]) -> Floats:
     p : ndarray of shape (n, len(names))
         Probabilities.
     names : Sequence of str
-        Whose they are.
+        Names of the candidates, in the order of the columns of ``p``.
     members : Sequence of Member
         The blend.
 
@@ -471,30 +476,30 @@ def blend(p: Floats, names: Sequence[str], members: Sequence[Member]) -> Floats:
     return np.asarray(expit(total), dtype=np.float64)
 
 
-def _weigh_calibrations(table: OutOfFold, column: int, standard_errors: float, calibrate: bool) -> CalibrationReport:
-    """Measure every kind of calibration of one candidate out of fold, and decide."""
+def _choose_calibration(table: OutOfFold, column: int, standard_errors: float, calibrate: bool) -> CalibrationReport:
+    """Measure each kind of calibration of one candidate out of fold, and choose one."""
     kinds = KINDS if calibrate else KINDS[:1]
-    losses = [table.losses(left_out_predictions(table, _calibrator(column, kind))) for kind in kinds]
+    losses = [table.fold_losses(left_out_predictions(table, _calibration_fitter(column, kind))) for kind in kinds]
     chosen, _ = simplest_within(np.column_stack(losses), standard_errors)
     measured = [_difference(kind, "none", loss, losses[0]) for kind, loss in zip(kinds[1:], losses[1:], strict=True)]
     return CalibrationReport(candidate=table.names[column], applied=kinds[chosen], measured=tuple(measured))
 
 
-def _weigh_blend(
+def _choose_blend(
     table: OutOfFold, kinds: Sequence[Kind], choice: Choice, chosen: Floats, standard_errors: float
 ) -> Choice:
-    """Take a blend instead of the chosen candidate's probabilities (n,), if it is better by enough."""
+    """Replace the chosen candidate, with out-of-fold probabilities (n,), by a blend if the blend is clearly better."""
     members = fit_members(table.p, table.y, table.names, kinds)
     if len(members) == 1 or np.isinf(standard_errors):
         return choice
 
     def fit(p: Floats, y: npt.NDArray[np.int64]) -> Model:
-        learned = fit_members(p, y, table.names, kinds)
-        return lambda given: blend(given, table.names, learned)
+        fitted = fit_members(p, y, table.names, kinds)
+        return lambda given: blend(given, table.names, fitted)
 
-    losses = table.losses(left_out_predictions(table, fit))
-    # Kept off 0 and 1 as in a blend, if that is better: for a blend to win, it has to win by its members.
-    rival = min(table.losses(chosen), table.losses(expit(log_odds(chosen))), key=np.mean)
+    losses = table.fold_losses(left_out_predictions(table, fit))
+    # A blend shrinks probabilities away from 0 and 1. So does its rival here if that helps: shrinking alone must not win.
+    rival = min(table.fold_losses(chosen), table.fold_losses(expit(log_odds(chosen))), key=np.mean)
     name = "+".join(member.candidate for member in members)
     difference = _difference(name, choice.candidate, losses, rival)
     update: dict[str, Any] = {"blend": difference, "blend_members": members}
@@ -504,13 +509,13 @@ def _weigh_blend(
     return choice.model_copy(update=update)
 
 
-def _difference(of: str, over: str, losses: Floats, other_losses: Floats) -> Difference:
-    found = paired_difference(other_losses, losses)
-    return Difference(of=of, over=over, advantage=found.mean, standard_error=found.standard_error)
+def _difference(option: str, baseline: str, losses: Floats, baseline_losses: Floats) -> Difference:
+    found = paired_difference(baseline_losses, losses)
+    return Difference(option=option, baseline=baseline, advantage=found.mean, standard_error=found.standard_error)
 
 
 def _deciding_difference(names: Sequence[str], losses: Floats, chosen: int, best: int) -> Difference | None:
-    """Chosen over best, if they differ; else over the next best of the simpler ones, or of all if it is the simplest."""
+    """Compare the chosen candidate with the best, or if it is the best, with the best simpler (else the best other) one."""
     if len(names) == 1:
         return None
     means = losses.mean(axis=0)
@@ -519,43 +524,45 @@ def _deciding_difference(names: Sequence[str], losses: Floats, chosen: int, best
     return _difference(names[chosen], names[rival], losses[:, chosen], losses[:, rival])
 
 
-def _tell(choice: Choice, standard_errors: float, blend_standard_errors: float) -> list[str]:
-    """The choice in sentences, what decided first."""
+def _sentences(choice: Choice, standard_errors: float, blend_standard_errors: float) -> list[str]:
+    """Explain the choice, beginning with the reason that decided."""
     return [
-        *_tell_rule(choice, standard_errors),
-        *_tell_blend(choice, blend_standard_errors),
-        *(_tell_calibration(report) for report in choice.calibrations if report.measured),
+        *_explain_rule(choice, standard_errors),
+        _explain_blend(choice, blend_standard_errors),
+        *(_explain_calibration(report) for report in choice.calibrations if report.measured),
     ]
 
 
-def _tell_rule(choice: Choice, standard_errors: float) -> list[str]:
-    decided = choice.decided_by
+def _explain_rule(choice: Choice, standard_errors: float) -> list[str]:
+    difference = choice.decided_by
     if choice.rule == "blend":
         return []
-    if decided is None:
-        return [f"{choice.candidate} is the only candidate: log loss {choice.log_loss:.5f}."]
+    if difference is None:
+        return [f"Chosen: {choice.candidate}, the only candidate (log loss {choice.log_loss:.5f})."]
     if choice.rule == "lowest log loss":
-        told = f"it has the lowest log loss, {choice.log_loss:.5f}; over {decided.over} it gains {decided}."
-    else:
-        told = (
-            f"log loss {choice.log_loss:.5f}. The best, {decided.over}, is more complex and ahead by no more than "
-            f"{standard_errors:g} × the standard error: the gain over it is {decided}."
-        )
-    return [f"{choice.candidate} was chosen by {choice.rule}: {told}"]
-
-
-def _tell_blend(choice: Choice, standard_errors: float) -> list[str]:
-    if choice.blend is None:
-        return ["No blend was weighed up: there is none, or none was asked for."]
-    weights = ", ".join(f"{member.weight:.0%} {member.candidate}" for member in choice.blend_members)
-    verdict = "was chosen" if choice.rule == "blend" else "was not chosen"
+        return [
+            f"Chosen: {choice.candidate}, the candidate with the lowest log loss ({choice.log_loss:.5f}). "
+            f"Compared with {difference.baseline}: {difference}."
+        ]
     return [
-        f"A blend ({weights}) {verdict}: its gain in log loss over {choice.blend.over} is {choice.blend}; asked for is "
-        f"more than {standard_errors:g} × the standard error."
+        f"Chosen: {choice.candidate} (log loss {choice.log_loss:.5f}), the simplest candidate within "
+        f"{standard_errors:g} standard errors of the best. {difference.baseline} is {-difference.advantage:.5f} better, "
+        f"but more complex (standard error {difference.standard_error:.5f})."
     ]
 
 
-def _tell_calibration(report: CalibrationReport) -> str:
-    verdict = "is not calibrated" if report.applied == "none" else f"is calibrated ({report.applied})"
-    measured = ", ".join(f"{difference.of} {difference}" for difference in report.measured)
-    return f"{report.candidate} {verdict}: gain in log loss out of fold by {measured}."
+def _explain_blend(choice: Choice, standard_errors: float) -> str:
+    if choice.blend is None:
+        return "No blend was compared: only one candidate got weight, or blends are disabled."
+    weights = ", ".join(f"{member.weight:.0%} {member.candidate}" for member in choice.blend_members)
+    verdict = "Chosen: a blend" if choice.rule == "blend" else "Not chosen: a blend"
+    return (
+        f"{verdict} ({weights}). Compared with {choice.blend.baseline}: {choice.blend} "
+        f"(required: more than {standard_errors:g} standard errors)."
+    )
+
+
+def _explain_calibration(report: CalibrationReport) -> str:
+    verdict = "not calibrated" if report.applied == "none" else f"{report.applied} calibration"
+    gains = "; ".join(f"{difference.option} calibration: {difference}" for difference in report.measured)
+    return f"{report.candidate}: {verdict}. Out of fold, {gains}."

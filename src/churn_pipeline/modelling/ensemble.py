@@ -1,8 +1,7 @@
-"""Several fitted candidates as one model, each calibrated where that helped.
+"""Blends of fitted candidates, and their calibration.
 
-`BlendedModel` is a scikit-learn classifier like any other: it scores, moves as skops and compiles to ONNX as one object.
-What it does beyond asking its members is a weighted sum of their log-odds, so that it can be proven equal to the last
-digits, and understood.
+`BlendedModel` is a scikit-learn classifier: it predicts, is stored with skops and is converted to ONNX as one object. Its
+prediction is a weighted sum of its members' calibrated log-odds. That is easy to interpret and to convert exactly.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from sklearn.utils.validation import check_is_fitted
 
 Floats = npt.NDArray[np.float64]
 
-# Log-odds of 0 and 1 are infinite, and near them a probability's last digit is worth whole units: no candidate is
-# believed beyond one in ten thousand. A straight line rather than a cut, so that nobody's rank is lost.
+# Log-odds of 0 and 1 are infinite, and nearby a probability's last digit changes them by whole units. So probabilities are
+# shrunk to [0.0001, 0.9999], linearly instead of by clipping, which would create ties.
 SHRINKAGE = 1e-4
 
 
 class Calibration(BaseModel):
-    """A map of probabilities: ``logit(calibrated) = a * log(p) - b * log(1 - p) + c``.
+    """A calibration: ``logit(calibrated) = a * log(p) - b * log(1 - p) + c``.
 
-    With ``a = b`` it is logistic calibration (Platt), else beta calibration, which also mends what is wrong at one end
-    only. It never reverses an order, as neither slope is negative.
+    With ``a = b`` it is logistic calibration (Platt), otherwise beta calibration, which can also correct errors at one end
+    of the scale. Slopes are not negative, so it never reverses the order of customers.
 
     Attributes
     ----------
     kind : {"logistic", "beta"}
-        Which of the two.
+        Kind of calibration.
     a, b : float
         Slopes, at least 0.
     c : float
@@ -58,16 +57,16 @@ class Calibration(BaseModel):
 
 
 class Member(BaseModel):
-    """What a candidate contributes to the chosen model.
+    """A member of a blend, or the only candidate of the chosen model.
 
     Attributes
     ----------
     candidate : str
-        Its name.
+        The candidate's name.
     weight : float
-        Its share in the log-odds; the shares of all members add up to 1.
+        Weight of its log-odds; the weights of all members sum to 1.
     calibration : Calibration, optional
-        What is done to its probabilities before.
+        Calibration of its probabilities, applied first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,7 +77,7 @@ class Member(BaseModel):
 
 
 def shrunken_logs(p: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Logarithms of probabilities that are kept off 0 and 1.
+    """Logarithms of probabilities that are shrunk away from 0 and 1.
 
     Parameters
     ----------
@@ -88,32 +87,32 @@ def shrunken_logs(p: npt.ArrayLike) -> tuple[Floats, Floats]:
     Returns
     -------
     of_churn, of_stay : ndarray of float64
-        ``log(q)`` and ``log(1 - q)``, where ``q`` runs from `SHRINKAGE` to ``1 - SHRINKAGE`` as ``p`` runs from 0 to 1.
+        ``log(q)`` and ``log(1 - q)``, where ``q`` maps [0, 1] linearly to [`SHRINKAGE`, ``1 - SHRINKAGE``].
     """
     shrunk = SHRINKAGE + (1.0 - 2.0 * SHRINKAGE) * np.asarray(p, dtype=np.float64)
     return np.log(shrunk), np.log(1.0 - shrunk)
 
 
 def log_odds(p: npt.ArrayLike, calibration: Calibration | None = None) -> Floats:
-    """Log-odds of probabilities, calibrated if asked.
+    """Log-odds of shrunk probabilities, calibrated if a calibration is given.
 
     Parameters
     ----------
     p : array-like of float
         Probabilities.
     calibration : Calibration, optional
-        The map to apply.
+        The calibration to apply.
 
     Returns
     -------
     ndarray of float64
-        Log-odds, of the shape of ``p``.
+        Log-odds, with the shape of ``p``.
     """
     return _log_odds(p, *slopes(calibration))
 
 
 def slopes(calibration: Calibration | None) -> tuple[float, float, float]:
-    """The numbers of a calibration; without one, those that change nothing."""
+    """Return ``a``, ``b`` and ``c`` of a calibration; (1, 1, 0) for none."""
     return (1.0, 1.0, 0.0) if calibration is None else (calibration.a, calibration.b, calibration.c)
 
 
@@ -123,19 +122,19 @@ def _log_odds(p: npt.ArrayLike, a: float, b: float, c: float) -> Floats:
 
 
 class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A weighted mean of candidates' calibrated log-odds, as a probability.
+    """A probability from the weighted mean of candidates' calibrated log-odds.
 
-    One member of weight 1 makes it a calibrated candidate. It has no threads of its own: its members' promise, the same
-    on any number of cores, is also its own.
+    With one member of weight 1 it is a calibrated candidate. It starts no threads, so it computes the same on any number
+    of cores, as its members do.
 
     Parameters
     ----------
     members : list of (str, Pipeline)
-        Candidates by name.
+        Names and candidates.
     weights : list of float
-        The share of each; they add up to 1.
+        Weight of each member; they sum to 1.
     calibrations : list of (float, float, float)
-        ``a``, ``b`` and ``c`` of each member's `Calibration`; ``(1, 1, 0)`` changes nothing.
+        ``a``, ``b`` and ``c`` of each member's `Calibration`; ``(1, 1, 0)`` is no calibration.
 
     Attributes
     ----------
@@ -155,19 +154,19 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def classes_(self) -> npt.NDArray[np.int64]:
-        """The classes, as its members have them."""
+        """Classes of the members."""
         classes: npt.NDArray[np.int64] = self.members[0][1].classes_
         return classes
 
     @property
     def feature_names_in_(self) -> npt.NDArray[np.object_]:
-        """Names of the columns it was fitted on."""
+        """Names of the columns that the members were fitted on."""
         names: npt.NDArray[np.object_] = self.members[0][1].feature_names_in_
         return names
 
     @property
     def n_features_in_(self) -> int:
-        """How many columns it was fitted on."""
+        """Number of columns that the members were fitted on."""
         return int(self.members[0][1].n_features_in_)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -180,14 +179,14 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return True
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
-        """Fit the members; weights and calibrations are arguments, and stay.
+        """Fit the members; weights and calibrations stay as given.
 
         Parameters
         ----------
         X : DataFrame of shape (n_rows, n_columns)
             Customers; not changed.
         y : array-like of shape (n_rows,)
-            1 for those who churned, 0 for the others.
+            1 for customers who churned, 0 for the others.
 
         Returns
         -------
@@ -199,7 +198,7 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: pd.DataFrame) -> Floats:
-        """Estimate probabilities.
+        """Predict probabilities.
 
         Parameters
         ----------
@@ -213,14 +212,14 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         total = np.zeros(len(X))
-        # One member after the other, as the ONNX model adds them up.
+        # In the order of the members, as in the ONNX model.
         for (_, model), weight, numbers in zip(self.members, self.weights, self.calibrations, strict=True):
             total = total + weight * _log_odds(model.predict_proba(X)[:, 1], *numbers)
         probability = expit(total)
         return np.column_stack([1.0 - probability, probability])
 
     def predict(self, X: pd.DataFrame) -> npt.NDArray[np.int64]:
-        """Tell the more probable class.
+        """Predict the more probable class.
 
         Parameters
         ----------
@@ -237,19 +236,19 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def assemble(models: Mapping[str, Pipeline], members: Sequence[Member]) -> Pipeline | BlendedModel:
-    """Make the chosen model of fitted candidates.
+    """Build the chosen model from fitted candidates.
 
     Parameters
     ----------
     models : Mapping of str to Pipeline
-        Fitted candidates by name; those that are no members are not used.
+        Fitted candidates by name; only members are used.
     members : Sequence of Member
-        What was chosen.
+        Members of the chosen model.
 
     Returns
     -------
     Pipeline or BlendedModel
-        The candidate itself, if it is the only member and not calibrated.
+        The candidate itself, if it is the only member and is not calibrated.
 
     Raises
     ------
@@ -258,7 +257,10 @@ def assemble(models: Mapping[str, Pipeline], members: Sequence[Member]) -> Pipel
     """
     missing = sorted({member.candidate for member in members} - set(models))
     if missing or not members:
-        raise ValueError(f"The choice names {missing or 'no candidate'}; there are models of {sorted(models)}.")
+        raise ValueError(
+            f"The choice needs models of {missing or 'at least one candidate'}, but there are models of {sorted(models)}: "
+            "fit all candidates and choose again."
+        )
     if len(members) == 1 and members[0].calibration is None:
         return models[members[0].candidate]
     return BlendedModel(

@@ -118,7 +118,7 @@ def cut_points(model: Pipeline | BlendedModel, numeric: Sequence[str]) -> dict[s
     preprocessing = model.named_steps["preprocessing"]
     branch = preprocessing.named_transformers_["numeric"] if numeric else None
     steps = _value_steps(branch)
-    columns = [list(held) for name, _, held in preprocessing.transformers_ if name == "numeric"]
+    columns = [list(names) for name, _, names in preprocessing.transformers_ if name == "numeric"]
     splines = [step for step in steps if isinstance(step, QuantileSplines)]
     for step in splines:
         for column, knots in zip(columns[0], step.knots_.T, strict=True):
