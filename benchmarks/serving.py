@@ -246,11 +246,11 @@ def parts_of_a_request(bench: Bench, milliseconds: float) -> pd.DataFrame:
         check=True,
     )
     inner = json.loads(words[-1].read_text())
-    alone, guarded, served, lines = (inner.pop(name) for name in ("alone", "guarded", "served", "two log lines"))
+    alone, with_guard, served, lines = (inner.pop(name) for name in ("alone", "with guard", "served", "two log lines"))
     parts = {
         "HTTP: client, sockets, uvicorn": milliseconds * 1000 - served,
-        "BentoML's layers": served - guarded,
-        "guard: id, time limit, key, rate limit, concurrency, metrics": guarded - alone - lines,
+        "BentoML's layers": served - with_guard,
+        "guard: id, time limit, key, rate limit, concurrency, metrics": with_guard - alone - lines,
         "two log lines: access and request": lines,
         "routing, request and response (Starlette)": alone - sum(inner.values()),
         **inner,

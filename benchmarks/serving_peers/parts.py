@@ -91,7 +91,7 @@ def layers(application: Application, settings: Settings, metrics: Metrics, bodie
 
     apps = {
         "alone": application.starlette(),
-        "guarded": make_guard(application.starlette(), settings, metrics),
+        "with guard": make_guard(application.starlette(), settings, metrics),
         "served": add_guard(Plain.to_asgi(is_main=True), settings, metrics),
     }
     return {name: asyncio.run(request_microseconds(app, bodies, key)) for name, app in apps.items()}

@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass
 class RecordingApp:
-    """The guarded application: records requests and bodies, and answers after some seconds."""
+    """The application inside the guard: records requests and bodies, and answers after some seconds."""
 
     seconds: float = 0.0
     reached: list[Message] = field(default_factory=list)

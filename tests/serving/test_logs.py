@@ -93,7 +93,7 @@ def test_an_asyncio_error_is_logged_without_values(lines: Lines) -> None:
 
 
 @pytest.mark.parametrize(("level", "kept"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])
-def test_the_level_is_kept(level: str, kept: int) -> None:
+def test_the_log_level_is_applied(level: str, kept: int) -> None:
     with configured(level) as read:
         logs.log(OURS, logging.DEBUG, "one", {})
         logs.log(OURS, logging.INFO, "two", {"rows": 1})

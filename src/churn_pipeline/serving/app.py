@@ -27,7 +27,7 @@ from churn_pipeline.serving.requests import Problem, RequestError, RequestParser
 from churn_pipeline.serving.scoring import Probabilities, Scorer
 from churn_pipeline.serving.settings import Settings
 
-# RequestParser up to this size (about fifty customers) run on the event loop, which they block only briefly.
+# Requests up to this size (about fifty customers) run on the event loop, which they block only briefly.
 MAX_INLINE_BYTES = 32_768
 # At most two large requests run at once, in threads. More would not finish sooner: they compete for the interpreter, and each
 # holds its customers in memory.
@@ -162,8 +162,8 @@ class Application:
         ]
         if self._id_column is not None:
             predictions = [
-                {"id": customer[self._id_column], **made} if customer.get(self._id_column) is not None else made
-                for customer, made in zip(customers, predictions, strict=True)
+                {"id": customer[self._id_column], **given} if customer.get(self._id_column) is not None else given
+                for customer, given in zip(customers, predictions, strict=True)
             ]
         return probabilities, predictions
 

@@ -89,7 +89,7 @@ class Guard:
     Parameters
     ----------
     app
-        The guarded application, with all its routes.
+        The application inside the guard, with all its routes.
     settings
         The service's settings.
     metrics

@@ -235,10 +235,8 @@ def _paths(predict: Json, explain: Json, customers: Json) -> Json:
     key: list[Json] = [{"key": []}]
     probe: Json = {"security": [], "refusals": (*ALWAYS, UNREADY)}
     scoring: Json = {"security": key, "refusals": (*ALWAYS, *WITH_KEY, *WITH_BODY)}
-    text, answer = (
-        {TEXT: {"schema": {"type": "string"}}},
-        "The predictions, in the order of the customers in the request.",
-    )
+    text: Json = {TEXT: {"schema": {"type": "string"}}}
+    answer = "The predictions, in the order of the customers in the request."
     return {
         "/predict": {
             "post": {
