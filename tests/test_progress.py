@@ -135,7 +135,7 @@ def test_a_terminal_sees_one_line_until_it_is_hidden(monkeypatch: pytest.MonkeyP
 
 
 class Meanwhile(dict[str, float]):
-    """The last run's times; whoever looks one up is too late, for the run goes on at that moment."""
+    """The last run's times; by the time one is read, the run has moved on."""
 
     def __init__(self, seconds: dict[str, float], goes_on: Callable[[], None]) -> None:
         super().__init__(seconds)

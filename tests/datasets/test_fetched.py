@@ -18,7 +18,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Publisher(ThreadingHTTPServer):
-    """Publishes one file on this machine, and counts who asked for it."""
+    """Publishes one file on this machine, and counts the requests."""
 
     asked = 0
     content = CONTENT
@@ -67,7 +67,7 @@ def fetched(folder: Path, url: str, sha256: str = SHA256, **more: Any) -> Fetche
 
 
 def said_on_load(dataset: FetchedDataset) -> str:
-    """What a person is told: Kedro wraps the error, the command line unwraps it."""
+    """The message for a person: Kedro wraps the error, the command line unwraps it."""
     with pytest.raises(DatasetError) as caught:
         dataset.load()
     assert isinstance(caught.value.__cause__, TableError)

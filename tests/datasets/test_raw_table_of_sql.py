@@ -1,4 +1,4 @@
-"""A raw table from a database: what is wrong with it is told without a value of it."""
+"""A raw table from a database: what is wrong with it is reported without its values."""
 
 import sqlite3
 from pathlib import Path

@@ -78,7 +78,7 @@ def test_a_valid_key_is_accepted_in_a_raw_request(running: Running) -> None:
     assert b'"fields"' in answer
 
 
-def test_bentomls_own_routes_are_guarded(running: Running) -> None:
+def test_bentomls_own_routes_pass_the_guard(running: Running) -> None:
     for path in ("/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json", "/health", "/", "/docs"):
         answer = httpx.get(running.url + path)
         assert answer.status_code == 200
@@ -153,7 +153,7 @@ def test_a_websocket_gets_nothing(running: Running) -> None:
         assert b'"fields"' not in answer
 
 
-def test_a_pipelined_request_is_guarded_like_the_first(running: Running) -> None:
+def test_a_pipelined_request_passes_the_guard_like_the_first(running: Running) -> None:
     first = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
     second = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
     answer = ask_raw(running, (first + second).encode())

@@ -14,7 +14,7 @@ from churn_pipeline.pipelines.data_engineering import splitting
 from churn_pipeline.pipelines.data_engineering.nodes import (
     LeakSettings,
     QuarantineSettings,
-    accept_customers,
+    check_quarantine,
     features_and_label,
     find_leaks,
     make_folds,
@@ -61,7 +61,7 @@ def test_the_data_digest_depends_on_the_raw_cells() -> None:
 def test_few_invalid_rows_are_logged_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
     customers, _, report = validated(faulty(200, 2))
     with caplog.at_level(logging.INFO):
-        accepted = accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
+        accepted = check_quarantine(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
     pd.testing.assert_frame_equal(accepted, customers)
     assert "Rows in 200 = valid 198 + quarantined 2" in caplog.text
     assert "Quarantined: column 'region': isin" in caplog.text
@@ -73,7 +73,7 @@ def test_too_many_invalid_rows_stop_the_run_with_every_finding() -> None:
     raw.loc[1, "age"] = "x"
     customers, _, report = validated(raw)
     with pytest.raises(TableError) as caught:
-        accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
+        check_quarantine(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
     said = str(caught.value)
     assert "3 of 200 rows are invalid, more than 1.0%" in said
     assert "column 'region': isin" in said
@@ -84,14 +84,14 @@ def test_too_many_invalid_rows_stop_the_run_with_every_finding() -> None:
 def test_a_single_invalid_row_stops_the_run_if_the_share_is_zero() -> None:
     customers, _, report = validated(faulty(200, 1))
     with pytest.raises(TableError):
-        accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0))
+        check_quarantine(customers, report, CONTRACT, QuarantineSettings(max_share=0))
 
 
 @pytest.mark.parametrize(("level", "word"), [("No", "churned"), ("Yes", "stayed")])
 def test_a_single_class_stops_the_run(level: str, word: str) -> None:
     customers, _, report = validated(raw_customers(20).assign(churn=level))
     with pytest.raises(TableError, match=f"column 'churn': no customer {word}. Check roles.target.positive"):
-        accept_customers(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
+        check_quarantine(customers, report, CONTRACT, QuarantineSettings(max_share=0.01))
 
 
 # ---- split -----------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def validate_customers(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFr
     return result.customers, result.quarantine, report
 
 
-def accept_customers(
+def check_quarantine(
     valid_rows: pd.DataFrame, report: dict[str, Any], contract: Contract, settings: QuarantineSettings
 ) -> pd.DataFrame:
     """Return the valid rows, or stop the run.

@@ -20,7 +20,7 @@ def _validation() -> list[Node]:
             name="validate_customers",
         ),
         Node(
-            nodes.accept_customers,
+            nodes.check_quarantine,
             ["valid_rows", "contract_report", "contract", "params:quarantine"],
             "customers",
             name="quarantine",

@@ -167,7 +167,8 @@ def check_equivalence(
             problems.append(describe_hard_rows(name, comparison, made_up, features))
     _raise_problems(problems, settings.tolerance)
     largest = max(report["largest_difference"] for report in reports.values())
-    logger.info("Equivalent on %s rows: largest difference %.1e", f"{len(features) + len(made_up):,}", largest)
+    rows = f"{len(features) + len(made_up):,}"
+    logger.info("Equivalent within %g on %s rows (largest difference %.1e)", settings.tolerance, rows, largest)
     return {
         "model_digest": model_digest(onnx_model),
         "tolerance": settings.tolerance,
