@@ -38,8 +38,8 @@ $(READY): requirements/requirements.lock requirements/uv.txt pyproject.toml
 train: $(READY) ## train on the simulated table (kedro run --pipelines training)
 	@$(BIN)/kedro run --pipelines training
 
-# Measuring coverage takes half as long again: CI does it, over both targets. A worker takes a file's tests in order, so that
-# what a file sets up is mostly set up once.
+# Only CI measures coverage, over both targets: it makes the tests half as slow again. With worksteal, one worker runs most
+# tests of a file, so that the file's fixtures are set up once.
 PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 
 test: $(READY) ## the tests, except for the slow ones; with coverage where CI is set
