@@ -185,8 +185,9 @@ def pipelines() -> str:
 
 def code(package: str) -> str:
     """Every module of a package, from its docstrings."""
-    files = sorted(file for file in (SOURCE / package).glob("*.py") if not file.stem.startswith("__"))
-    return "\n\n".join(f"::: churn_pipeline.{package}.{file.stem}" for file in files)
+    files = sorted(file for file in (SOURCE / package).rglob("*.py") if not file.stem.startswith("__"))
+    modules = (".".join(file.relative_to(SOURCE).with_suffix("").parts) for file in files)
+    return "\n\n".join(f"::: churn_pipeline.{module}" for module in modules)
 
 
 def tables() -> str:

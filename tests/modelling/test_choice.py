@@ -111,7 +111,7 @@ def test_a_blend_of_models_with_independent_errors_is_chosen(truth):
     assert sum(member.weight for member in choice.members) == pytest.approx(1.0, abs=1e-12)
     assert {member.weight for member in choice.members} == {member.weight for member in choice.blend_members}
     assert choice.sentences[0].startswith("Chosen: a blend (")
-    assert "required: more than 1 standard errors" in choice.sentences[0]
+    assert "required: more than 1 standard error)" in choice.sentences[0]
 
 
 def test_a_blend_must_win_by_the_configured_margin(truth):

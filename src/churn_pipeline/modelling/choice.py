@@ -75,7 +75,8 @@ class Difference(_Report):
         return self.advantage > max(ROUNDING_ERROR, standard_errors * self.standard_error)
 
     def __str__(self) -> str:
-        return f"gain {self.advantage:+.5f}, standard error {self.standard_error:.5f}"
+        gain = f"gain {self.advantage:+.5f}" if self.advantage >= 0 else f"{-self.advantage:.5f} worse"
+        return f"{gain}, standard error {self.standard_error:.5f}"
 
 
 class CalibrationReport(_Report):
@@ -546,8 +547,8 @@ def _explain_rule(choice: Choice, standard_errors: float) -> list[str]:
         ]
     return [
         f"Chosen: {choice.candidate} (log loss {choice.log_loss:.5f}), the simplest candidate within "
-        f"{standard_errors:g} standard errors of the best. {difference.baseline} is {-difference.advantage:.5f} better, "
-        f"but more complex (standard error {difference.standard_error:.5f})."
+        f"{_plural(standard_errors)} of the best. {difference.baseline} is more complex, and its log loss is "
+        f"{-difference.advantage:.5f} lower (standard error {difference.standard_error:.5f})."
     ]
 
 
@@ -558,11 +559,15 @@ def _explain_blend(choice: Choice, standard_errors: float) -> str:
     verdict = "Chosen: a blend" if choice.rule == "blend" else "Not chosen: a blend"
     return (
         f"{verdict} ({weights}). Compared with {choice.blend.baseline}: {choice.blend} "
-        f"(required: more than {standard_errors:g} standard errors)."
+        f"(required: more than {_plural(standard_errors)})."
     )
 
 
 def _explain_calibration(report: CalibrationReport) -> str:
     verdict = "not calibrated" if report.applied == "none" else f"{report.applied} calibration"
-    gains = "; ".join(f"{difference.option} calibration: {difference}" for difference in report.measured)
-    return f"{report.candidate}: {verdict}. Out of fold, {gains}."
+    gains = "; ".join(f"with {difference.option} calibration: {difference}" for difference in report.measured)
+    return f"{report.candidate}: {verdict}. Out-of-fold log loss {gains}."
+
+
+def _plural(standard_errors: float) -> str:
+    return f"{standard_errors:g} standard error{'' if standard_errors == 1 else 's'}"

@@ -27,10 +27,10 @@ def histogram_tree_nodes(classifier: HistGradientBoostingClassifier) -> list[npt
         One array per tree. Its fields include ``value``, ``feature_idx``, ``num_threshold``, ``missing_go_to_left``,
         ``left``, ``right``, ``is_leaf`` and ``is_categorical``.
     """
-    stages: list[list[Any]] = classifier._predictors
+    stages: list[list[Any]] = classifier._predictors  # noqa: SLF001 - there is no public attribute
     return [predictor.nodes for stage in stages for predictor in stage]
 
 
 def histogram_baseline(classifier: HistGradientBoostingClassifier) -> npt.NDArray[np.float64]:
     """Return the log-odds to which a fitted binary classifier adds its trees: float64 of shape (1,)."""
-    return np.ravel(classifier._baseline_prediction)
+    return np.ravel(classifier._baseline_prediction)  # noqa: SLF001 - there is no public attribute
