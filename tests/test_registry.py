@@ -44,7 +44,7 @@ def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
         "evaluation.evaluate",
         "decision.evaluate_profit",
         "report.write_card",
-        "decision.gate",
+        "decision.compare_with_champion",
     )
     assert order.index("report.record_model") > max(map(order.index, evaluated))
 

@@ -59,7 +59,7 @@ def _head(report: RunReport) -> list[str]:
         f"# Model card: churn of '{report.data_report['table']}'",
         "",
         f"The model (`{choice['candidate']}`) gives each customer a churn probability. Use it to decide whom to contact with "
-        f"an offer. It was chosen by this rule: {choice['rule']}. Gate: **{report.results.gate['verdict']}**.",
+        f"an offer. Selection rule: {choice['rule']}. Gate: **{report.results.gate['verdict']}**.",
         "",
         "Do not use it to set prices, to refuse service, or to evaluate a person.",
     ]
