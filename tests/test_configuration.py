@@ -1,4 +1,4 @@
-"""Configuration: which table, from which folder; several loaders at once; and the candidates that pipelines are built from."""
+"""Configuration: the chosen table, merged parameters, the tracking store, several loaders, and the candidates."""
 
 import subprocess
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def table(folder: Path, name: str, said: str, **more: Any) -> None:
 
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
-    """Tables: everywhere in base, local and production; local in base and local; plain in base alone."""
+    """Tables: `everywhere` in base, local and production; `local` in base and local; `plain` only in base."""
     conf = tmp_path / "conf"
     write(conf / "base" / "parameters.yml", {"table": "plain", "candidates": {"one": {}, "two": {}}})
     write(conf / "base" / "catalog.yml", CATALOG)
@@ -64,7 +64,7 @@ def source(conf: Path, env: str | None, name: str) -> str:
 # ---- which table -----------------------------------------------------------------------------------------------------
 
 
-def test_a_table_is_looked_for_in_the_environment_then_locally_then_in_base(conf: Path) -> None:
+def test_a_table_is_searched_in_the_environment_then_in_local_then_in_base(conf: Path) -> None:
     assert source(conf, "production", "everywhere") == "production/everywhere.csv"
     assert source(conf, "production", "local") == "local/local.csv"
     assert source(conf, "production", "plain") == "base/plain.csv"
@@ -79,7 +79,7 @@ def test_the_base_environment_alone_still_finds_private_tables(conf: Path) -> No
     assert source(conf, "base", "mine") == "local/mine.csv"
 
 
-def test_the_parameter_chooses_and_the_runtime_parameter_overrules_it(conf: Path) -> None:
+def test_the_runtime_parameter_overrides_the_parameter(conf: Path) -> None:
     assert loader(conf).table == "plain"
     assert loader(conf, table="local").table == "local"
     write(conf / "production" / "parameters.yml", {"table": "everywhere"})
@@ -94,13 +94,13 @@ def test_a_table_file_is_never_merged_with_another(conf: Path) -> None:
     assert catalog["truth"] is None
 
 
-def test_name_file_and_project_are_known_to_the_catalog(conf: Path) -> None:
+def test_the_catalog_can_use_the_tables_name_and_file_and_the_project(conf: Path) -> None:
     catalog = loader(conf, table="local")["catalog"]
     assert catalog["contract"]["filepath"] == str(conf / "local" / "tables" / "local.yml")
     assert catalog["report"]["filepath"] == f"{conf.parent}/data/local/report.json"
 
 
-def test_a_parameter_is_known_to_the_catalog_as_the_run_has_it(conf: Path) -> None:
+def test_the_catalog_can_use_a_parameter_of_the_run(conf: Path) -> None:
     write(conf / "base" / "catalog_more.yml", {"version": "${parameter:packaging.model,none}"})
     write(conf / "base" / "parameters_packaging.yml", {"packaging": {"model": None}})
     assert loader(conf)["catalog"]["version"] is None
@@ -113,14 +113,14 @@ def test_a_parameter_is_known_to_the_catalog_as_the_run_has_it(conf: Path) -> No
     assert loader(conf)["catalog"]["version"] == "none"
 
 
-def test_the_project_is_known_wherever_a_command_starts(
+def test_the_project_folder_does_not_depend_on_the_working_directory(
     conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert loader(Path("conf"))["catalog"]["report"]["filepath"] == f"{tmp_path}/data/plain/report.json"
 
 
-def test_an_unknown_table_lists_those_that_there_are(conf: Path) -> None:
+def test_an_unknown_table_lists_the_existing_ones(conf: Path) -> None:
     table(conf / "local", "mine", "mine")
     with pytest.raises(TableError) as caught:
         _ = loader(conf, table="tleco").table_file
@@ -130,7 +130,7 @@ def test_an_unknown_table_lists_those_that_there_are(conf: Path) -> None:
     assert "choose one of everywhere, local, mine, plain" in said
 
 
-def test_a_table_file_of_no_content_is_empty(conf: Path) -> None:
+def test_an_empty_table_file_is_an_error(conf: Path) -> None:
     write(conf / "local" / "tables" / "plain.yml", "# nothing yet\n")
     with pytest.raises(Exception, match=r"The table file plain\.yml:\n  - is empty: draft one"):
         _ = loader(conf)["catalog"]
@@ -147,7 +147,7 @@ def test_environment_variables_are_read_in_catalogs_and_tables(conf: Path, monke
 # ---- several loaders -------------------------------------------------------------------------------------------------
 
 
-def test_two_loaders_answer_for_themselves(conf: Path, tmp_path: Path) -> None:
+def test_two_loaders_use_their_own_resolvers(conf: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "conf"
     write(other / "base" / "parameters.yml", {"table": "theirs"})
     write(other / "base" / "catalog.yml", CATALOG)
@@ -168,7 +168,7 @@ def test_kedros_own_loader_is_not_disturbed(conf: Path, tmp_path: Path) -> None:
     assert plain["catalog"]["a"]["filepath"] == "x/y"
 
 
-def test_resolvers_are_of_the_process_and_the_last_reader_answers(conf: Path) -> None:
+def test_resolvers_are_global_and_the_last_reader_answers(conf: Path) -> None:
     _ = loader(conf)["parameters"]
     assert OmegaConf.to_container(OmegaConf.create({"name": "${table:name}"}), resolve=True) == {"name": "plain"}
 
@@ -242,7 +242,7 @@ def test_an_exported_address_is_used_and_gets_no_local_path(
     assert str(mlflow_conf.parent) not in str(mlflow)
 
 
-def test_the_address_that_mlflow_exports_itself_is_not_taken_for_a_persons(
+def test_an_address_that_mlflow_exports_itself_is_ignored(
     mlflow_conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", loader(mlflow_conf)["mlflow"]["server"]["mlflow_tracking_uri"])
@@ -291,7 +291,7 @@ def test_git_ignores_credentials_in_every_environment(file: str, ignored: bool) 
 
 @pytest.fixture
 def no_context() -> Iterator[None]:
-    """No Kedro context has been created in this process, and none of this test's stays."""
+    """Remove the current loader during a test."""
     before = list(configuration.current_loader)
     configuration.current_loader.clear()
     yield

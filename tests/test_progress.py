@@ -1,4 +1,4 @@
-"""How far a run is, and how long it will still take."""
+"""The progress of a run and its remaining time."""
 
 import io
 import json
@@ -16,13 +16,13 @@ from churn_pipeline.progress import History, RunProgress
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time; a test moves it."""
+    """The time, which a test advances."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_what_is_left_is_what_the_rest_took_the_last_time(clock: list[float]) -> None:
+def test_the_remaining_time_is_the_last_runs_durations(clock: list[float]) -> None:
     run = RunProgress("training", ["split", "search", "fit"], {"split": 1.0, "search": 10.0, "fit": 4.0})
     assert run.remaining == 15.0
 
@@ -37,7 +37,7 @@ def test_what_is_left_is_what_the_rest_took_the_last_time(clock: list[float]) ->
     assert run.remaining == 4.0, "a node that takes longer than the last time has nothing left, and not less"
 
 
-def test_nobody_knows_what_is_left_of_what_was_never_run(clock: list[float]) -> None:
+def test_the_remaining_time_of_a_first_run_is_unknown(clock: list[float]) -> None:
     run = RunProgress("training", ["split"], {})
     run.begin("split")
 
@@ -54,7 +54,7 @@ def test_a_node_lasts_from_its_first_input_to_the_next_nodes(clock: list[float])
     assert run.seconds == {"split": 3.0, "fit": 3.0}
 
 
-def test_times_are_kept_by_table_and_a_new_table_has_those_of_the_last(tmp_path: Path) -> None:
+def test_durations_are_kept_by_table_and_a_new_table_starts_with_the_last_tables(tmp_path: Path) -> None:
     file = tmp_path / "data" / "seconds.json"
     assert History(file, "telco").read() == {}
     History(file, "telco").write({"fit": 3.0, "search": 9.0})
@@ -66,7 +66,7 @@ def test_times_are_kept_by_table_and_a_new_table_has_those_of_the_last(tmp_path:
     assert History(file, "new").read() == {"fit": 2.0, "search": 9.0}
 
 
-def test_a_file_that_was_cut_off_is_no_reason_to_stop(tmp_path: Path) -> None:
+def test_a_truncated_file_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "seconds.json"
     file.write_text('{"telco": {"fi', encoding="utf-8")
 
@@ -75,7 +75,7 @@ def test_a_file_that_was_cut_off_is_no_reason_to_stop(tmp_path: Path) -> None:
     assert json.loads(file.read_text(encoding="utf-8")) == {"telco": {"fit": 2.0}}
 
 
-def test_where_a_run_is_can_be_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_hide_returns_the_current_node_once(capsys: pytest.CaptureFixture[str]) -> None:
     run = RunProgress("training", ["split", "fit"], {})
     progress.show(run)
     run.begin("split")
@@ -83,19 +83,19 @@ def test_where_a_run_is_can_be_said_once(capsys: pytest.CaptureFixture[str]) -> 
 
     assert progress.hide() == " in node 2 of 2, fit"
     assert progress.hide() == ""
-    assert capsys.readouterr().err == "", "nothing is drawn where nobody looks"
+    assert capsys.readouterr().err == "", "nothing is drawn without a terminal"
 
 
 class Terminal(io.StringIO):
-    """What somebody looks at."""
+    """A fake terminal."""
 
     def isatty(self) -> bool:
-        """As the system says of a terminal."""
+        """Return True, like a terminal."""
         return True
 
 
 def _terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal on which lines are drawn often; not a fixture, since pytest takes stderr back before the test begins."""
+    """Install a fake terminal with a short refresh interval; a fixture cannot, because pytest replaces stderr later."""
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.01)
@@ -135,7 +135,7 @@ def test_a_terminal_sees_one_line_until_it_is_hidden(monkeypatch: pytest.MonkeyP
 
 
 class Meanwhile(dict[str, float]):
-    """The last run's times; by the time one is read, the run has moved on."""
+    """Durations of the last run; every look-up advances the run first."""
 
     def __init__(self, seconds: dict[str, float], goes_on: Callable[[], None]) -> None:
         super().__init__(seconds)
@@ -146,7 +146,7 @@ class Meanwhile(dict[str, float]):
         return super().__contains__(name)
 
 
-def test_a_run_may_go_on_while_somebody_asks_what_is_left() -> None:
+def test_a_run_may_advance_during_the_estimate() -> None:
     run = RunProgress("training", ["split", "search", "fit"], {})
     run.expected = Meanwhile({"split": 1.0, "search": 10.0, "fit": 4.0}, lambda: run.begin("search"))
     assert run.remaining is not None
@@ -157,7 +157,7 @@ def test_a_run_may_go_on_while_somebody_asks_what_is_left() -> None:
     assert run.remaining is not None
 
 
-def test_the_line_goes_on_when_what_is_left_is_known_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_stays_if_the_remaining_time_becomes_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _terminal(monkeypatch)
     answers = iter([5.0])
     monkeypatch.setattr(RunProgress, "remaining", property(lambda run: next(answers, None)))

@@ -1,4 +1,4 @@
-"""`kedro promote`, against a registry of the test's own."""
+"""`kedro promote`, with the test's own registry."""
 
 import shutil
 from collections.abc import Callable

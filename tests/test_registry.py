@@ -1,4 +1,4 @@
-"""The pipelines that Kedro lists, with and without a run under way."""
+"""The registered pipelines: their parts, inputs, boxes and parameters."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,7 @@ def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
     order = [node.name for node in pipelines["__default__"].nodes]
 
     assert order.index("onnx_conversion.accept_version") > order.index("report.record_model")
-    # What the registered version's run says must be complete by then.
+    # The registered version's run must be complete by then.
     evaluated = (
         "evaluation.evaluate",
         "decision.evaluate_profit",

@@ -1,4 +1,4 @@
-"""Bentos: built from a service of the test's own, in a store of the test's own."""
+"""Bentos of a small service, built in the test's own store."""
 
 import hashlib
 import io
@@ -66,7 +66,7 @@ def write_package(folder: Path, service: str = SERVICE) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a package, and a Bento of it in a store; not to be changed."""
+    """A folder with a package and its Bento in a store; tests must not change it."""
     folder = tmp_path_factory.mktemp("built")
     write_package(folder / "package")
     dataset(folder).save(CONTENT)
@@ -75,12 +75,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(built: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
+    """A copy that a test may change."""
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def test_what_was_built_is_loaded_with_its_labels_and_its_card(built: Path) -> None:
+def test_a_bento_is_loaded_with_its_labels_and_model_card(built: Path) -> None:
     bento = dataset(built).load()
     assert bento.tag.name == "churn_customers"
     assert bento.info.labels == CONTENT.labels
@@ -88,7 +88,7 @@ def test_what_was_built_is_loaded_with_its_labels_and_its_card(built: Path) -> N
     assert bento.info.service == "churn_pipeline.serving.service:ChurnService"
 
 
-def test_a_bento_holds_the_service_and_what_is_shipped_and_nothing_else(built: Path) -> None:
+def test_a_bento_contains_the_service_and_the_bundle_and_nothing_else(built: Path) -> None:
     files = dict(files_in(built / "exported" / "churn.bento"))
     ours = {name.removeprefix("src/") for name in files if name.startswith("src/")}
     code = {"__init__.py", "contract/__init__.py", "contract/table.py", "serving/__init__.py", "serving/service.py"}
@@ -103,7 +103,7 @@ def test_the_version_is_the_digest_of_the_content(built: Path) -> None:
     assert content_digest(Path(bento.path) / "src").startswith(bento.tag.version or "none")
 
 
-def test_the_recipe_says_what_the_labels_say(built: Path) -> None:
+def test_the_recipe_has_the_labels(built: Path) -> None:
     recipe = dict(files_in(built / "exported" / "churn.bento"))["env/docker/Dockerfile"].decode()
     assert 'churn.table="customers"' in recipe
     assert 'churn.candidate="a+b"' in recipe
@@ -123,7 +123,7 @@ def test_the_same_content_is_the_same_bento_and_is_not_built_again(copied: Path)
     assert (copied / "exported" / "churn.bento").is_file()
 
 
-def test_other_content_is_another_bento_and_a_load_gives_what_was_saved_last(copied: Path) -> None:
+def test_other_content_is_another_bento_and_a_load_returns_the_last(copied: Path) -> None:
     first = dataset(copied).load().tag
     dataset(copied).save(replace(CONTENT, files={**CONTENT.files, "bundle/model.onnx": b"2"}))
     second = dataset(copied).load().tag
@@ -145,25 +145,25 @@ def test_a_bento_that_was_changed_in_the_store_is_built_again(copied: Path) -> N
 @pytest.mark.parametrize(
     "change", [{"labels": {"table": "others"}}, {"files": {"requirements.txt": b"bentoml==1.4.38\n"}}]
 )
-def test_labels_and_packages_are_content_too(change: dict[str, object], built: Path, tmp_path: Path) -> None:
+def test_labels_and_packages_change_the_version(change: dict[str, object], built: Path, tmp_path: Path) -> None:
     laid_out = [tmp_path / "one", tmp_path / "two"]
     for folder, content in zip(laid_out, (CONTENT, replace(CONTENT, **change)), strict=True):
         dataset(built).write_sources(content, folder)
     assert content_digest(laid_out[0]) != content_digest(laid_out[1])
 
 
-def test_a_service_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
+def test_a_service_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
     write_package(tmp_path / "package", "import churn_pipeline.nowhere\n")
     with pytest.raises(DatasetError, match=r"(?s)BentoML could not build churn_customers.*churn_pipeline\.nowhere"):
         dataset(tmp_path).save(CONTENT)
     assert not dataset(tmp_path).exists()
 
 
-def test_a_name_becomes_one_that_bentoml_takes() -> None:
+def test_a_name_becomes_valid_for_bentoml() -> None:
     assert dataset(Path("nowhere"), name="churn_My Täble").name_in_store == "churn_my_t_ble"
 
 
-def test_the_look_for_pickles_finds_them() -> None:
+def test_the_search_for_pickles_finds_them() -> None:
     assert could_unpickle("model", pickle.dumps({"a": 1}))
     assert could_unpickle("model", pickle.dumps([1], protocol=0))
     assert could_unpickle("model.joblib", b"")

@@ -1,4 +1,4 @@
-"""Public files: fetched once from where they are published, and only ever the file that was meant."""
+"""Public files: downloaded once and checked by their SHA-256."""
 
 import hashlib
 import threading
@@ -18,9 +18,9 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Publisher(ThreadingHTTPServer):
-    """Publishes one file on this machine, and counts the requests."""
+    """Serves one file on this machine and counts the requests."""
 
-    asked = 0
+    requests = 0
     content = CONTENT
 
     @property
@@ -32,7 +32,7 @@ class Answer(BaseHTTPRequestHandler):
     server: Publisher
 
     def do_GET(self) -> None:
-        self.server.asked += 1
+        self.server.requests += 1
         found = self.path == "/public/customers.csv"
         self.send_response(200 if found else 404)
         self.send_header("Content-Length", str(len(self.server.content) if found else 0))
@@ -67,14 +67,14 @@ def fetched(folder: Path, url: str, sha256: str = SHA256, **more: Any) -> Fetche
 
 
 def said_on_load(dataset: FetchedDataset) -> str:
-    """The message for a person: Kedro wraps the error, the command line unwraps it."""
+    """The message that a command shows: Kedro wraps the error, the command line unwraps it."""
     with pytest.raises(DatasetError) as caught:
         dataset.load()
     assert isinstance(caught.value.__cause__, TableError)
     return str(caught.value.__cause__)
 
 
-def test_a_file_is_fetched_once_and_then_lies_there(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_file_is_downloaded_once(tmp_path: Path, publisher: Publisher) -> None:
     dataset = fetched(tmp_path / "raw", publisher.url)
     assert not dataset.exists()
     assert dataset.load()["churn"].tolist() == ["yes", "no"]
@@ -82,15 +82,15 @@ def test_a_file_is_fetched_once_and_then_lies_there(tmp_path: Path, publisher: P
     assert (tmp_path / "raw" / "customers.csv").read_bytes() == CONTENT
     dataset.load()
     fetched(tmp_path / "raw", publisher.url).load()
-    assert publisher.asked == 1
+    assert publisher.requests == 1
 
 
-def test_a_file_that_lies_there_needs_no_server(tmp_path: Path) -> None:
+def test_a_downloaded_file_needs_no_server(tmp_path: Path) -> None:
     (tmp_path / "customers.csv").write_bytes(CONTENT)
     assert len(fetched(tmp_path, "http://127.0.0.1:9/customers.csv").load()) == 2
 
 
-def test_another_file_than_was_meant_is_refused_and_not_kept(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_file_with_another_checksum_is_refused_and_deleted(tmp_path: Path, publisher: Publisher) -> None:
     publisher.content = CONTENT + b"3,yes\n"
     said = said_on_load(fetched(tmp_path, publisher.url))
     assert publisher.url in said
@@ -98,7 +98,7 @@ def test_another_file_than_was_meant_is_refused_and_not_kept(tmp_path: Path, pub
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_was_changed_here_is_fetched_again(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_downloaded_file_that_was_changed_is_downloaded_again(tmp_path: Path, publisher: Publisher) -> None:
     (tmp_path / "customers.csv").write_bytes(b"edited")
     assert len(fetched(tmp_path, publisher.url).load()) == 2
     assert (tmp_path / "customers.csv").read_bytes() == CONTENT
@@ -122,7 +122,7 @@ def test_a_local_copy_is_read_without_a_download(tmp_path: Path, publisher: Publ
     dataset = fetched(tmp_path / "raw", publisher.url, local_folder=str(tmp_path), local_name="mine.csv")
     assert dataset.exists()
     assert len(dataset.load()) == 2
-    assert publisher.asked == 0
+    assert publisher.requests == 0
     assert not (tmp_path / "raw").exists()
 
 
@@ -137,7 +137,7 @@ def test_a_missing_local_copy_is_an_error_without_a_download(tmp_path: Path, pub
     assert not dataset.exists()
     with pytest.raises(DatasetError, match=r"mine\.csv"):
         dataset.load()
-    assert publisher.asked == 0
+    assert publisher.requests == 0
 
 
 def test_a_public_file_is_never_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Datasets of files: the raw table, contracts, optional tables, models; each says what is wrong with what it reads."""
+"""Datasets of files: the raw table, contracts, optional tables and models, and their error messages."""
 
 import datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_every_dataset_is_found_by_its_name(name: str) -> None:
     assert issubclass(getattr(datasets, name), AbstractDataset)
 
 
-def test_another_name_is_not_found() -> None:
+def test_an_unknown_name_is_not_found() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = datasets.Nothing
 
@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_raw_table_is_read_by_its_source(path: Path, tmp_path: Path) -> None:
+def test_a_raw_table_is_read_from_its_source(path: Path, tmp_path: Path) -> None:
     table = RawTableDataset(dataset=csv_source(path, keep_default_na=False))
     assert table.exists()
     pd.testing.assert_frame_equal(table.load().astype(object), raw_customers(5))
@@ -72,7 +72,7 @@ def test_a_raw_table_is_read_by_its_source(path: Path, tmp_path: Path) -> None:
     ],
     ids=["empty", "another encoding", "ragged", "cut off"],
 )
-def test_a_file_that_is_no_table_is_explained(path: Path, content: bytes, words: str) -> None:
+def test_an_unreadable_file_is_explained(path: Path, content: bytes, words: str) -> None:
     path.write_bytes(content)
     said = said_on_load(RawTableDataset(dataset=csv_source(path)))
     assert str(path) in said
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_table_is_explained(path: Path, content: bytes, words:
     assert words in said
 
 
-def test_an_encoding_that_is_wrongly_named_is_explained(path: Path) -> None:
+def test_a_wrong_encoding_is_explained(path: Path) -> None:
     assert "encoding" in said_on_load(RawTableDataset(dataset=csv_source(path, encoding="utf-16")))
 
 
@@ -93,7 +93,7 @@ def test_an_absent_file_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert said_on_load(table).endswith("the file does not exist: none.csv.")
 
 
-def test_a_source_that_gives_no_table_is_explained(tmp_path: Path) -> None:
+def test_a_source_without_a_table_is_explained(tmp_path: Path) -> None:
     (tmp_path / "customers.json").write_text("[1, 2]")
     table = RawTableDataset(dataset={"type": "json.JSONDataset", "filepath": str(tmp_path / "customers.json")})
     assert "is a list, not a pandas DataFrame" in said_on_load(table)
@@ -104,7 +104,7 @@ def test_an_unexpected_error_is_not_hidden(path: Path) -> None:
         RawTableDataset(dataset=csv_source(path, no_such_argument=1)).load()
 
 
-def test_what_is_only_read_is_never_written(path: Path) -> None:
+def test_read_only_datasets_are_never_written(path: Path) -> None:
     for dataset in (
         RawTableDataset(dataset=csv_source(path)),
         OptionalDataset(csv_source(path)),
@@ -130,7 +130,7 @@ def test_a_contract_is_read_from_its_file(tmp_path: Path) -> None:
     assert "rolls" in said_on_load(dataset)
 
 
-def test_an_optional_table_is_none_where_there_is_none(path: Path) -> None:
+def test_an_optional_dataset_without_a_source_is_none(path: Path) -> None:
     assert OptionalDataset(None).load() is None
     assert OptionalDataset(None).exists()
     assert len(OptionalDataset(csv_source(path)).load()) == 5
@@ -173,9 +173,7 @@ def test_an_onnx_model_keeps_its_bytes(tmp_path: Path) -> None:
     ],
     ids=["logistic", "splines", "forest", "boosting"],
 )
-def test_a_fitted_candidate_comes_back_and_gives_the_same_probabilities(
-    tmp_path: Path, candidate: dict[str, Any]
-) -> None:
+def test_a_loaded_candidate_predicts_the_same_probabilities(tmp_path: Path, candidate: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     features = pd.DataFrame({"n": rng.normal(size=80), "level": rng.choice(["a", "b", ""], 80)})
     model = build_candidate(Candidate.model_validate(candidate), ["n"], ["level"], seed=0)

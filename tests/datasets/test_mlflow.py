@@ -1,4 +1,4 @@
-"""What is written to MLflow and read from it, against a store of the test's own."""
+"""Datasets of MLflow, against the test's own store."""
 
 import shutil
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterat
     before, uri = (mlflow.get_tracking_uri(), mlflow.get_registry_uri()), f"sqlite:///{folder}/mlflow.db"
     with pytest.MonkeyPatch.context() as environment:
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-            environment.setenv(name, uri)  # MLflow sets them by itself, and nobody takes them back
+            environment.setenv(name, uri)  # MLflow sets them itself and never resets them
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         mlflow.set_experiment(
@@ -77,7 +77,7 @@ def registered(name: str, alias: str = "challenger") -> RegisteredModelDataset:
 
 
 @pytest.mark.usefixtures("store")
-def test_tags_come_back_without_their_prefix() -> None:
+def test_tags_are_loaded_without_their_prefix() -> None:
     tags = MlflowTagsDataset(prefix="digest")
     with mlflow.start_run() as run:
         tags.save({"data": "3f2a", "rows": 5})  # type: ignore[dict-item]
@@ -105,7 +105,7 @@ def test_without_a_run_no_tags_are_written_and_none_can_be_read() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_metrics_are_logged_in_groups_and_the_ends_of_intervals_apart() -> None:
+def test_metrics_are_logged_in_groups() -> None:
     given = {"auc": 0.8, "auc_lower": 0.7, "auc_upper": 0.9, "auc_best_possible": 0.85}
     with mlflow.start_run() as run:
         MlflowMetricsDataset(prefix="holdout").save(given)
@@ -177,7 +177,7 @@ def test_binary_files_are_registered_and_read_with_the_version() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_what_is_registered_predicts_probabilities_by_its_signature(store: Path) -> None:
+def test_a_registered_model_predicts_probabilities_with_its_signature(store: Path) -> None:
     model, features = fitted()
     with mlflow.start_run():
         registered("served").save(record(model))
@@ -207,7 +207,7 @@ def test_a_version_is_read_with_its_documents_and_its_run() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_the_champion_is_read_else_the_challenger_or_what_is_named() -> None:
+def test_the_champion_is_the_default_then_the_challenger_or_a_chosen_version() -> None:
     model, _ = fitted()
     for _ in range(3):
         with mlflow.start_run():
@@ -228,8 +228,8 @@ def test_the_champion_is_read_else_the_challenger_or_what_is_named() -> None:
 
 
 @pytest.mark.usefixtures("store")
-@pytest.mark.parametrize(("name", "select"), [("nobody", None), ("rule", "9"), ("rule", "nowhere")])
-def test_a_version_that_is_not_there_is_told(name: str, select: str | None) -> None:
+@pytest.mark.parametrize(("name", "select"), [("unknown", None), ("rule", "9"), ("rule", "nowhere")])
+def test_a_missing_version_is_an_error(name: str, select: str | None) -> None:
     with pytest.raises(DatasetError) as caught:
         RegisteredVersionDataset(name=name, select=select).load()
     assert isinstance(caught.value.__cause__, ProjectError)  # which `kedro run` shows as it is
@@ -249,7 +249,7 @@ def test_without_a_run_no_model_is_registered() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_what_the_model_file_trusts_is_not_trusted_here() -> None:
+def test_types_that_only_the_model_file_trusts_are_refused() -> None:
     """MLflow loads what the model's own file lists as trusted; we do not."""
     model = FunctionTransformer(raw_customers)
     with mlflow.start_run():

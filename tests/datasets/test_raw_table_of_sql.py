@@ -1,4 +1,4 @@
-"""A raw table from a database: what is wrong with it is reported without its values."""
+"""A raw table from a database, with errors that show no value of it."""
 
 import sqlite3
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_a_table_is_read_from_a_database(warehouse: Path) -> None:
     ],
     ids=["a wrong query", "a query that fails on a row", "no warehouse"],
 )
-def test_a_database_that_cannot_be_read_is_named_and_no_value(warehouse: Path, file: str, sql: str) -> None:
+def test_an_unreadable_database_is_explained_without_a_value(warehouse: Path, file: str, sql: str) -> None:
     with pytest.raises(DatasetError) as caught:
         _query(warehouse.parent / file, sql).load()
 
@@ -53,7 +53,7 @@ def test_a_database_that_cannot_be_read_is_named_and_no_value(warehouse: Path, f
     assert "mlflow" not in said
 
 
-def test_a_driver_that_pandas_speaks_to_itself_is_no_exception(
+def test_an_error_of_pandas_itself_is_explained_without_a_value(
     warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object, **kwargs: object) -> None:

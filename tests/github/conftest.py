@@ -1,4 +1,4 @@
-"""The scripts that the workflows call lie in no package: they are loaded by their path."""
+"""Loads the scripts of the workflows, which are in no package, by their paths."""
 
 import importlib.util
 import sys

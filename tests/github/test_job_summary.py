@@ -1,4 +1,4 @@
-"""The job summary, of the reports of a real training, beside main's and without."""
+"""The job summary of a real training's reports, with and without main's reports."""
 
 import json
 import shutil
@@ -22,23 +22,23 @@ def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def reports(trained: Trained) -> Path:
-    """What a training reported; not to be changed."""
+    """Reports of a training on a few customers; tests must not change them."""
     return trained.project.path / "data/08_reporting"
 
 
 @pytest.fixture
 def mains(reports: Path, tmp_path: Path) -> Path:
-    """A copy of the reports, to be changed into main's."""
+    """A copy of the reports that a test changes into main's."""
     return Path(shutil.copytree(reports, tmp_path / "main_reports"))
 
 
 def _cells(summary: str, first: str) -> list[str]:
-    """The cells of the one row of a table that begins with a word."""
+    """Return the cells of the only table row that begins with a word."""
     [line] = [line for line in summary.splitlines() if line.startswith(f"| {first} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_without_main_it_tells_of_the_run_alone(script, reports, tmp_path) -> None:
+def test_without_main_only_the_run_is_shown(script, reports, tmp_path) -> None:
     summary = script.job_summary(reports, tmp_path / "nothing")
 
     metrics = pd.read_csv(reports / "simulated/metrics.csv", index_col="metric")
@@ -66,7 +66,7 @@ def test_every_candidate_has_a_row_and_every_metric_of_the_holdout(script, repor
             assert _cells(summary, metric)
 
 
-def test_beside_the_same_reports_no_difference_is_shown(script, reports, mains) -> None:
+def test_equal_reports_show_no_difference(script, reports, mains) -> None:
     summary = script.job_summary(reports, mains)
 
     assert _cells(summary, "log_loss")[-1] == "+0.0000"
@@ -96,7 +96,7 @@ def test_differences_to_main_are_shown_and_those_beyond_the_interval_are_bold(sc
     assert "Only on main: probit." in summary
 
 
-def test_another_choice_and_another_holdout_of_main_are_said(script, reports, mains) -> None:
+def test_another_choice_and_another_holdout_of_main_are_shown(script, reports, mains) -> None:
     for name, part, value in (("choice", "candidate", "probit"), ("data_report", "digests", {"holdout": "other"})):
         file = mains / f"simulated/{name}.json"
         file.write_text(
@@ -111,7 +111,7 @@ def test_another_choice_and_another_holdout_of_main_are_said(script, reports, ma
 
 
 @pytest.mark.parametrize("missing", ["choice.json", "gate.json", "data_report.json", "metrics.csv", "profit.csv"])
-def test_older_reports_of_main_may_lack_something(script, reports, mains, missing) -> None:
+def test_reports_of_main_may_be_incomplete(script, reports, mains, missing) -> None:
     (mains / "simulated" / missing).unlink()
 
     assert "### Leaderboard" in script.job_summary(reports, mains)
@@ -127,7 +127,7 @@ def test_names_break_no_table_and_are_no_markup(script, reports, tmp_path) -> No
     assert "| a\\|b&lt;img> |" in summary
 
 
-def test_as_the_workflow_calls_it(reports, tmp_path) -> None:
+def test_the_script_runs_as_in_the_workflow(reports, tmp_path) -> None:
     def call(folder: Path) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, str(SCRIPT), str(folder), "--main", str(tmp_path / "nothing")]
         return subprocess.run(words, capture_output=True, text=True, check=False)

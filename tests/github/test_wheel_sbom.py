@@ -1,4 +1,4 @@
-"""The wheel's bill of materials: what it names, that it is CycloneDX, and that it is the same each time."""
+"""The wheel's bill of materials: its packages, its format, and that it is reproducible."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def written(needs: dict[str, set[str]], script: ModuleType) -> str:
     return script.wheel_bill(b"wheel", needs, LOCK, CREATED)
 
 
-def test_it_follows_what_the_project_needs_and_not_what_its_developers_do(needs) -> None:
+def test_it_lists_the_projects_dependencies_without_development_ones(needs) -> None:
     direct = {Requirement(text).name for text in requires("churn-pipeline") or ()}
 
     assert needs["churn-pipeline"] == direct
@@ -43,7 +43,7 @@ def test_it_follows_what_the_project_needs_and_not_what_its_developers_do(needs)
     assert not FOR_DEVELOPERS & needs.keys()
 
 
-def test_an_extra_that_is_asked_for_is_followed(needs, script) -> None:
+def test_a_requested_extra_is_included(needs, script) -> None:
     asked = [Requirement(text) for name in needs for text in requires(name) or ()]
     fitting = [each for each in asked if each.extras and (each.marker is None or each.marker.evaluate({"extra": ""}))]
 
@@ -79,7 +79,7 @@ def test_a_version_that_is_not_locked_is_refused(needs, script) -> None:
         script.wheel_bill(b"wheel", needs, other, CREATED)
 
 
-def test_as_make_dist_calls_it(tmp_path) -> None:
+def test_the_script_runs_as_in_make_dist(tmp_path) -> None:
     wheel = tmp_path / "some.whl"
     wheel.write_bytes(b"wheel")
     words = [sys.executable, str(ROOT / ".github/scripts/wheel_sbom.py"), str(wheel)]

@@ -1,4 +1,4 @@
-"""The workflows call what a person calls, and nothing that is not there."""
+"""The workflows call existing make targets and scripts, with declared permissions."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def jobs() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_workflow_names_only_targets_and_scripts_that_there_are(file) -> None:
+def test_a_workflow_calls_only_existing_targets_and_scripts(file) -> None:
     text = file.read_text(encoding="utf-8")
 
     assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= TARGETS
@@ -27,17 +27,17 @@ def test_a_workflow_names_only_targets_and_scripts_that_there_are(file) -> None:
 
 
 @pytest.mark.parametrize("job", jobs())
-def test_a_job_says_what_it_may_do_and_ends(job) -> None:
+def test_a_job_declares_its_permissions_and_timeout(job) -> None:
     assert "permissions" in job
     assert "uses" in job or job["timeout-minutes"] <= 60
 
 
-def test_no_workflow_may_do_anything_by_itself() -> None:
+def test_workflows_have_no_default_permissions() -> None:
     assert FILES
     assert all(yaml.safe_load(file.read_text(encoding="utf-8"))["permissions"] == {} for file in FILES)
 
 
-def test_the_versions_that_are_tested_are_those_that_are_supported() -> None:
+def test_every_supported_python_is_tested() -> None:
     text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     matrix = yaml.safe_load(text)["jobs"]["test"]["strategy"]["matrix"]["python"]
     said = re.search(r"Python (.*?) with venv", (ROOT / "README.md").read_text(encoding="utf-8"))

@@ -55,5 +55,5 @@ def test_the_initial_score_of_exact_boosting_is_bit_equal_to_scikit_learns(
     churned = (rng.random(200) < share).astype(int)
     churned[:2] = [0, 1]
     classifier = GradientBoostingClassifier(n_estimators=3, loss=loss, init=init).fit(numbers, churned)
-    expected = classifier._raw_predict_init(np.zeros((1, 3)))  # noqa: SLF001 - the value to compare with
+    expected = classifier._raw_predict_init(np.zeros((1, 3)))
     np.testing.assert_array_equal(initial_score(classifier), expected.ravel())

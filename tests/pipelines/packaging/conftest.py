@@ -1,4 +1,4 @@
-"""A registered version as the registry gives it, of a small model of invented customers."""
+"""A registered version of a small model, trained on invented customers."""
 
 import json
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ BOOSTING: dict[str, Any] = {
 
 
 class Registered(NamedTuple):
-    """A version, the contract that it was trained under, held-out customers, and those that it was trained on."""
+    """A version, its contract, held-out customers, and the training customers."""
 
     version: RegisteredVersion
     contract: Contract
@@ -66,5 +66,5 @@ def register(candidate: dict[str, Any], ignored: tuple[str, ...] = ()) -> Regist
 
 @pytest.fixture(scope="package")
 def registered() -> Registered:
-    """A version; not to be changed."""
+    """A version; tests must not change it."""
     return register(BOOSTING)

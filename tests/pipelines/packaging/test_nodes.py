@@ -79,9 +79,7 @@ def test_a_model_of_another_contract_is_refused(registered: Registered) -> None:
         ({"metrics": {"holdout.auc": 0.7}}, "threshold"),
     ],
 )
-def test_a_version_without_what_a_package_needs_is_refused(
-    lost: dict[str, object], said: str, registered: Registered
-) -> None:
+def test_an_incomplete_version_is_refused(lost: dict[str, object], said: str, registered: Registered) -> None:
     with pytest.raises(ProjectError, match=f"registered without {said}: train again"):
         accept_version(replace(registered.version, **lost), registered.contract)
 
@@ -160,7 +158,7 @@ def test_scaled_trees_in_float32_fail_on_hard_rows() -> None:
 
 
 def plainly_converted(given: Registered) -> onnx.ModelProto:
-    """Scaler and trees as scikit-learn's converter writes them, in float32, under our names of inputs and output."""
+    """Convert scaler and trees with skl2onnx in float32, with our names of inputs and output."""
     scaler = StandardScaler().fit(round_to_float32(given.train))
     plain = make_pipeline(scaler, given.version.model.named_steps["classifier"])
     inputs = [("numeric", FloatTensorType([None, len(given.contract.numeric)]))]
@@ -212,7 +210,7 @@ def test_a_missing_probability_differs() -> None:
     assert answers.report()["largest_difference"] == np.inf
 
 
-def test_a_hold_out_of_other_columns_is_refused(registered: Registered) -> None:
+def test_a_hold_out_with_other_columns_is_refused(registered: Registered) -> None:
     with pytest.raises(TableError, match=r"hold-out of table 'customers'.*\n.*lacks calls, plan: train again"):
         checked(registered._replace(features=registered.features.drop(columns=["plan", "calls"])))
 

@@ -1,4 +1,4 @@
-"""The bill of materials: what it names, that it is CycloneDX, and that it is the same each time."""
+"""The bill of materials: its packages, its format, and that it is reproducible."""
 
 import json
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ def test_it_is_the_same_each_time_and_another_for_another_model() -> None:
     assert json.loads(written())["serialNumber"] != json.loads(written("4"))["serialNumber"]
 
 
-def test_the_image_gets_what_answering_needs_and_no_more() -> None:
+def test_the_image_contains_only_the_services_packages() -> None:
     names = {name for name, _, _ in locked_packages(LOCK)}
     assert {"bentoml", "onnxruntime", "pydantic", "starlette", "limits"} <= names
     assert not names & AT_HOME
@@ -53,6 +53,6 @@ def test_the_image_has_the_versions_that_are_tested() -> None:
 
 
 @pytest.mark.parametrize("line", ["numpy>=2 --hash=sha256:aa", "numpy", "numpy==2.4.6"])
-def test_what_is_no_lock_is_refused(line: str) -> None:
+def test_a_line_without_version_or_digest_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="numpy lacks a version or a digest"):
         list(locked_packages(line))
