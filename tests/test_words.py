@@ -1,4 +1,4 @@
-"""Words that the project has given up for the field's own: no file may bring one back. docs/style.md lists what to say instead."""
+"""Retired words: no file may bring one back. docs/style.md lists the standard terms."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ NAMES = {
     r"cost_block|cost block": "cost model",
     r"doubted|_hide_the_abyss|\b_Scene\b|\b_Course\b|\b_Judged\b": "names that say what they are",
     r"\bsurround\b|\bguarded\b|_has_room|\bis_kept\(": "one word for one thing",
-    r"n_resamples: (?!int)|segment_n_resamples|search\.(window|startup|deviations)\b": "resamples, parallel_trials, startup_trials, pruning_deviations",
+    r"n_resamples: (?!int)|search\.(window|startup|deviations)\b": "resamples, parallel_trials, startup_trials, …",
     r"[\"']leave[\"']": "no_contact",
 }
 # Phrases that read like a translation.
@@ -42,7 +42,7 @@ PHRASES = {
     r"\b(the|from the) own\b": "its own",
     r"\bnobody'?s\b|\bis nobody\b": "a made-up customer",
     r"\bproven equal\b|\bprove[sd]? (the|a|an) .{0,20}model": "equivalent within 1e-6",
-    r"\b(hold|holds|held|holding) (it |them |every row |rows |the raw table |a raw table )?to (its|the|their) contract": "validate",
+    r"\b(hold|holds|held|holding) (it |them |every row |rows |(the|a) raw table )?to (its|the|their) contract": "validate",
 }
 
 
