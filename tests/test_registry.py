@@ -8,7 +8,7 @@ from kedro.framework.startup import bootstrap_project
 
 from churn_pipeline import configuration
 from churn_pipeline.pipeline_registry import register_pipelines
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
         "evaluation.evaluate",
         "decision.evaluate_profit",
         "report.write_card",
-        "decision.compare_with_champion",
+        "decision.gate",
     )
     assert order.index("report.record_model") > max(map(order.index, evaluated))
 
@@ -113,3 +113,19 @@ def test_each_parameter_block_in_conf_is_read(pipelines, project: Project) -> No
     }
 
     assert blocks - used <= {"table", "simulation_name"}  # the catalog reads these
+
+
+# kedro-viz cannot draw a step back to an earlier layer: the chosen model depends on the first two, and packaging comes last.
+OTHER_LAYER = {"{candidate}_cv_predictions": "06_models", "choice": "06_models", "packaged_model": "08_reporting"}
+
+
+def test_a_dataset_is_in_the_layer_of_its_folder() -> None:
+    layers = {}
+    for file in sorted((ROOT / "conf/base").glob("catalog_*.yml")):
+        for name, entry in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            inner = entry.get("dataset")
+            path = str((inner if isinstance(inner, dict) else entry).get("filepath", ""))
+            if path.startswith("data/"):
+                layers[name] = (path.split("/")[1], entry["metadata"]["kedro-viz"]["layer"])
+    assert len(layers) > 30
+    assert {name: layer for name, (folder, layer) in layers.items() if layer != folder} == OTHER_LAYER

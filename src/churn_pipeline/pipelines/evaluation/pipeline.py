@@ -81,7 +81,7 @@ def _promotion() -> list[Node]:
             decision.compare_with_champion,
             ["holdout", "champion", "holdout_features", "train_label", "cost_model", "params:gate", "params:seed"],
             ["gate", "logged_gate", "gate_tags"],
-            name="compare_with_champion",
+            name="gate",
         ),
         Node(
             decision.list_targets,
