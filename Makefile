@@ -45,7 +45,7 @@ PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 test: $(READY) ## the tests, except for the slow ones; with coverage where CI is set
 	@$(PYTEST) -m "not slow" $(if $(CI),--cov --cov-report=)
 
-test-slow: $(READY) ## the slow tests: the first hour, public tables, a tracking server; where CI is set, coverage of `make test` too
+test-slow: $(READY) ## the slow tests: the first hour, notebooks, public tables, a tracking server; where CI is set, coverage over both
 	@$(PYTEST) -m slow $(if $(CI),--cov --cov-append --cov-report=term --cov-fail-under=90)
 
 lint: $(READY) ## check format, rules, types, imports and declared dependencies, as CI does

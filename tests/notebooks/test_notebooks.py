@@ -70,6 +70,7 @@ def test_git_holds_no_outputs_and_parameters_come_first(file: Path) -> None:
     assert code[0].source.startswith('table = "simulated"')
 
 
+@pytest.mark.slow
 def test_all_run_top_to_bottom_on_a_trained_table(trained: Trained, tmp_path: Path, kernel: KernelManager) -> None:
     project = Project(Path(shutil.copytree(trained.project.path, tmp_path / "project")))
 
