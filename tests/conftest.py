@@ -20,8 +20,9 @@ churn_pipeline.prepare()
 from churn_pipeline.configuration import local_tracking_uris  # noqa: E402 - prepare() comes before every other import
 
 # Tests without a store of their own record in a temporary one. A project still uses its own: this is no exported server.
-os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tempfile.mkdtemp()}/mlflow.db"
-local_tracking_uris.add(os.environ["MLFLOW_TRACKING_URI"])
+STORE = f"sqlite:///{tempfile.mkdtemp()}/mlflow.db"
+os.environ["MLFLOW_TRACKING_URI"] = STORE
+local_tracking_uris.add(STORE)
 ROOT = Path(__file__).parents[1]
 ROWS = 2_000
 # The search fits the folds of smaller tables in processes of their own.
@@ -108,6 +109,12 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
 def _folds_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting processes takes longer than fitting a test's small folds; `trained` and tests of the search start them."""
     monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 0)
+
+
+@pytest.fixture(autouse=True)
+def _own_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow exports the store that a test sets; the next test must not take it for a person's server."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", STORE)
 
 
 @pytest.fixture(scope="session")

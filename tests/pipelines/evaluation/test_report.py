@@ -13,6 +13,7 @@ from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.evaluation.profit import CostModel
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.onnx_conversion import convert_model
 from churn_pipeline.pipelines.evaluation.report import record_model
 from churn_pipeline.pipelines.modelling.nodes import fit
 
@@ -31,7 +32,8 @@ def recorded(model: Any, contract: Contract = CONTRACT) -> ModelRecord:
     results = HoldoutResults(empty, empty, empty, empty, {"verdict": "first", "reasons": []}, COSTS, 0.95)
     digests = {"digests": {"data": "d", "contract": "c"}}
     report = RunReport(digests, empty, {}, {"candidate": "logistic", "model_digest": "m"}, results, "", 1)
-    return record_model(model, contract, "# The card", {"rows": 200}, "The run.", report)
+    converted = convert_model(model, contract.numeric, contract.categorical)
+    return record_model(model, converted, contract, "# The card", {"rows": 200}, "The run.", report)
 
 
 def test_a_record_holds_no_customers_value() -> None:
@@ -75,6 +77,7 @@ def test_the_record_names_table_model_and_data() -> None:
     record = recorded(fitted(validate_table(raw_customers(60), CONTRACT).customers))
     assert dict(record.documents) == {"model_card.md": "# The card", "training_profile.json": '{"rows": 200}'}
     assert record.run_description == "The run."
+    assert set(record.files) == {"model.onnx"}
     assert record.metadata == {
         "table": "customers",
         "gate": "first",

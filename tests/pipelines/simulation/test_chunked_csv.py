@@ -40,18 +40,18 @@ def test_a_second_run_replaces_the_first(dataset: ChunkedCSVDataset) -> None:
 def test_an_unfinished_file_cannot_be_loaded(dataset: ChunkedCSVDataset) -> None:
     dataset.save(pd.DataFrame({"a": [1]}))
     assert not dataset.exists()
-    with pytest.raises(DatasetError, match="never finished"):
+    with pytest.raises(DatasetError, match="is incomplete"):
         dataset.load()
 
 
 def test_confirming_without_chunks(dataset: ChunkedCSVDataset) -> None:
-    with pytest.raises(DatasetError, match="nothing was written"):
+    with pytest.raises(DatasetError, match="Nothing was written"):
         dataset.confirm()
 
 
 def test_chunks_must_have_the_same_columns(dataset: ChunkedCSVDataset) -> None:
     dataset.save(pd.DataFrame({"a": [1], "b": [2]}))
-    with pytest.raises(DatasetError, match="those before it"):
+    with pytest.raises(DatasetError, match="earlier ones"):
         dataset.save(pd.DataFrame({"b": [2], "a": [1]}))
 
 
