@@ -47,8 +47,6 @@ SOURCES = (
     "CHANGELOG.md",
     "SECURITY.md",
 )
-# Read by the catalog at run time, and in no parameter file.
-RUNTIME = {"simulation_name"}
 HERE = "http://site/"
 
 
@@ -231,7 +229,7 @@ def test_every_parameter_and_setting_on_a_page_exists() -> None:
                 block: object = parameters
                 for part in name.split("."):
                     block = block.get(part, faults) if isinstance(block, dict) else faults
-                faults += [f"{page}: --params {name}"] if block is faults and name not in RUNTIME else []
+                faults += [f"{page}: --params {name}"] if block is faults else []
         settings = {name.lower() for name in re.findall(rf"{PREFIX}([A-Z_]+[A-Z])", text)}
         faults += [f"{page}: {PREFIX}{name.upper()}" for name in settings - Settings.model_fields.keys()]
 
