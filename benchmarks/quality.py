@@ -217,8 +217,9 @@ def main(tables: Sequence[str], contenders: Sequence[str], again: Sequence[str])
         "`ours` runs the complete training in each outer fold: search, comparison on inner folds, calibration, choice, fit. Rows "
         "named `our …` are single candidates, each tuned separately. `untuned_boosting` is `HistGradientBoostingClassifier()`; "
         "`flaml` and `autogluon` (`best_quality`) optimise log loss on both cores. All contenders get the same columns: the "
-        "features of the table's contract, without protected columns. Differences are means over folds of paired differences, "
-        "± their standard error; above zero, ours is better. Made by `make benchmark-quality`."
+        "features of the table's contract, without protected columns. The column `our log loss is lower by` shows the "
+        "mean paired difference over the folds ± its standard error; a positive value means that ours is better. Made by "
+        "`make benchmark-quality`."
     )
     write(
         "quality",

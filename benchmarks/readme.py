@@ -14,8 +14,9 @@ def _replace_block(text: str, name: str, content: str) -> str:
 
 
 def without_parts(result: str) -> str:
-    """A result without the rows of single candidates, which are parts of `ours`."""
-    return "\n".join(line for line in result.splitlines() if not re.match(r"(\| \w+ ){2}\| our ", line))
+    """A result without the rows of single candidates, which are parts of `ours`, and without the sentence about them."""
+    lines = [line for line in result.splitlines() if not re.match(r"(\| \w+ ){2}\| our ", line)]
+    return re.sub(r"Rows named `our …` [^.]*\. ", "", "\n".join(lines))
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class TableConfigLoader(OmegaConfigLoader):
     ``${table:key}``
         A key of the chosen table's file, such as its ``source``; ``${table:name}`` and ``${table:filepath}`` are the
         table's name and its file. The parameter ``table`` chooses the table (``kedro run --params table=telco``). Its file
-        is searched in the environment's ``tables/``, then in ``conf/local/tables/``, then in ``conf/base/tables/``. The
+        is looked up in the environment's ``tables/``, then in ``conf/local/tables/``, then in ``conf/base/tables/``. The
         first file found is used alone; table files are never merged.
     ``${parameter:name,default}``
         A parameter of the run, ``--params`` included, for use in the catalog; nested keys use dots.
@@ -151,7 +151,7 @@ class TableConfigLoader(OmegaConfigLoader):
 
 
 @lru_cache(maxsize=8)
-def _load_table(file: Path, _changed: int) -> Any:
+def _load_table(file: Path, _modified_ns: int) -> Any:  # the time makes the cache reload a changed file
     return OmegaConf.load(file)
 
 
@@ -159,7 +159,7 @@ def _package() -> str:
     return str(Path(__file__).parent)
 
 
-# MLflow writes the store in use to MLFLOW_TRACKING_URI; these values were not exported by a person.
+# MLflow itself sets MLFLOW_TRACKING_URI to the store in use. Values in this set are such stores, not a user's export.
 local_tracking_uris: set[str] = set()
 
 

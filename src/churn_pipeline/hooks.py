@@ -50,7 +50,7 @@ class RecordHooks:
         """Name and tag the run that `TrackingHook` has just started."""
         import mlflow
 
-        from churn_pipeline.record import LOCK, code_state, file_digest
+        from churn_pipeline.record import LOCK_FILE, code_state, file_digest
 
         active = mlflow.active_run()
         if active is None:
@@ -60,7 +60,7 @@ class RecordHooks:
         mlflow.set_tags(
             {
                 **code_state(project),
-                "digest.lock": file_digest(project / LOCK),
+                "digest.lock": file_digest(project / LOCK_FILE),
                 "table": self._loader.table,
                 "environment": self._context.env or "local",
                 "python": platform.python_version(),
@@ -127,12 +127,12 @@ class ProgressHooks:
 
     @hook_impl
     def before_dataset_loaded(self, node: Node) -> None:
-        """Advance to the node that loads its first input."""
+        """Move the progress line to the node whose first input is being loaded."""
         self._progress.begin(node.name)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Advance to a node without inputs, and start timing the node's own work."""
+        """Move the progress line to a node without inputs, and start timing the node's own work."""
         self._progress.begin(node.name)
         self._begun[node.name] = time.perf_counter()
 

@@ -10,7 +10,7 @@ import mlflow
 from mlflow.entities import Run
 from pydantic import BaseModel, ConfigDict
 
-LOCK = Path("requirements") / "requirements.lock"
+LOCK_FILE = Path("requirements") / "requirements.lock"
 ARTIFACT = "record.json"
 RUN_OPTIONS = (
     "pipeline_names",

@@ -78,7 +78,7 @@ def test_every_section_has_its_facts(run: RunReport) -> None:
     assert f"| `auc` | {auc['value']:.4f} | {auc['lower']:.4f} to {auc['upper']:.4f} | 0.8765 |" in card
     assert "200 USD" in section(card, "Profit")
     assert "30%" in section(card, "Profit")
-    assert "costs 11 USD" in section(card, "Profit")
+    assert "together cost 11 USD." in section(card, "Profit")
     assert section(card, "Profit").startswith("\nCosts are assumed. They are assumptions")
     assert all(limitation in section(card, "Limitations") for limitation in LIMITATIONS)
     assert "- Model digest: 9f31ab\n- Data digest: 222d0e" in section(card, "How to reproduce it")

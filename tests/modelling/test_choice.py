@@ -10,12 +10,12 @@ from churn_pipeline.modelling import choice as choice_module
 from churn_pipeline.modelling.choice import (
     Choice,
     OutOfFold,
+    align_predictions,
     choose_candidate,
+    cross_fitted_predictions,
     fit_calibration,
     fit_members,
     fit_weights,
-    left_out_predictions,
-    side_by_side,
     simplest_within,
 )
 from churn_pipeline.modelling.ensemble import Calibration, log_odds
@@ -228,7 +228,7 @@ def outcomes_changed_in_one_fold(found, fold):
 def test_nothing_is_scored_on_a_fold_that_it_was_fitted_on(learns, truth):
     """Flipping all labels of a fold must not change predictions for that fold, but must change the others."""
     left, right, churned, rng = truth
-    found = side_by_side({name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")})
+    found = align_predictions({name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")})
 
     def fit(p, y):
         if learns == "calibration":
@@ -237,8 +237,8 @@ def test_nothing_is_scored_on_a_fold_that_it_was_fitted_on(learns, truth):
         members = fit_members(p, y, found.names, ["logistic", "beta"])
         return lambda given: choice_module.blend(given, found.names, members)
 
-    before = left_out_predictions(found, fit)
-    after = left_out_predictions(outcomes_changed_in_one_fold(found, 2), fit)
+    before = cross_fitted_predictions(found, fit)
+    after = cross_fitted_predictions(outcomes_changed_in_one_fold(found, 2), fit)
     scored = found.fold == 2
     np.testing.assert_array_equal(before[scored], after[scored])
     assert np.abs(before - after)[~scored].max() > 0.01

@@ -27,7 +27,7 @@ def test_the_rule_needs_three_complete_trials_whose_gaps_vary() -> None:
 def test_a_trial_as_good_as_the_best_is_never_pruned_and_a_far_worse_one_at_once() -> None:
     rule = PruningRule(best_scores=(0.4, 0.5, 0.45), gap_deviation=0.01)
     for scores in ([0.4], [0.4, 0.5], [0.39, 0.5], [0.41, 0.49]):
-        assert not rule.prunes(scores, deviations=0.001)
-    assert rule.prunes([0.43], deviations=2)
-    assert not rule.prunes([0.415], deviations=2)
-    assert rule.prunes([0.415, 0.515], deviations=2)
+        assert not rule.prunes(scores, max_standard_errors=0.001)
+    assert rule.prunes([0.43], max_standard_errors=2)
+    assert not rule.prunes([0.415], max_standard_errors=2)
+    assert rule.prunes([0.415, 0.515], max_standard_errors=2)

@@ -11,7 +11,7 @@ import pandas as pd
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.guesses import DraftedColumn, GuessedRoles, draft_column, guess_roles
 
-MISSING_WORDS = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-")
+NA_VALUES = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-")
 UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")  # YAML does not allow these
 
 
@@ -50,7 +50,7 @@ def read_for_draft(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise TableError(f"The file {path.name}", f"cannot be read as one table: {error}") from None
     if table.empty:
         raise TableError(f"The file {path.name}", "has no rows")
-    words = sorted({word for name in table for word in _missing_words(table[name])})
+    words = sorted({word for name in table for word in _na_values(table[name])})
     if words:
         arguments["na_values"] = words
         table = table.mask(table.isin(words))
@@ -76,10 +76,10 @@ def _separator(head: str) -> str:
         return ","
 
 
-def _missing_words(cells: pd.Series) -> set[str]:
+def _na_values(cells: pd.Series) -> set[str]:
     """Words for missing values in a column that otherwise holds numbers."""
     text = cells.dropna().astype(str).str.strip()
-    words = set(text.unique()) & set(MISSING_WORDS)
+    words = set(text.unique()) & set(NA_VALUES)
     rest = text[~text.isin(words) & (text != "")]
     return words if words and len(rest) and pd.to_numeric(rest, errors="coerce").notna().all() else set()
 

@@ -108,7 +108,10 @@ def _candidate_dtypes(raw: pd.Series) -> tuple[Dtype, ...]:
 
 
 def _padded_bound(value: float, dtype: str, up: bool) -> int | float:
-    """A bound with headroom: 0 if no value has that sign, else twice the extreme, rounded up to 1, 2 or 5 × 10ⁿ."""
+    """A bound with headroom: twice the lowest or highest value, rounded away from 0 to 1, 2 or 5 × 10ⁿ.
+
+    The lower bound is 0 if no value is negative, and the upper bound is 0 if none is positive.
+    """
     if (not up and value >= 0) or (up and value <= 0):
         return 0
     size = min(2 * abs(value), sys.float_info.max)

@@ -237,7 +237,7 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
         )
 
     def save(self, data: NoReturn) -> None:
-        """Raise an error: only a training registers versions."""
+        """Raise an error: only training registers versions."""
         raise DatasetError("A registered version is only ever read.")
 
     def _describe(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _data(report: Facts) -> list[str]:
             ["quarantined", f"{rows['quarantined']:,}", ""],
             ["training", f"{train['rows']:,}", f"{train['churn_share']:.1%}"],
             ["hold-out", f"{holdout['rows']:,}", f"{holdout['churn_share']:.1%}"],
-            ["set aside", f"{sum(split.get('set_aside', {}).values()):,}", ""],
+            ["set aside to prevent leaks", f"{sum(split.get('set_aside', {}).values()):,}", ""],
         ],
     )
     facts = {f"Digest of {words(name)}": code(digest) for name, digest in report["digests"].items()}
@@ -123,7 +123,8 @@ def _profit(results: HoldoutResults, cost_source: str) -> list[str]:
         "",
         *bullets(_assumptions(costs, unit)),
         "",
-        f"A contacted stayer accepts the offer too, which costs {-contact_profit_stayer(costs):,g}{unit} with the contact. "
+        "A contacted stayer accepts the offer too; offer and contact together cost "
+        f"{-contact_profit_stayer(costs):,g}{unit}. "
         "Profits are per customer of the base, contacted or not. The hindsight metrics and EMPC are overstated: they select "
         "the best threshold on the rows they are evaluated on.",
         "",

@@ -49,17 +49,18 @@ class GateSettings(BaseModel):
     min_auc
         A model with a lower AUC is refused.
     max_calibration_error
-        A model is refused if the lower limit of its calibration error exceeds this value. So noise on few customers rarely
-        refuses a calibrated model (2.5% at a confidence level of 95%), and a tiny error on many customers never does.
+        A model is refused if the lower limit of its calibration error exceeds this value. A calibrated model is therefore
+        rarely refused because of noise in a small hold-out (2.5% at a confidence level of 95%), and never because of a
+        tiny error in a large one.
     calibration_slope
         Range of the slope of Cox's calibration line. A model is refused if the slope's whole interval lies outside. Below
         1 a model is overconfident, above 1 underconfident.
     min_difference
         A challenger is better if the lower limit of its gain in log loss exceeds this value.
     log_loss_margin, calibration_margin
-        How much worse than the champion is tolerated.
+        How much higher the challenger's log loss and calibration error may be than the champion's.
     profit_margin
-        The same for profit per customer, as a share of the mean customer value.
+        How much lower the challenger's profit per customer may be, as a share of the mean customer value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,8 +96,8 @@ class GateVerdict:
     Attributes
     ----------
     verdict
-        - ``refused``: the model fails a requirement of its own, with or without a champion;
-        - ``first``: it passes them, and there is no champion;
+        - ``refused``: the model fails one of the standalone requirements, whether or not there is a champion;
+        - ``first``: it passes all of them, and there is no champion;
         - ``better``: its log loss is significantly lower, and the other metrics are not worse;
         - ``no worse``: every metric is significantly within its margin;
         - ``worse``: a metric is significantly worse than its margin allows;
@@ -240,7 +241,10 @@ def _lower_or_higher(saved: float) -> str:
 
 @dataclass(frozen=True)
 class CalibrationLine:
-    """Intercept and slope of the best fit of `y` on the log-odds of `p`, with standard errors: 0 and 1 if calibrated."""
+    """Intercept and slope of a logistic regression of `y` on the log-odds of `p`, with standard errors.
+
+    A calibrated model has intercept 0 and slope 1.
+    """
 
     intercept: float
     slope: float
@@ -266,14 +270,14 @@ def calibration_line(y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.ArrayLike |
     White (1982), "Maximum Likelihood Estimation of Misspecified Models", Econometrica 50: the standard errors.
     """
     labels, probabilities = check_predictions(y, p)
-    odds = np.asarray(logit(np.clip(probabilities, EPSILON, 1 - EPSILON)))
-    if np.ptp(odds) < EPSILON:
+    log_odds = np.asarray(logit(np.clip(probabilities, EPSILON, 1 - EPSILON)))
+    if np.ptp(log_odds) < EPSILON:
         error = 1 / np.sqrt(labels.size * max(labels.mean() * (1 - labels.mean()), EPSILON))
-        shift = logit(np.clip(labels.mean(), EPSILON, 1 - EPSILON)) - odds.mean()
+        shift = logit(np.clip(labels.mean(), EPSILON, 1 - EPSILON)) - log_odds.mean()
         return CalibrationLine(float(shift), 1.0, float(error), np.inf)
-    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(odds[:, None], labels)
-    design = np.column_stack((np.ones(odds.size), odds))
-    share = fitted.predict_proba(odds[:, None])[:, 1]
+    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(log_odds[:, None], labels)
+    design = np.column_stack((np.ones(log_odds.size), log_odds))
+    share = fitted.predict_proba(log_odds[:, None])[:, 1]
     scores = design * (labels - share)[:, None]
     if groups is not None:
         scores = pd.DataFrame(scores).groupby(np.asarray(groups)).sum().to_numpy()
@@ -307,10 +311,10 @@ class _Model:
         self.log_loss: TallyMetric = TALLY_METRICS[log_loss](self.distinct)
         self.earned = contacts(p, value, costs) * contact_profit(y, value, costs)
 
-    def metrics(self, times: npt.NDArray[np.int64]) -> tuple[float, float, float]:
-        """Metrics if each row counts `times`, of shape (n,)."""
-        counted = tally_cells(self.distinct, self.cell, times)
-        profit = float((self.earned * times).sum() / times.sum())
+    def metrics(self, counts: npt.NDArray[np.int64]) -> tuple[float, float, float]:
+        """Metrics with row i counted ``counts[i]`` times; `counts` has shape (n,)."""
+        counted = tally_cells(self.distinct, self.cell, counts)
+        profit = float((self.earned * counts).sum() / counts.sum())
         return self.log_loss(counted), tally_calibration_error(counted), profit
 
 
@@ -326,8 +330,8 @@ def _compare(
     whole = np.array([model.metrics(np.ones(y.size, dtype=np.int64)) for model in models])
     drawn = np.empty((resampling.resamples, sign.size))
     for i, rows in enumerate(resampling.draw(y, challenger.groups)):
-        times = np.bincount(rows, minlength=y.size)
-        drawn[i] = (np.array(models[0].metrics(times)) - models[1].metrics(times)) * sign
+        counts = np.bincount(rows, minlength=y.size)
+        drawn[i] = (np.array(models[0].metrics(counts)) - models[1].metrics(counts)) * sign
     return tuple(
         Comparison(
             name,

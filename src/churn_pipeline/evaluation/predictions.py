@@ -89,7 +89,7 @@ def tally(y: Labels, p: Probabilities) -> Tally:
 
 
 def tally_cells(
-    distinct: Probabilities, cell: npt.NDArray[np.integer], times: npt.NDArray[np.int64] | None = None
+    distinct: Probabilities, cell: npt.NDArray[np.integer], row_counts: npt.NDArray[np.int64] | None = None
 ) -> Tally:
     """Count rows by cell: the rank of the row's probability, plus the number of distinct ones if the customer churned.
 
@@ -99,11 +99,11 @@ def tally_cells(
         The distinct probabilities, highest first.
     cell : ndarray of shape (n,)
         Each row's cell, from 0 to 2k - 1.
-    times : ndarray of shape (n,), optional
+    row_counts : ndarray of shape (n,), optional
         How often each row counts.
     """
     k = distinct.size
-    counts = np.bincount(cell, weights=times, minlength=2 * k).astype(np.int64, copy=False)
+    counts = np.bincount(cell, weights=row_counts, minlength=2 * k).astype(np.int64, copy=False)
     return Tally(distinct, churned=counts[k:], stayed=counts[:k])
 
 

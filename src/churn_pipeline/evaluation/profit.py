@@ -63,8 +63,8 @@ class CostModel(BaseModel):
     acceptance
         Share of contacted churners who accept the offer and stay.
     acceptance_sample
-        Certainty of `acceptance`, as the number of churners it was estimated from. Used only by EMPC. With an acceptance
-        of 0.3, a sample of 20 gives the Beta(6, 14) of its authors.
+        Certainty of `acceptance`, as the number of churners it was estimated from. Used only by EMPC. An acceptance of 0.3
+        and a sample of 20 give Beta(6, 14), which the authors of EMPC use.
     currency
         Used in labels.
     """
@@ -171,12 +171,12 @@ class _Ranked:
     last: npt.NDArray[np.intp]  # last row above each cut, (k,)
     y: Labels  # labels in that order, (n,); the following have the same shape and order
     retained: Probabilities  # value minus offer cost, if a churner accepts
-    spent: Probabilities  # cost without an accepting churner
+    spent: Probabilities  # contact cost, plus the offer cost of a stayer
     order: npt.NDArray[np.intp]
 
-    def sums(self, of: Probabilities | Labels, times: npt.NDArray[np.int64] | None) -> Probabilities:
-        """Sums of a column above each cut, (k,); `times` says how often each row counts."""
-        summed = np.cumsum(of if times is None else of * times)
+    def sums(self, of: Probabilities | Labels, counts: npt.NDArray[np.int64] | None) -> Probabilities:
+        """Sums of a column above each cut, (k,); `counts` says how often each row counts."""
+        summed = np.cumsum(of if counts is None else of * counts)
         return np.asarray(summed[self.last], dtype=np.float64)
 
 
@@ -189,9 +189,9 @@ def _rank(y: Labels, p: Probabilities, value: Probabilities, costs: CostModel) -
     return _Ranked(p[last], last, y, retained, spent, order)
 
 
-def _best_cut(ranked: _Ranked, acceptance: float, times: npt.NDArray[np.int64] | None) -> tuple[float, float]:
+def _best_cut(ranked: _Ranked, acceptance: float, counts: npt.NDArray[np.int64] | None) -> tuple[float, float]:
     """The threshold that earns most on these rows, and its total profit."""
-    profit = acceptance * ranked.sums(ranked.retained, times) - ranked.sums(ranked.spent, times)
+    profit = acceptance * ranked.sums(ranked.retained, counts) - ranked.sums(ranked.spent, counts)
     best = int(profit.argmax())
     return (float(ranked.p[best]), float(profit[best])) if profit[best] > 0 else (NO_CONTACT_THRESHOLD, 0.0)
 
@@ -200,8 +200,8 @@ def empc(y: npt.ArrayLike, p: npt.ArrayLike, value: npt.ArrayLike, costs: CostMo
     """Expected maximum profit for customer churn (EMPC): what the ranking earns if acceptance is uncertain.
 
     Acceptance has a beta distribution around the assumed one. For each acceptance the best share of customers is contacted,
-    highest `p` first. The paper assumes one value for all customers; with individual values, the expectation is taken over
-    summed values.
+    highest `p` first. The paper assumes one value for all customers. Here the customers' own values are summed first, and
+    then the expectation over acceptance is taken.
 
     Returns
     -------
@@ -219,15 +219,15 @@ def empc(y: npt.ArrayLike, p: npt.ArrayLike, value: npt.ArrayLike, costs: CostMo
     return _empc(_rank(labels, probabilities, check_values(value, labels.size), costs), costs, None)
 
 
-def _empc(ranked: _Ranked, costs: CostModel, times: npt.NDArray[np.int64] | None) -> tuple[float, float]:
+def _empc(ranked: _Ranked, costs: CostModel, counts: npt.NDArray[np.int64] | None) -> tuple[float, float]:
     """E[max over cuts of γ retained - spent]: the upper envelope of lines in γ, integrated piece by piece.
 
     Sorted by slope, the lines on the envelope are the corners of the greatest convex minorant of (retained, spent). Its
     slopes, computed by isotonic regression, are the acceptances at which the next line becomes the highest.
     """
     ones = np.ones(ranked.y.size)
-    total = ranked.sums(ones, times)[-1]
-    lines = [np.append(0, ranked.sums(column, times)) for column in (ranked.retained, ranked.spent, ones)]
+    total = ranked.sums(ones, counts)[-1]
+    lines = [np.append(0, ranked.sums(column, counts)) for column in (ranked.retained, ranked.spent, ones)]
     retained, spent, contacted = _lowest_of_each_slope(*lines)
     width = np.diff(retained)
     crossings = isotonic_regression(np.diff(spent) / width, weights=width).x if width.size else np.empty(0)
@@ -342,20 +342,20 @@ class _ProfitMetrics:
             "profit_of_contacting_all": earned,
         }
 
-    def compute(self, times: npt.NDArray[np.int64] | None) -> dict[str, float]:
-        """Compute the metrics; `times`, of shape (n,), says how often each customer was drawn."""
+    def compute(self, counts: npt.NDArray[np.int64] | None) -> dict[str, float]:
+        """Compute the metrics; `counts`, of shape (n,), says how often each customer was drawn."""
         ranked = self.ranked
-        n = ranked.y.size if times is None else int(times.sum())
-        by_rank = None if times is None else times[ranked.order]
-        means = {name: float((row if times is None else row * times).sum() / n) for name, row in self.means.items()}
+        n = ranked.y.size if counts is None else int(counts.sum())
+        by_rank = None if counts is None else counts[ranked.order]
+        means = {name: float((row if counts is None else row * counts).sum() / n) for name, row in self.means.items()}
         threshold, profit = _best_cut(ranked, self.costs.acceptance, by_rank)
         value, share = _empc(ranked, self.costs, by_rank)
         hindsight = {"hindsight_threshold": threshold, "hindsight_profit": profit / n}
         return {**self._at_budgets(by_rank), **means, **hindsight, "empc": value, "empc_share": share}
 
-    def _at_budgets(self, times: npt.NDArray[np.int64] | None) -> dict[str, float]:
-        churned = np.append(0, self.ranked.sums(self.ranked.y, times))
-        contacted = np.append(0, self.ranked.sums(np.ones(self.ranked.y.size), times))
+    def _at_budgets(self, counts: npt.NDArray[np.int64] | None) -> dict[str, float]:
+        churned = np.append(0, self.ranked.sums(self.ranked.y, counts))
+        contacted = np.append(0, self.ranked.sums(np.ones(self.ranked.y.size), counts))
         n, metrics = contacted[-1], {}
         for name, share in self.shares.items():
             churners = np.interp(share * n, contacted, churned)
@@ -396,8 +396,8 @@ def profit_curve(
 
     drawn = np.empty((resampling.resamples, thresholds.size))
     for i, rows in enumerate(resampling.draw(labels, holdout.groups)):
-        times = np.bincount(rows, minlength=labels.size)
-        drawn[i] = curve(earned * times) * (labels.size / rows.size)
+        counts = np.bincount(rows, minlength=labels.size)
+        drawn[i] = curve(earned * counts) * (labels.size / rows.size)
     level = resampling.confidence_level
     lower, upper = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return pd.DataFrame(
@@ -424,8 +424,8 @@ def sensitivity(holdout: Holdout, costs: CostModel, factors: Sequence[float] = F
         - parameter, factor, setting (for values, their mean; acceptance is at most 1);
         - threshold: break-even at the mean value;
         - contacted_share, profit: if contacts follow the true costs;
-        - profit_with_assumed_costs: if contacts follow the assumed costs although the changed ones are true. The
-          difference between the two profits is the cost of the wrong assumption.
+        - profit_with_assumed_costs: if contacts follow the assumed costs, but the changed costs turn out to be the true
+          ones. The difference between the two profits is the cost of the wrong assumption.
     """
     labels, probabilities, values = holdout.y, holdout.p, holdout.value
     assumed_contacts = contacts(probabilities, values, costs)

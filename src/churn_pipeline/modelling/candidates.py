@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.preprocessing import QuantileSplines, RandomPairs
-from churn_pipeline.modelling.preprocessing_steps import Numeric, build_preprocessing
+from churn_pipeline.modelling.preprocessing_steps import NumericKind, build_preprocessing
 from churn_pipeline.modelling.space import GROUPS, Space
 
 # Types that skops may load in addition to those it trusts by default. None of them runs code from the file.
@@ -79,7 +79,7 @@ class Candidate(BaseModel):
 
     class_path: str = Field(alias="class")
     arguments: dict[str, Any] = Field(default_factory=dict)
-    numeric: Numeric = "as_is"
+    numeric: NumericKind = "as_is"
     numeric_arguments: dict[str, Any] = Field(default_factory=dict)
     categorical_arguments: dict[str, Any] = Field(default_factory=dict)
     copies: int = Field(default=1, ge=1)

@@ -171,7 +171,7 @@ class OutOfFold:
         return np.array([log_loss(self.y[self.fold == fold], p[self.fold == fold]) for fold in self.folds])
 
 
-def side_by_side(predictions: Mapping[str, pd.DataFrame]) -> OutOfFold:
+def align_predictions(predictions: Mapping[str, pd.DataFrame]) -> OutOfFold:
     """Combine the candidates' predictions into one table.
 
     Parameters
@@ -217,8 +217,9 @@ def choose_candidate(
 ) -> Choice:
     """Choose a candidate or a blend.
 
-    First, each candidate is calibrated if that helps. Second, the simplest candidate within some standard errors of the
-    best is chosen. Third, a blend of all candidates replaces it if the blend is clearly better.
+    First, each candidate is calibrated if that helps. Second, the simplest candidate whose log loss is within
+    `standard_errors` standard errors of the best is chosen. Third, a blend of all candidates replaces it if the blend is
+    clearly better.
 
     The standard error is the uncorrected one of the mean paired fold difference. The correction for overlapping training
     sets (Nadeau & Bengio 2003) is meant for repeated random splits, where test sets overlap too; with five folds it would
@@ -245,13 +246,15 @@ def choose_candidate(
     Raises
     ------
     ValueError
-        If the predictions cannot be compared; see `side_by_side`.
+        If the predictions cannot be compared; see `align_predictions`.
     """
-    table = side_by_side(predictions)
+    table = align_predictions(predictions)
     reports = [_choose_calibration(table, column, standard_errors, calibrate) for column in range(len(table.names))]
     kinds = [report.applied for report in reports]
-    left_out = [left_out_predictions(table, _calibration_fitter(column, kind)) for column, kind in enumerate(kinds)]
-    losses = np.column_stack([table.fold_losses(p) for p in left_out])
+    cross_fitted = [
+        cross_fitted_predictions(table, _calibration_fitter(column, kind)) for column, kind in enumerate(kinds)
+    ]
+    losses = np.column_stack([table.fold_losses(p) for p in cross_fitted])
     chosen, best = simplest_within(losses, standard_errors)
     members = (
         Member(candidate=table.names[chosen], weight=1.0, calibration=_fit_on_all(table, chosen, kinds[chosen])),
@@ -265,12 +268,12 @@ def choose_candidate(
         decided_by=_deciding_difference(table.names, losses, chosen, best),
         calibrations=tuple(reports),
     )
-    choice = _choose_blend(table, kinds, choice, left_out[chosen], blend_standard_errors)
+    choice = _choose_blend(table, kinds, choice, cross_fitted[chosen], blend_standard_errors)
     return choice.model_copy(update={"sentences": tuple(_sentences(choice, standard_errors, blend_standard_errors))})
 
 
 def simplest_within(losses: Floats, standard_errors: float) -> tuple[int, int]:
-    """Find the simplest option that is at most some standard errors worse than the best.
+    """Find the simplest option that is at most `standard_errors` standard errors worse than the best.
 
     Parameters
     ----------
@@ -292,7 +295,7 @@ def simplest_within(losses: Floats, standard_errors: float) -> tuple[int, int]:
     return best, best
 
 
-def left_out_predictions(table: OutOfFold, fit: Callable[[Floats, npt.NDArray[np.int64]], Model]) -> Floats:
+def cross_fitted_predictions(table: OutOfFold, fit: Callable[[Floats, npt.NDArray[np.int64]], Model]) -> Floats:
     """Predict each fold with a function fitted on all other folds.
 
     The base predictions for the other folds come from models that were trained on this fold too. All single-level stacking
@@ -338,9 +341,9 @@ def fit_calibration(p: Floats, y: npt.NDArray[np.int64], kind: Kind) -> Calibrat
     if kind == "none":
         return None
     p, y = _thin(p, y)
-    of_churn, of_stay = shrunken_logs(p)
-    columns = [of_churn - of_stay] if kind == "logistic" else [of_churn, -of_stay]
-    Z = np.column_stack([*columns, np.ones_like(of_churn)])
+    log_p, log_1mp = shrunken_logs(p)
+    columns = [log_p - log_1mp] if kind == "logistic" else [log_p, -log_1mp]
+    Z = np.column_stack([*columns, np.ones_like(log_p)])
     bounds = [(0.0, MAX_SLOPE)] * len(columns) + [(-MAX_SLOPE, MAX_SLOPE)]
     start = np.array([1.0] * len(columns) + [0.0])
     found = minimize(_loss_of_weights, start, (Z, y), "L-BFGS-B", jac=True, bounds=bounds)
@@ -480,7 +483,7 @@ def blend(p: Floats, names: Sequence[str], members: Sequence[Member]) -> Floats:
 def _choose_calibration(table: OutOfFold, column: int, standard_errors: float, calibrate: bool) -> CalibrationReport:
     """Measure each kind of calibration of one candidate out of fold, and choose one."""
     kinds = KINDS if calibrate else KINDS[:1]
-    losses = [table.fold_losses(left_out_predictions(table, _calibration_fitter(column, kind))) for kind in kinds]
+    losses = [table.fold_losses(cross_fitted_predictions(table, _calibration_fitter(column, kind))) for kind in kinds]
     chosen, _ = simplest_within(np.column_stack(losses), standard_errors)
     measured = [_difference(kind, "none", loss, losses[0]) for kind, loss in zip(kinds[1:], losses[1:], strict=True)]
     return CalibrationReport(candidate=table.names[column], applied=kinds[chosen], measured=tuple(measured))
@@ -489,7 +492,10 @@ def _choose_calibration(table: OutOfFold, column: int, standard_errors: float, c
 def _choose_blend(
     table: OutOfFold, kinds: Sequence[Kind], choice: Choice, chosen: Floats, standard_errors: float
 ) -> Choice:
-    """Replace the chosen candidate, with out-of-fold probabilities (n,), by a blend if the blend is clearly better."""
+    """Replace the chosen candidate by a blend if the blend is clearly better.
+
+    `chosen` holds the out-of-fold probabilities (n,) of the chosen candidate.
+    """
     members = fit_members(table.p, table.y, table.names, kinds)
     if len(members) == 1 or np.isinf(standard_errors):
         return choice
@@ -498,8 +504,9 @@ def _choose_blend(
         fitted = fit_members(p, y, table.names, kinds)
         return lambda given: blend(given, table.names, fitted)
 
-    losses = table.fold_losses(left_out_predictions(table, fit))
-    # A blend shrinks probabilities away from 0 and 1. So does its rival here if that helps: shrinking alone must not win.
+    losses = table.fold_losses(cross_fitted_predictions(table, fit))
+    # A blend shrinks probabilities away from 0 and 1. To keep this from deciding the comparison, its rival is shrunk as well
+    # if that lowers the rival's loss.
     rival = min(table.fold_losses(chosen), table.fold_losses(expit(log_odds(chosen))), key=np.mean)
     name = "+".join(member.candidate for member in members)
     difference = _difference(name, choice.candidate, losses, rival)
@@ -516,7 +523,10 @@ def _difference(option: str, baseline: str, losses: Floats, baseline_losses: Flo
 
 
 def _deciding_difference(names: Sequence[str], losses: Floats, chosen: int, best: int) -> Difference | None:
-    """Compare the chosen candidate with the best, or if it is the best, with the best simpler (else the best other) one."""
+    """Compare the chosen candidate with the best one.
+
+    If it is the best itself, compare it with the best simpler candidate, or with the second best if none is simpler.
+    """
     if len(names) == 1:
         return None
     means = losses.mean(axis=0)

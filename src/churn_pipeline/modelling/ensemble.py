@@ -86,7 +86,7 @@ def shrunken_logs(p: npt.ArrayLike) -> tuple[Floats, Floats]:
 
     Returns
     -------
-    of_churn, of_stay : ndarray of float64
+    log_p, log_1mp : ndarray of float64
         ``log(q)`` and ``log(1 - q)``, where ``q`` maps [0, 1] linearly to [`SHRINKAGE`, ``1 - SHRINKAGE``].
     """
     shrunk = SHRINKAGE + (1.0 - 2.0 * SHRINKAGE) * np.asarray(p, dtype=np.float64)
@@ -117,8 +117,8 @@ def slopes(calibration: Calibration | None) -> tuple[float, float, float]:
 
 
 def _log_odds(p: npt.ArrayLike, a: float, b: float, c: float) -> Floats:
-    of_churn, of_stay = shrunken_logs(p)
-    return a * of_churn - b * of_stay + c
+    log_p, log_1mp = shrunken_logs(p)
+    return a * log_p - b * log_1mp + c
 
 
 class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -1,7 +1,8 @@
 """Transformers of this project, which scikit-learn does not have.
 
 The served model takes float32 input. The first numeric step therefore rounds to float32 during training too; after that
-both models compute in float64. Stored models name the transformers and functions of this module.
+both models compute in float64. Stored models refer to the transformers and functions of this module by name, so do not
+rename them.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def round_to_float32(values: Any) -> Floats:
 def limit_scores(scores: Any) -> Floats:
     """Clip z-scores to ten standard deviations around the mean.
 
-    A typing error such as tenure = 1e30 drives a linear model to probability 0 or 1, and the sum of two such values
-    depends on the order of summation. No real value is ten standard deviations away, and ten is harmless in both respects.
+    A typo such as tenure = 1e30 drives a linear model to probability 0 or 1. Sums that contain such huge values also
+    depend on the order of summation. No real value is ten standard deviations away, and a limit of ten prevents both
+    problems.
 
     Parameters
     ----------
@@ -193,7 +195,7 @@ class RandomPairs(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     pairs_ : ndarray of shape (n, 2), int64
-        The two column indices of each.
+        The two column indices of each appended feature.
     factors_ : ndarray of shape (n, 2), float64
         The factors of the two columns; the second one is negative for a difference.
 

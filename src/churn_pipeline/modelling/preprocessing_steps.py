@@ -15,11 +15,11 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from churn_pipeline.modelling.preprocessing import QuantileSplines, limit_scores, round_to_float32
 
-Numeric = Literal["as_is", "scaled", "splines"]
+NumericKind = Literal["as_is", "scaled", "splines"]
 
 
 def build_preprocessing(
-    kind: Numeric,
+    kind: NumericKind,
     numeric: Sequence[str],
     categorical: Sequence[str],
     numeric_arguments: Mapping[str, Any],
@@ -59,7 +59,7 @@ def build_preprocessing(
     return ColumnTransformer(branches, remainder="drop", sparse_threshold=0.0)
 
 
-def _numeric_steps(kind: Numeric, arguments: Mapping[str, Any]) -> Pipeline:
+def _numeric_steps(kind: NumericKind, arguments: Mapping[str, Any]) -> Pipeline:
     """Build the branch of numeric columns.
 
     A missing value becomes the median, and an additional column marks it. Classifiers therefore never receive NaN: some

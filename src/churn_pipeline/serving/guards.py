@@ -8,16 +8,17 @@ It handles each request in these steps:
    any other path, including BentoML's own routes, so no path bypasses the next steps.
 4. API key, if the route needs one: 401. Then the key's rate limit: 429. The body has not been read yet.
 5. Capacity: if concurrency and queue are full, 503 at once.
-6. Body: its media type and encoding, 415; its size, from Content-Length and while it arrives, 413.
+6. Body: 415 if its media type or encoding is not accepted; 413 if it is too large, according to Content-Length or to the bytes
+   received.
 7. Concurrency: at most ``concurrency`` requests are processed at once; the others wait in the queue.
 
 A request takes no concurrency slot while its body arrives, so slow senders do not block others. Every refusal has the body
 ``{"error": …, "request_id": …}``. If origins are set, Starlette's CORS middleware runs before all steps, because a browser
 sends its preflight request without a key.
 
-BentoML's own timeout and concurrency limit (``traffic``) are not used. The timeout stops at the first byte of the answer and
-costs a task per request. The concurrency limit answers 429, which blames the caller, and has no queue. uvicorn has no time
-limit for the request head, so the proxy in front of the service must set one.
+BentoML's own timeout and concurrency limit (``traffic``) are not used. The timeout covers only the time until the first byte of
+the answer, and needs an extra task per request. The concurrency limit answers 429, which blames the caller, and has no queue.
+uvicorn has no time limit for the request head, so the proxy in front of the service must set one.
 
 Limits count per worker unless a shared store is set. The header ``RateLimit-Policy`` says which of the two applies.
 """
@@ -211,8 +212,8 @@ class Guard:
     async def _authenticate(self, context: RequestContext) -> None:
         """Admit a caller with a valid key that is within its rate limit.
 
-        An address that sends too many invalid keys is blocked, so that keys cannot be guessed at speed. Keys that were accepted
-        from it before keep working: one caller's revoked key must not block the others behind the same address.
+        An address that sends too many invalid keys is blocked, so that keys cannot be guessed at speed. Keys that this address
+        has already used successfully keep working: one caller's revoked key must not block the others behind the same address.
         """
         scheme, _, key = (context.header(b"authorization") or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key:

@@ -196,7 +196,7 @@ def _values(name: str, column: Column, training_profile: TrainingProfile) -> Ite
     if name in training_profile.numeric and (quantiles := training_profile.numeric[name].quantiles):
         median = quantiles[len(quantiles) // 2]
         yield {"int64": int, "bool": bool}.get(column.dtype, _readable)(median)
-        yield median  # rounding may leave narrow bounds
+        yield median  # the rounded median may lie outside narrow bounds
     elif name in training_profile.categorical:
         shares = training_profile.categorical[name].levels
         for level in sorted(shares, key=lambda level: -shares[level]):

@@ -335,7 +335,7 @@ def _value_type(column: Column, may_be_missing: bool) -> Any:
     slow = Annotated[Any, AfterValidator(check)]
     quick = _quick_type(column)
     if quick is not None and not may_be_missing and column.dtype != "int64":
-        return quick  # exact: only whole numbers have a second spelling, such as 5.0
+        return quick  # it accepts all valid values; only integers have another valid form, such as 5.0
     return slow if quick is None else Annotated[quick | slow, Field(union_mode="left_to_right")]
 
 

@@ -22,7 +22,8 @@ class PruningRule:
     best_scores : tuple of float
         The best trial's log loss in each fold.
     gap_deviation : float
-        Standard deviation over folds of a trial's gap to the best one: the median over all complete trials.
+        For each complete trial, its gap to the best trial has a standard deviation over the folds. This is the median of
+        those standard deviations.
     """
 
     best_scores: tuple[float, ...]
@@ -38,8 +39,8 @@ class PruningRule:
         gap_deviation = float(np.median(gaps.std(axis=1, ddof=1)))
         return cls(complete[0].scores, gap_deviation) if gap_deviation > 0 else None
 
-    def prunes(self, scores: Sequence[float], deviations: float) -> bool:
-        """Whether a trial with these scores on the first folds is behind by more than `deviations` standard errors."""
+    def prunes(self, scores: Sequence[float], max_standard_errors: float) -> bool:
+        """Whether a trial with these scores on the first folds is behind by more than `max_standard_errors`."""
         done = len(scores)
         gap = sum(scores) / done - sum(self.best_scores[:done]) / done
-        return bool(gap > deviations * self.gap_deviation / done**0.5)
+        return bool(gap > max_standard_errors * self.gap_deviation / done**0.5)

@@ -66,7 +66,7 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
     Returns
     -------
     SearchResult
-        Of the trial with the lowest mean log loss; of equal ones the earliest.
+        The result of the trial with the lowest mean log loss; in case of a tie, of the earliest one.
 
     Raises
     ------
@@ -81,14 +81,14 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
         # A trial that did not converge is scored like any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
         with studies.open(name, space) as study, fold_fitter(task) as fit_fold:
-            # If there is only one trial, its folds use the cores.
+            # If there is only one trial, its folds are fitted in parallel.
             parallel_folds = min(settings.parallel_trials, joblib.cpu_count()) if limit == 1 else 1
             runner = TrialRunner(task, candidate, fit_fold, settings.pruning_deviations, parallel_folds)
             scheduler = TrialScheduler(studies.candidate, study, sampler, runner, settings, limit)
             trials = scheduler.run()
             best = min((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.rank)
             tuned = candidate.with_values(best.values)
-            # Trials fit one copy, so their predictions are not those of several.
+            # Trials fit a single copy, so their predictions cannot stand in for the average of several.
             predictions = scheduler.predictions_of(best) if candidate.copies == 1 else None
             if predictions is None:
                 predictions = pd.concat(validate(task.folds, tuned, fit_fold, joblib.cpu_count()), ignore_index=True)

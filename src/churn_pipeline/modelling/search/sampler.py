@@ -28,7 +28,7 @@ def distributions(candidate: Candidate) -> dict[str, BaseDistribution]:
     Returns
     -------
     dict of str to BaseDistribution
-        By ``group.name``; empty if the candidate has no space.
+        Distributions by ``group.name``, such as ``arguments.C``; empty if the candidate has no search space.
     """
     dimensions = candidate.space.dimensions() if candidate.space else ()
     return {f"{group}.{name}": _distribution(dimension) for group, name, dimension in dimensions}
@@ -47,7 +47,7 @@ class TrialSampler:
     name : str
         The candidate's name.
     space : Mapping of str to BaseDistribution
-        By ``group.name``.
+        As returned by `distributions`.
     first : dict
         Values of the first trial, by ``group.name``.
     startup_trials : int

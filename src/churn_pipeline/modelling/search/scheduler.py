@@ -85,7 +85,7 @@ class TrialScheduler:
         return [self.trials[number] for number in sorted(self.trials)]
 
     def predictions_of(self, trial: Trial) -> pd.DataFrame | None:
-        """Out-of-fold predictions of the best trial; None if they come from an earlier process, or for other trials."""
+        """Return the trial's out-of-fold predictions; None unless it is the best trial and was run in this process."""
         if self._best is None or self._best.trial.number != trial.number or not self._best.predictions:
             return None
         return pd.concat(self._best.predictions, ignore_index=True)
@@ -100,7 +100,7 @@ class TrialScheduler:
         self._learned.append(self.trials[number])
 
     def _budget_is_spent(self) -> bool:
-        # Recorded times rather than the clock: repeating a stored search must stop at the same trial.
+        # Use recorded times, not the clock, so that a repeated search stops at the same trial.
         spent = max((trial.end_seconds for trial in self._learned), default=0.0)
         return self.settings.seconds is not None and spent >= self.settings.seconds
 

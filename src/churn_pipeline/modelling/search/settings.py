@@ -21,8 +21,8 @@ class SearchSettings(BaseModel):
     startup_trials : int
         Number of trials that are drawn at random before the sampler learns from results.
     pruning_deviations : float, optional
-        A trial is pruned when its gap to the best trial exceeds this many standard deviations of such gaps; see
-        `churn_pipeline.modelling.search.pruning.PruningRule`. None disables pruning.
+        A trial is pruned when its mean gap to the best trial, over the folds fitted so far, exceeds this many standard
+        errors of that gap; see `churn_pipeline.modelling.search.pruning.PruningRule`. None disables pruning.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -39,7 +39,7 @@ class TrialRunner:
     candidate : Candidate
         The candidate that is searched.
     fit_fold : callable
-        Fits and predicts one fold, as `churn_pipeline.modelling.cross_validation.fold_fitter` gives it.
+        Fits and predicts one fold; returned by `churn_pipeline.modelling.cross_validation.fold_fitter`.
     pruning_deviations : float or None
         See `churn_pipeline.modelling.search.SearchSettings`.
     parallel_folds : int

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class DecisionSettings(BaseModel):
-    """Budgets and segments that the use of the model is evaluated for."""
+    """Contact budgets, and the metrics and resamples of the segment report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,7 +69,8 @@ def cost_model(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
         ) from None
     column = getattr(model.value, "column", None)
     if column is not None and column not in contract.columns:
-        raise TableError(subject, f"name the column '{column}', which is not in columns")
+        problem = f"`value` uses the column '{column}', which is missing from the contract: add it to columns, or name another"
+        raise TableError(subject, problem)
     return model.model_dump(mode="json")
 
 
@@ -112,7 +113,7 @@ def evaluate_profit(
     profit : pandas.DataFrame
         Metrics with intervals.
     logged : dict of float
-        The same as flat metrics for logging, and ``threshold``, the one used in serving: the break-even at the mean value.
+        These metrics in flat form for logging, and ``threshold``: the break-even at the mean value, which the service uses.
     curve : pandas.DataFrame
         Profit by threshold.
     sensitivity : pandas.DataFrame
@@ -162,17 +163,19 @@ def compare_with_champion(
     report, logged, tags : dict
         The verdict with reasons and metrics, the metrics to log, and the verdict as a tag.
     """
-    champions, problem = None, ""
+    champion_probabilities, problem = None, ""
     if champion is not None:
         try:
-            champions = champion.predict_proba(features)[:, 1]
+            champion_probabilities = champion.predict_proba(features)[:, 1]
         except (KeyError, ValueError) as error:
             problem = (
                 f"The champion cannot score these customers: {error}. If the contract was changed, decide about the "
                 "promotion yourself."
             )
     constant = float(train_label["churned"].mean())
-    verdict = evaluate_challenger(holdout, champions, CostModel.model_validate(cost_model), settings, seed, constant)
+    verdict = evaluate_challenger(
+        holdout, champion_probabilities, CostModel.model_validate(cost_model), settings, seed, constant
+    )
     if problem and verdict.passed:  # without the comparison, the challenger may be worse
         verdict = replace(verdict, verdict="unclear", reasons=(problem,))
     logger.info("Gate: %s. %s", verdict.verdict, " ".join(verdict.reasons))
@@ -189,7 +192,7 @@ def list_targets(
 ) -> pd.DataFrame:
     """List the current customers worth contacting, by expected profit and up to the budget.
 
-    A customer is current if it stayed, at the latest date of the table.
+    Current customers are those who have not churned. If the table has dates, only rows of the latest date count.
     """
     costs = CostModel.model_validate(cost_model)
     current = customers[churned(customers, contract) == 0]

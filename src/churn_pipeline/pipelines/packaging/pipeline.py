@@ -7,7 +7,7 @@ from churn_pipeline.pipelines.packaging import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """Build a Bento of ``registered_model@version``, in the same run only after a training has registered it."""
+    """Build a Bento of ``registered_model@version``, in the same run only after training has registered it."""
     return Pipeline([box("onnx_conversion", _onnx_conversion()), _build()], tags="packaging")
 
 
