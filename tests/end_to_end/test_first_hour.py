@@ -96,7 +96,7 @@ class Reader:
             self._write(self.clone / block.title, block)
         elif found := ADDRESS.fullmatch(block.title):
             self.printed = self._terminals.enter_context(self._terminal(block.text, found[1]))
-            if key := re.search(r"shown once: (\S+)", self.printed):
+            if key := re.search(r"until the service stops: (\S+)", self.printed):
                 self.environment["KEY"] = key[1]
         else:
             done = subprocess.run(

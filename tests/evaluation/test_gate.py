@@ -113,6 +113,7 @@ def test_the_same_model_is_no_worse() -> None:
         assert found.verdict == "no worse"
         assert found.passed
         assert all((row.difference, row.lower, row.upper) == (0, 0, 0) for row in found.comparisons)
+        assert all("equal to the champion's" in reason and "on every resample" in reason for reason in found.reasons)
 
 
 def test_a_truly_better_model_is_better() -> None:

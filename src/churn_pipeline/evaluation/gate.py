@@ -363,11 +363,18 @@ def _sentence(row: Comparison, finding: str) -> str:
     difference = (
         f"{_better_or_worse(row.difference)} than the champion's" if row.difference else "equal to the champion's"
     )
+    interval = (
+        f"interval {_better_or_worse(row.lower)} to {_better_or_worse(row.upper)}"
+        if row.lower or row.upper
+        else "the same on every resample"
+    )
     return (
-        f"{name} {finding}: {difference} ({row.challenger:.4f} vs {row.champion:.4f}), interval "
-        f"{_better_or_worse(row.lower)} to {_better_or_worse(row.upper)}; up to {row.margin:.4f} worse is tolerated."
+        f"{name} {finding}: {difference} ({row.challenger:.4f} vs {row.champion:.4f}), {interval}; "
+        f"up to {row.margin:.4f} worse is tolerated."
     )
 
 
 def _better_or_worse(difference: float) -> str:
-    return f"{abs(difference):.4f} {'better' if difference >= 0 else 'worse'}"
+    if not difference:
+        return "no difference"
+    return f"{abs(difference):.4f} {'better' if difference > 0 else 'worse'}"
