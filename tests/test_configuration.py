@@ -242,6 +242,14 @@ def test_an_exported_address_is_used_and_gets_no_local_path(
     assert str(mlflow_conf.parent) not in str(mlflow)
 
 
+def test_the_projects_own_store_is_no_export_after_the_package_was_reloaded(
+    mlflow_conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", loader(mlflow_conf)["mlflow"]["server"]["mlflow_tracking_uri"])
+    monkeypatch.setattr(configuration, "local_tracking_uris", set())
+    assert artifact_location(loader(mlflow_conf)["mlflow"]) is not None
+
+
 def test_an_address_that_mlflow_exports_itself_is_ignored(
     mlflow_conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,13 +1,14 @@
 """A rebuilt run is compared part by part, and different parts are named."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from churn_pipeline.record import Record
-from churn_pipeline.reproduce import ReproduceError, compare, configure, load, rebuild
+from churn_pipeline.reproduce import ReproduceError, _call, compare, configure, load, rebuild
 
 ORIGINAL = Record(
     run_id="run",
@@ -87,3 +88,10 @@ def test_a_record_can_be_read_from_a_file(tmp_path: Path) -> None:
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(ReproduceError, match="no record"):
         load(str(file))
+
+
+def test_a_rebuild_does_not_inherit_a_server_or_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.setenv(name, "https://mlflow.example.com")
+    inherited = _call([sys.executable, "-c", "import os; print(*os.environ)"], tmp_path, "the test").split()
+    assert not [name for name in inherited if name.startswith("MLFLOW_") and name.endswith(("URI", "NAME"))]

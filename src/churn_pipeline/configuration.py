@@ -123,16 +123,21 @@ class TableConfigLoader(OmegaConfigLoader):
         return block.get(last, default)
 
     def _tracking_uri(self) -> str:
-        return _exported_tracking_uri() or self._local_tracking_uri()
+        return self._exported_tracking_uri() or self._local_tracking_uri()
 
     def _local_tracking_uri(self) -> str:
         uri = f"sqlite:///{self._project()}/mlruns/mlflow.db"
         local_tracking_uris.add(uri)
         return uri
 
+    def _exported_tracking_uri(self) -> str | None:
+        # A reloaded module has an empty set, as after %reload_kedro: the project's own store is never an export.
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        return uri if uri and uri not in {self._local_tracking_uri(), *local_tracking_uris} else None
+
     def _local_artifacts(self) -> str | None:
         # MLflow sends an experiment's artifact location to the server, where a local path is wrong.
-        return None if _exported_tracking_uri() else (Path(self._project()) / "mlruns" / "artifacts").as_uri()
+        return None if self._exported_tracking_uri() else (Path(self._project()) / "mlruns" / "artifacts").as_uri()
 
     def _project(self) -> str:
         return str(Path(self.conf_source).resolve().parent)
@@ -161,11 +166,6 @@ def _package() -> str:
 
 # MLflow itself sets MLFLOW_TRACKING_URI to the store in use. Values in this set are such stores, not a user's export.
 local_tracking_uris: set[str] = set()
-
-
-def _exported_tracking_uri() -> str | None:
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    return uri if uri and uri not in local_tracking_uris else None
 
 
 def check_server(address: str | None) -> None:

@@ -15,6 +15,20 @@ from churn_pipeline.record import Record, git, read_record
 REBUILDS = Path("data") / "rebuilds"
 
 
+# Variables of this process that the rebuild must not inherit: its environment, its checkout and the user's MLflow server.
+OWN_VARIABLES = (
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "KEDRO_ENV",
+    "KEDRO_LOGGING_CONFIG",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_RUN_ID",
+)
+
+
 class ReproduceError(Exception):
     """The run cannot be rebuilt here; the message names the reason and the fix."""
 
@@ -140,8 +154,7 @@ def configure(record: Record, project: Path, folder: Path, data: Path | None) ->
 
 def _call(command: list[str], folder: Path, problem: str) -> str:
     """Run a command in the checkout with the checkout's environment, and return its output."""
-    ours = ("VIRTUAL_ENV", "PYTHONPATH", "KEDRO_ENV", "KEDRO_LOGGING_CONFIG", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     # stderr is inherited: the log and the progress line appear here.
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

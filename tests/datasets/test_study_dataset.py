@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from kedro.io import DatasetError
 
+from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets import StudyDataset
 from churn_pipeline.datasets.study_dataset import CandidateStudies
 from churn_pipeline.datasets.study_progress import SearchProgressLine
@@ -234,7 +235,7 @@ def test_a_failing_tracking_server_is_reported_and_no_trial_is_lost(
 
     with monkeypatch.context() as patched:
         patched.setattr(mlflow.MlflowClient, "create_run", refuse)
-        with pytest.raises(DatasetError, match=r"could not be written to MLflow \(disk full\)"):
+        with pytest.raises(ProjectError, match=r"could not be written to MLflow:\n  - disk full"):
             search(tmp_path / "studies.db", 3)
     found = search(tmp_path / "studies.db", 3)
     assert len(nested(active)) == found.report["trials"] == 3
@@ -300,5 +301,5 @@ def test_a_time_limited_search_shows_no_total(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "stderr", screen := Terminal())
     with SearchProgressLine("logistic") as line:
         line.show(Progress(3, None, None, 65.0))
-    assert "logistic: 3/? trials" in screen.getvalue()
+    assert "logistic: 3 trials, 00:00" in screen.getvalue()
     assert "no score yet, 01:05 left" in screen.getvalue()

@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 from tests.modelling.conftest import SHIPPED
 
+from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling import cross_validation
 from churn_pipeline.modelling.candidates import Candidate
@@ -107,7 +108,7 @@ def test_worker_processes_ignore_ctrl_c(task: Task, monkeypatch: pytest.MonkeyPa
 def test_a_failed_fit_in_a_worker_process_is_reported(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 10**9)
     monkeypatch.setattr(cross_validation.joblib, "cpu_count", lambda: 2)
-    with pytest.raises(ValueError, match="cannot be fitted as configured"):
+    with pytest.raises(ProjectError, match="cannot be fitted as configured"):
         searched(task, given=candidate(arguments={"C": -1.0}, space=None))
 
 
@@ -189,7 +190,7 @@ def test_a_failed_trial_does_not_end_the_search_unless_it_is_the_first(task: Tas
     failed = [trial for trial in studies.trials.values() if trial.state == "failed"]
     assert failed
     assert all("no such solver" in trial.problem and trial.scores == () for trial in failed)
-    with pytest.raises(ValueError, match=r"logistic cannot be fitted as configured: .*no such solver"):
+    with pytest.raises(ProjectError, match=r"logistic:\n  - cannot be fitted as configured: .*no such solver"):
         searched(task, given=candidate(arguments={"solver": "no such solver"}, space=space))
 
 
@@ -259,7 +260,7 @@ def test_a_study_that_another_search_made_is_refused(task: Task) -> None:
     studies = MemoryStudies()
     searched(task, studies)
     studies.trials[2] = replace(studies.trials[2], values={"arguments.C": 5.0})
-    with pytest.raises(ValueError, match=r"Trial 2 in the study of logistic .* another search made the study"):
+    with pytest.raises(ProjectError, match=r"Trial 2 in the study of logistic:\n.*another search made the study"):
         searched(task, studies)
 
 

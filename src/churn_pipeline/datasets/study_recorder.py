@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 import mlflow
-from kedro.io import DatasetError
 from mlflow.entities import Metric, Param, RunTag
 
+from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.modelling.studies import Trial
 
 
@@ -50,9 +50,10 @@ class TrialRecorder:
         self._queue.put(None)
         self._thread.join()
         if self._error is not None and kind is None:
-            raise DatasetError(
-                f"Trials of {self._candidate} could not be written to MLflow ({self._error}). They are stored in the "
-                "study: repair the tracking server and run again. The next run records them without repeating them."
+            raise ProjectError(
+                f"Trials of {self._candidate} could not be written to MLflow",
+                f"{self._error}. They are stored in the study: repair the tracking server and run again. The next run "
+                "records them without repeating them.",
             ) from self._error
 
     def record(self, trial: Trial) -> None:

@@ -117,7 +117,7 @@ def test_a_version_without_an_onnx_file_is_converted_with_a_warning_if_the_code_
         assert not caplog.records
         tags = {**registered.version.tags, "model_digest": "0" * 64}
         load_onnx_model(replace(registered.version, tags=tags), registered.contract)
-    assert "differs from the training's 000000000000…: the code has changed" in caplog.text
+    assert "differs from the training's 000000000000…: the code or a library has changed" in caplog.text
 
 
 # ---- the equivalence check -------------------------------------------------------------------------------------------

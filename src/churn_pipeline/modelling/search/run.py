@@ -70,7 +70,7 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
 
     Raises
     ------
-    ValueError
+    ProjectError
         If the candidate's own arguments cannot be fitted, or the stored study was made by another search.
     """
     name = f"{studies.candidate}-{study_digest(task, candidate, settings, studies.candidate)[:16]}"

@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pandas as pd
 
+from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.modelling.search.pruning import PruningRule
 from churn_pipeline.modelling.search.sampler import TrialSampler
 from churn_pipeline.modelling.search.settings import SearchSettings
@@ -113,9 +114,10 @@ class TrialScheduler:
             self._running[pool.submit(self.runner.run, number, values, start, rule)] = number
             return
         if stored.values != values:
-            raise ValueError(
-                f"Trial {number} in the study of {self.name} has the values {stored.values}, but this search would try "
-                f"{values}: another search made the study. Delete the study file and search again."
+            raise ProjectError(
+                f"Trial {number} in the study of {self.name}",
+                f"has the values {stored.values}, but this search would try {values}: another search made the study. "
+                "Delete the study file and search again.",
             )
         self._add(TrialOutcome(stored, []))
 
@@ -131,7 +133,7 @@ class TrialScheduler:
     def _add(self, outcome: TrialOutcome) -> None:
         trial = outcome.trial
         if trial.number == 0 and trial.state == "failed":
-            raise ValueError(f"Candidate {self.name} cannot be fitted as configured: {trial.problem}")
+            raise ProjectError(f"Candidate {self.name}", f"cannot be fitted as configured: {trial.problem}")
         self.trials[trial.number] = trial
         if trial.state == "complete" and (self._best is None or trial.rank < self._best.trial.rank):
             self._best = outcome

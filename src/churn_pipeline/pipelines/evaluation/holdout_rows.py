@@ -54,7 +54,10 @@ def match_to_holdout(table: pd.DataFrame, customers: pd.DataFrame, contract: Con
     if table.duplicated(names).any():
         raise TableError(subject, f"contains a row twice, by {', '.join(names)}")
     # The table may have been read from a file without types
-    typed = table.astype({name: keys[name].dtype for name in names})
+    try:
+        typed = table.astype({name: keys[name].dtype for name in names})
+    except (TypeError, ValueError):  # its message quotes a customer's id
+        raise TableError(subject, f"has other types than the customers in {', '.join(names)}: make it again") from None
     matched = keys.merge(typed, on=names, how="left", indicator=True)
     absent = int((matched["_merge"] == "left_only").sum())
     if absent:

@@ -103,21 +103,23 @@ def load_onnx_model(version: RegisteredVersion, contract: Contract) -> onnx.Mode
     trained = version.tags.get("model_digest", "none")
     content = version.files.get(MODEL_FILE)
     if content is None:
-        converted = convert_model(version.model, contract.numeric, contract.categorical)
-        digest = model_digest(converted)
-        if digest != trained:
-            logger.warning(
-                "Model digest %s… differs from the training's %s…: the code has changed", digest[:12], trained[:12]
-            )
-        return converted
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != trained:
+        loaded = convert_model(version.model, contract.numeric, contract.categorical)
+    elif (digest := hashlib.sha256(content).hexdigest()) != trained:
         raise ProjectError(
             _refusal(version),
             f"the SHA-256 of its file {MODEL_FILE} ({digest[:12]}…) differs from its training run's model_digest "
             f"({trained[:12]}…), so the file was changed: train again",
         )
-    return onnx.load_model_from_string(content)
+    else:
+        loaded = onnx.load_model_from_string(content)
+    digest = model_digest(loaded)
+    if digest != trained:
+        logger.warning(
+            "Model digest %s… differs from the training's %s…: the code or a library has changed",
+            digest[:12],
+            trained[:12],
+        )
+    return loaded
 
 
 def check_equivalence(
