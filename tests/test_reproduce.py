@@ -95,3 +95,14 @@ def test_a_rebuild_does_not_inherit_a_server_or_a_registry(tmp_path: Path, monke
         monkeypatch.setenv(name, "https://mlflow.example.com")
     inherited = _call([sys.executable, "-c", "import os; print(*os.environ)"], tmp_path, "the test").split()
     assert not [name for name in inherited if name.startswith("MLFLOW_") and name.endswith(("URI", "NAME"))]
+
+
+def test_recorded_parameters_merge_with_those_of_the_checkout(tmp_path: Path) -> None:
+    """JSON makes text of integer keys; the checkout's configuration still has integers."""
+    (tmp_path / "folder/conf/base").mkdir(parents=True)
+    base = {"simulation": {"shares": {0: 0.8, 1: 0.2}, "Label": {"1": "one"}}, "seed": 1}
+    (tmp_path / "folder/conf/base/parameters.yml").write_text(yaml.safe_dump(base), encoding="utf-8")
+    recorded = {"simulation": {"shares": {"0": 0.7, "1": 0.3}, "Label": {"1": "two"}, "new": {"2": 2}}, "seed": 2}
+    configure(ORIGINAL.model_copy(update={"parameters": recorded}), tmp_path, tmp_path / "folder", None)
+    written = yaml.safe_load((tmp_path / "folder/conf/local/parameters.yml").read_text(encoding="utf-8"))
+    assert written == {"simulation": {"shares": {0: 0.7, 1: 0.3}, "Label": {"1": "two"}, "new": {"2": 2}}, "seed": 2}

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -136,8 +137,12 @@ def configure(record: Record, project: Path, folder: Path, data: Path | None) ->
     """Give the checkout the run's parameters and table file, and link the raw files that git ignores."""
     local = folder / "conf" / "local"
     (local / "tables").mkdir(parents=True, exist_ok=True)
+    base: dict[Any, Any] = {}
+    for file in sorted((folder / "conf" / "base").glob("parameters*.yml")):
+        base |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    parameters = _restore_keys(record.parameters, base)
     (local / "parameters.yml").write_text(
-        yaml.safe_dump(record.parameters, allow_unicode=True, sort_keys=False), encoding="utf-8"
+        yaml.safe_dump(parameters, allow_unicode=True, sort_keys=False), encoding="utf-8"
     )
     table = yaml.safe_load(record.table_file)
     if data is not None:
@@ -150,6 +155,14 @@ def configure(record: Record, project: Path, folder: Path, data: Path | None) ->
         target = folder / "data" / "01_raw" / file.name
         if not target.exists():
             target.symlink_to(file.resolve())
+
+
+def _restore_keys(recorded: Any, base: Any) -> Any:
+    """Give mappings the types of the keys in base: JSON has turned 0 into "0", and both keys would conflict in one block."""
+    if not isinstance(recorded, dict) or not isinstance(base, dict):
+        return recorded
+    keys = {str(key): key for key in base}
+    return {keys.get(name, name): _restore_keys(value, base.get(keys.get(name))) for name, value in recorded.items()}
 
 
 def _call(command: list[str], folder: Path, problem: str) -> str:
