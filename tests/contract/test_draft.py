@@ -91,7 +91,9 @@ names = st.text(
 def tables(draw: st.DrawFn) -> pd.DataFrame:
     """A table as read from a CSV file, with one column of two values that could be the target."""
     rows = draw(st.integers(4, 25))
-    header = draw(st.lists(names, min_size=2, max_size=6, unique_by=str.strip))
+    # The quarantine adds columns with these names.
+    allowed = names.filter(lambda name: name not in ("row", "reasons"))
+    header = draw(st.lists(allowed, min_size=2, max_size=6, unique_by=str.strip))
     columns: dict[str, list[str | None]] = {}
     for name in header[1:]:
         cell = CELLS[draw(st.sampled_from(sorted(CELLS)))]
@@ -206,7 +208,7 @@ def test_a_name_that_contains_id_within_a_word_is_not_an_id(name: str) -> None:
 
 
 def test_a_table_without_an_id() -> None:
-    table = customers().drop(columns="id")
+    table = customers(months=["1", "2"] * 5).drop(columns="id")
     assert drafted(table).roles.id is None
     assert "# id: none found" in draft(table, SOURCE)
 
