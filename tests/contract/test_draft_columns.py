@@ -80,6 +80,7 @@ def test_integers_of_one_length_are_codes_and_sums_are_not() -> None:
     codes = RNG.choice(RNG.integers(10_000, 99_999, 300), ROWS)
     assert column("depot", codes).dtype == "str"
     assert column("annual income", codes).dtype == "int64"
+    assert column("joined", RNG.choice([20260131, 20260228, 20260331], ROWS)).dtype == "int64"
     assert column("loan", codes // 100 * 100).dtype == "int64"
 
 

@@ -74,6 +74,17 @@ def test_the_better_name_wins_in_any_order(better: str, worse: str, order: int) 
     assert drafted(table(**dict(list(flags.items())[::order]))).roles.target.column == better
 
 
+@pytest.mark.parametrize(
+    ("name", "levels_", "positive"),
+    [("retained", ("yes", "no"), "no"), ("is_active", (1, 0), 0), ("Subscriber", ("YES", "NO"), "NO")],
+)
+def test_for_a_column_that_says_who_stayed_the_other_level_is_positive(
+    name: str, levels_: tuple[object, object], positive: object
+) -> None:
+    data = pd.DataFrame({name: np.where(CHURNED, levels_[1], levels_[0]), "calls": RNG.integers(0, 9, ROWS)})
+    assert drafted(data).roles.target.positive == positive
+
+
 def test_the_draft_says_which_levels_count_as_not_churned() -> None:
     data = table(Status=levels("Churned", "Joined", "Stayed"))
     assert 'positive: "Churned"}  # guessed; not churned: "Joined", "Stayed"\n' in text_of(data)

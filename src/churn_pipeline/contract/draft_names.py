@@ -3,13 +3,15 @@
 import re
 
 TRUE_WORDS = ("yes", "1", "true", "y", "t", "true.")
-YES_AND_NO = (*TRUE_WORDS, "no", "0", "false", "n", "f", "false.")
+FALSE_WORDS = ("no", "0", "false", "n", "f", "false.")
 
 CHURN = re.compile(r"churn|attrit")
 LEAVE = re.compile(
     r"\b(exit(ed)?|cancel\w*|(has ?)?left|leav\w*|terminat\w*|unsubscrib\w*|lapsed?|closed|quit|resign\w*|defect(ed|ion)|"
     r"deactivat\w*|lost)\b"
 )
+STAY = re.compile(r"\b(retained|retention|renewed|renews|stay(s|ed)?)\b")
+ACTIVE = re.compile(r"^(is |still )*(an? )?(active|subscribe[rd])( (member|customer|user|flag))?$")
 OUTCOME = re.compile(r"\b(target|label|response|outcome|class|status|y)\b")
 AROUND_A_TARGET = re.compile(
     r"\b(is|has|was|did|the|flag|label|value|status|target|indicator|ind|binary|yn|customer|cust|client|user|member|"

@@ -61,7 +61,7 @@ def guess_target(
     if positive is not None and positive not in levels:
         shown = ", ".join(list(levels)[:6]) + (", …" if len(levels) > 6 else "")
         raise OptionError(f"--positive {positive}", f"is not a value of the column '{chosen}'; its values are {shown}")
-    value = levels[positive] if positive is not None else _guess_positive(columns[chosen])
+    value = levels[positive] if positive is not None else _guess_positive(chosen, columns[chosen])
     kind = TARGET_DTYPES[columns[chosen].column.dtype]
     return GuessedTarget(chosen, kind(value), is_likely)
 
@@ -105,25 +105,30 @@ def _score(name: str, drafted: DraftedColumn) -> float:
             score = 6.0 if len(rest) <= 1 else 5.0
         elif names.LEAVE.search(text):
             score = 4.0 if len(rest) <= 1 else 2.0
-        elif names.OUTCOME.search(text):
+        elif names.OUTCOME.search(text) or names.STAY.search(text):
             score = 1.0
+        elif names.ACTIVE.search(text):
+            score = 0.5
     score -= 0.1 * min(len(text.split()) - 1, 5)
     levels = [str(level).lower() for level in drafted.cells.dropna().unique()]
     if any(names.means_churned(level) for level in levels):
         score += 3.5
     elif any(names.means_churned(level, closed_too=True) for level in levels):
         score += 1.5
-    elif set(levels) <= set(names.YES_AND_NO):
+    elif set(levels) <= {*names.TRUE_WORDS, *names.FALSE_WORDS}:
         score += 1.0
     # A column that is filled in only for some customers describes them, but does not say who churned.
     return score - (3.0 if drafted.cells.isna().mean() > 0.05 else 0.0)
 
 
-def _guess_positive(drafted: DraftedColumn) -> object:
+def _guess_positive(name: str, drafted: DraftedColumn) -> object:
+    text = names.words(name)
     by_share = list(drafted.cells.value_counts().index)
     for closed_too in (False, True):
         for level in by_share:
             if names.means_churned(level, closed_too):
                 return level
     words = {str(level).lower(): level for level in by_share}
-    return next((words[word] for word in names.TRUE_WORDS if word in words), by_share[-1])
+    says_stayed = names.STAY.search(text) or names.ACTIVE.search(text)
+    positive = names.FALSE_WORDS if says_stayed else names.TRUE_WORDS
+    return next((words[word] for word in positive if word in words), by_share[-1])

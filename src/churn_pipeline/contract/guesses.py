@@ -17,6 +17,7 @@ MAX_OUTLIER_SHARE = 0.001
 MIN_OUTLIER_ROWS = 100
 MIN_CODE_DIGITS = 5
 MIN_CODE_ROWS = 20
+DAYS = (19000101, 21001231)  # days as integers, such as 20260131, are not codes
 LEADING_ZERO = r"\s*[+-]?0\d+\s*"
 
 
@@ -120,7 +121,8 @@ def _is_code(name: str, cells: pd.Series) -> bool:
     digits = numbers.astype(str).str.len()
     same_length = len(numbers) >= MIN_CODE_ROWS and digits.min() == digits.max() >= MIN_CODE_DIGITS
     is_rounded = (numbers % 100 == 0).mean() > 0.5
-    return bool(names.OTHER_CODE.search(name)) or bool(same_length and not is_rounded)
+    is_day = numbers.between(*DAYS).all()
+    return bool(names.OTHER_CODE.search(name)) or bool(same_length and not is_rounded and not is_day)
 
 
 def _bounds(name: str, cells: pd.Series, dtype: str) -> tuple[dict[str, int | float], list[str]]:
