@@ -103,6 +103,9 @@ def test_options_override_the_guesses() -> None:
     data["key"] = [f"k{n}" for n in range(ROWS)]
     roles = drafted(data, target="grade", positive="b", id="key").roles
     assert (roles.target.column, roles.target.positive, roles.id) == ("grade", "b", "key")
+    given = text_of(data, target="grade", positive="b", id="key")
+    assert '  id: "key"  # given\n' in given
+    assert 'positive: "b"}  # given; not churned: "a", "c"\n' in given
     assert drafted(data, positive="0").roles.target.positive == 0
     assert drafted(data, positive="Yes").roles.target.column == "paperless"
 

@@ -58,13 +58,8 @@ def status_beside_yes_and_no() -> tuple[pd.DataFrame, Expected]:
     )
     ignored = {"Churn Category", "Churn Reason"}
     return table, Expected(
-        "Customer Status",
-        "Churned",
-        "Customer ID",
-        None,
-        {"Gender", "Married"},
-        ignored,
-        {"Zip Code": "str", "City": "str", "Paperless Billing": "str"},
+        *("Customer Status", "Churned", "Customer ID", None, {"Gender", "Married"}, ignored),
+        dtypes={"Zip Code": "str", "City": "str", "Paperless Billing": "str"},
     )
 
 
@@ -88,12 +83,7 @@ def bank_with_row_numbers() -> tuple[pd.DataFrame, Expected]:
         }
     )
     return table, Expected(
-        "Exited",
-        1,
-        "CustomerId",
-        None,
-        {"Age"},
-        {"RowNumber", "Surname"},
+        *("Exited", 1, "CustomerId", None, {"Age"}, {"RowNumber", "Surname"}),
         {"Branch": "str", "HasCrCard": "int64"},
         {"Utilisation": (0, 1)},
     )

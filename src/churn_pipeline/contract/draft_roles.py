@@ -30,6 +30,7 @@ class GuessedRoles:
     date: str | None
     protected: list[str]
     ignored: dict[str, str]
+    choices: Choices
 
     def features(self, columns: dict[str, DraftedColumn]) -> list[str]:
         """The columns without a role."""
@@ -58,7 +59,8 @@ def guess_roles(columns: dict[str, DraftedColumn], choices: Choices) -> GuessedR
                 ignored[name] = reason
     taken = {target.column, identity, date, *ignored}
     protected = [name for name in columns if names.is_protected(name) and name not in taken]
-    return GuessedRoles(target, identity, date, protected, {name: ignored[name] for name in columns if name in ignored})
+    in_order = {name: ignored[name] for name in columns if name in ignored}
+    return GuessedRoles(target, identity, date, protected, in_order, choices)
 
 
 def _check_id(name: str, columns: dict[str, DraftedColumn], target: GuessedTarget) -> None:

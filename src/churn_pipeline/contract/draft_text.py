@@ -117,7 +117,7 @@ def _role_lines(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> list[
 
 def _id_line(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> str:
     if roles.id:
-        return f"  id: {quoted(roles.id)}  # guessed"
+        return f"  id: {quoted(roles.id)}  # {'given' if roles.choices.id else 'guessed'}"
     unique = [name for name in columns if columns[name].is_unique and columns[name].column.dtype == "int64"]
     if unique:
         return f"  # id: {quoted(unique[0])}  # not chosen: different in every row, but its name is that of a quantity"
@@ -127,7 +127,8 @@ def _id_line(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> str:
 def _target_line(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> str:
     target = roles.target
     check = "" if target.is_likely else ": please check"
-    line = f"  target: {{column: {quoted(target.column)}, positive: {quoted(target.positive)}}}  # guessed{check}"
+    origin = "given" if roles.choices.target and roles.choices.positive else f"guessed{check}"
+    line = f"  target: {{column: {quoted(target.column)}, positive: {quoted(target.positive)}}}  # {origin}"
     levels = [level for level in columns[target.column].column.isin or () if level != target.positive]
     return f"{line}; not churned: {', '.join(map(quoted, levels))}" if len(levels) > 1 else line
 
