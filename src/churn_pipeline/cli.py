@@ -51,23 +51,29 @@ def table() -> None:
 @click.option("--name", help="Name of the table; defaults to the file's name.")
 @click.option("--shared", is_flag=True, help="Write to conf/base/tables (committed) instead of conf/local/tables.")
 @click.option("--force", is_flag=True, help="Overwrite an existing table file.")
+@click.option("--target", help="Column that says who churned, instead of a guess.")
+@click.option("--positive", help="Value of the target that means churned, instead of a guess.")
+@click.option("--id", help="Column that identifies a customer, instead of a guess.")
 @click.pass_obj
-def draft(metadata: ProjectMetadata, file: Path, name: str | None, shared: bool, force: bool) -> None:
+def draft(
+    metadata: ProjectMetadata, /, file: Path, name: str | None, shared: bool, force: bool, **choices: str | None
+) -> None:
     """Draft a table file from a CSV or Parquet FILE: types, bounds, levels, missing values, guessed roles."""
     from churn_pipeline.contract import draft as drafting
+    from churn_pipeline.contract.draft_roles import Choices
     from churn_pipeline.contract.schema import read_contract
 
     name = name or "".join(letter if letter.isalnum() else "_" for letter in file.stem).lower()
-    target = metadata.project_path / "conf" / ("base" if shared else "local") / "tables" / f"{name}.yml"
-    if target.exists() and not force:
-        raise click.ClickException(f"{_shown(target)} already exists: edit it, or overwrite it with --force")
+    path = metadata.project_path / "conf" / ("base" if shared else "local") / "tables" / f"{name}.yml"
+    if path.exists() and not force:
+        raise click.ClickException(f"{_shown(path)} already exists: edit it, or overwrite it with --force")
     content, source = drafting.read_for_draft(file.resolve())
-    text = drafting.draft(content, source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
-    contract = read_contract(target)
+    text = drafting.draft(content, source, Choices(**choices))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    contract = read_contract(path)
     roles = contract.roles
-    click.echo(f"Drafted {_shown(target)} from {len(content):,} rows and {content.shape[1]} columns.")
+    click.echo(f"Drafted {_shown(path)} from {len(content):,} rows and {content.shape[1]} columns.")
     click.echo(
         f"Guessed: target '{roles.target.column}' (churn = {roles.target.positive!r}), id {roles.id or 'none'}, "
         f"protected {', '.join(roles.protected) or 'none'}, ignored {', '.join(roles.ignored) or 'none'}."

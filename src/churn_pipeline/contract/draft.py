@@ -1,18 +1,27 @@
 """Drafts a table file from data, for a person to check and edit. Guesses are marked."""
 
 import csv
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from churn_pipeline.contract.draft_roles import Choices, guess_roles
+from churn_pipeline.contract.draft_text import file_text, quoted
 from churn_pipeline.contract.errors import TableError
-from churn_pipeline.contract.guesses import DraftedColumn, GuessedRoles, draft_column, guess_roles
+from churn_pipeline.contract.guesses import draft_column
 
-NA_VALUES = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-")
-UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")  # YAML does not allow these
+# Words for a missing value, in lower case
+NA_VALUES = (
+    *("na", "n/a", "n.a.", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", ".", "unknown", "missing"),
+    *("not available", "not applicable", "undefined", "empty"),
+)
+# Words among numbers that are values, not missing ones
+VALUES = ("unlimited", "never", "zero", "no", "yes", "free", "infinite", "inf", "infinity", "true", "false", "all")
+MAX_STRAY_SHARE = 0.05
+MIN_NUMBERS = 10
+GUESS_ALL = Choices()
 
 
 def read_for_draft(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -50,10 +59,11 @@ def read_for_draft(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise TableError(f"The file {path.name}", f"cannot be read as one table: {error}") from None
     if table.empty:
         raise TableError(f"The file {path.name}", "has no rows")
-    words = sorted({word for name in table for word in _na_values(table[name])})
+    words = {str(name): found for name in table if (found := _na_values(table[name]))}
     if words:
         arguments["na_values"] = words
-        table = table.mask(table.isin(words))
+        for name, found in words.items():
+            table[name] = table[name].mask(table[name].isin(found))
     return table, {"type": "pandas.CSVDataset", "filepath": str(path), "load_args": arguments}
 
 
@@ -76,82 +86,54 @@ def _separator(head: str) -> str:
         return ","
 
 
-def _na_values(cells: pd.Series) -> set[str]:
-    """Words for missing values in a column that otherwise holds numbers."""
-    text = cells.dropna().astype(str).str.strip()
-    words = set(text.unique()) & set(NA_VALUES)
-    rest = text[~text.isin(words) & (text != "")]
-    return words if words and len(rest) and pd.to_numeric(rest, errors="coerce").notna().all() else set()
+def _na_values(cells: pd.Series) -> list[str]:
+    """Words for missing values in a column that otherwise holds numbers, as they are written in the file."""
+    text = cells.dropna().astype(str)
+    stripped = text.str.strip()
+    filled = stripped[stripped != ""]
+    numeric = pd.to_numeric(filled, errors="coerce").notna() & ~filled.str.lower().isin(NA_VALUES)
+    others = set(filled[~numeric].unique())
+    if not others or not numeric.any():
+        return []
+    strays = {word for word in others if word.lower() not in NA_VALUES}
+    if strays and not _is_stray_word(strays, filled, numeric):
+        return []
+    return sorted(text[stripped.isin(others)].unique())
 
 
-def draft(table: pd.DataFrame, source: dict[str, Any]) -> str:
+def _is_stray_word(strays: set[str], filled: pd.Series, numeric: pd.Series) -> bool:
+    """Whether a single unusual word stands in a few cells among many different numbers."""
+    (word, *more) = strays
+    return (
+        not more
+        and bool(re.fullmatch(r"[^\W\d_]+", word))
+        and word.lower() not in VALUES
+        and float((filled == word).mean()) <= MAX_STRAY_SHARE
+        and filled[numeric].nunique() >= MIN_NUMBERS
+    )
+
+
+def draft(table: pd.DataFrame, source: dict[str, Any], choices: Choices = GUESS_ALL) -> str:
     """The YAML text of a table file for this table: types, bounds, levels, missing values, and guessed roles.
+
+    Parameters
+    ----------
+    table
+        The raw table.
+    source
+        Configuration of the Kedro dataset that reads it.
+    choices
+        Roles that are given instead of guessed.
 
     Raises
     ------
     TableError
-        When no column can be the target.
+        When no column can be the target, or a choice does not fit the table.
     """
     columns = {str(name): draft_column(table[name]) for name in table}
-    roles = guess_roles(columns)
-    target = columns[roles.target]
+    for name, words in source.get("load_args", {}).get("na_values", {}).items():
+        columns[name].remarks.append(f"{', '.join(map(quoted, words))} counts as missing")
+    roles = guess_roles(columns, choices)
+    target = columns[roles.target.column]
     target.column = target.column.model_copy(update={"nullable": False})
-    lines = [
-        "# Drafted from the data: check and correct it, and describe the columns. Guesses are marked.",
-        'description: ""',
-        "source:",
-        *_yaml_lines(source, 2),
-        "label:",
-        '  meaning: "What the target means, when it was observed and over which horizon: please write it"',
-        '  observed: ""',
-        '  horizon: ""',
-        "roles:",
-        *_role_lines(roles),
-        "columns:",
-    ]
-    for name, drafted in columns.items():
-        lines += _column_lines(name, drafted)
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(value: Any) -> str:
-    return UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
-
-
-def _yaml_lines(content: dict[str, Any], indent: int) -> list[str]:
-    lines = []
-    for key, value in content.items():
-        if isinstance(value, dict):
-            lines += [f"{' ' * indent}{key}:", *_yaml_lines(value, indent + 2)]
-        else:
-            lines.append(f"{' ' * indent}{key}: {_quoted(value)}")
-    return lines
-
-
-def _role_lines(roles: GuessedRoles) -> list[str]:
-    check = "" if roles.has_target_name else ": please check"
-    lines = [
-        f"  id: {_quoted(roles.id)}  # guessed"
-        if roles.id
-        else "  # id: none found; rows are then identified by their feature values",
-        f"  target: {{column: {_quoted(roles.target)}, positive: {_quoted(roles.positive)}}}  # guessed{check}",
-        f"  protected: {_quoted(roles.protected)}  # guessed: for audit, not inputs of the model",
-    ]
-    if roles.date:
-        lines.append(f"  date: {_quoted(roles.date)}  # guessed")
-    if roles.ignored:
-        lines.append(f"  ignored: {_quoted(roles.ignored)}  # guessed: dates and free text")
-    return lines
-
-
-def _column_lines(name: str, drafted: DraftedColumn) -> list[str]:
-    remark = f"  # {'; '.join(drafted.remarks)}" if drafted.remarks else ""
-    lines = [f"  {_quoted(name)}:{remark}", f"    dtype: {drafted.column.dtype}"]
-    if drafted.column.nullable:
-        lines.append("    nullable: true")
-    if drafted.column.isin is not None:
-        lines.append(f"    isin: {_quoted(list(drafted.column.isin))}")
-    if drafted.column.in_range is not None:
-        bounds = drafted.column.in_range
-        lines.append(f"    in_range: {{min_value: {bounds.min_value}, max_value: {bounds.max_value}}}")
-    return lines
+    return file_text(source, columns, roles)

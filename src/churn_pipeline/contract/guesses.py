@@ -1,32 +1,24 @@
-"""Guesses for a drafted table file: the type, bounds and levels of each column, and the roles of the columns."""
+"""Guesses the type, bounds and levels of each column of a drafted table file."""
 
 import math
-import re
 import sys
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from churn_pipeline.contract import draft_names as names
 from churn_pipeline.contract.cells import read_cells
-from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Column, Dtype
 
 MAX_LEVELS = 60
-MAX_REPEATED_SHARE = 0.05
-TARGET_NAME = re.compile(r"churn|attrition|exited|cancel|left|leav|target|label|response", re.IGNORECASE)
-ID_NAME = re.compile(
-    r"(^|[^a-z])id([^a-z]|$)|(?-i:(?<![A-Z])ID$|[a-z]Id$)|(customer|client|subscriber|user|member).?id$|"
-    r"customer.?(no|number|key)|account.?(no|number)|msisdn|uuid",
-    re.IGNORECASE,
-)
-PROTECTED_NAME = re.compile(
-    r"(^|[^a-z])(gender|sex|age|race|ethnicity|religion|nationality|marital.?status|disability|senior.?citizen)([^a-z]|$)|"
-    r"^(gender|sex|age|seniorcitizen|maritalstatus)$",
-    re.IGNORECASE,
-)
-LEADING_ZERO = re.compile(r"\s*[+-]?0\d+\s*")
-POSITIVE_LEVELS = ("yes", "1", "true", "churn", "churned", "exited", "left", "y", "attrited customer", "true.")
+MAX_PERSONAL_LEVELS = 12
+MAX_OUTLIER_SHARE = 0.001
+MIN_OUTLIER_ROWS = 100
+MIN_CODE_DIGITS = 5
+MIN_CODE_ROWS = 20
+DAYS = (19000101, 21001231)  # days as integers, such as 20260131, are not codes
+LEADING_ZERO = r"\s*[+-]?0\d+\s*"
 
 
 @dataclass
@@ -36,6 +28,7 @@ class DraftedColumn:
     column: Column
     cells: pd.Series
     remarks: list[str] = field(default_factory=list)
+    is_code: bool = False
 
     @property
     def distinct(self) -> int:
@@ -47,46 +40,49 @@ class DraftedColumn:
         """Whether no cell is missing and no value is repeated."""
         return self.distinct == len(self.cells)
 
-
-@dataclass(frozen=True)
-class GuessedRoles:
-    """The roles of a draft; ``has_target_name`` is false if the target's name does not suggest churn."""
-
-    target: str
-    positive: str | int | bool
-    has_target_name: bool
-    id: str | None
-    date: str | None
-    protected: list[str]
-    ignored: list[str]
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the column numbers the rows, from 0 or 1 or in the order of the file, without a gap."""
+        if self.column.dtype != "int64" or not self.is_unique:
+            return False
+        low, high = int(self.cells.min()), int(self.cells.max())
+        return high - low == len(self.cells) - 1 and (low in (0, 1) or self.cells.is_monotonic_increasing)
 
 
 def draft_column(raw: pd.Series) -> DraftedColumn:
-    """Guess the contract of one column from its raw cells."""
-    for dtype in _candidate_dtypes(raw):
-        cells, unreadable = read_cells(raw, Column(dtype=dtype))
-        if not unreadable.any() and (cells.notna().any() or dtype == "str"):
-            break
-    checks: dict[str, Any] = {}
+    """Guess the contract of one column from its name and its raw cells."""
+    name = names.words(str(raw.name))
+    dtype, cells = _typed(raw)
     remarks = []
+    is_code = dtype == "int64" and _is_code(name, cells)
+    if is_code:
+        dtype = "str"
+        cells, _ = read_cells(raw, Column(dtype=dtype))
+        remarks.append("guessed: a code, not a number")
+    checks: dict[str, Any] = {}
     distinct = cells.dropna().unique()
-    if dtype == "str" and 0 < len(distinct) <= MAX_LEVELS and len(distinct) <= max(2, len(cells) // 2):
+    if dtype == "str" and _has_levels(name, len(distinct), len(cells)):
         checks["isin"] = tuple(sorted(map(str, distinct)))
     elif dtype == "int64" and 0 < len(distinct) <= 2:
         checks["isin"] = tuple(sorted(int(level) for level in distinct))
     elif dtype in ("int64", "float64") and len(distinct):
-        low, high = float(cells.min()), float(cells.max())
-        checks["in_range"] = {
-            "min_value": _padded_bound(low, dtype, up=False),
-            "max_value": _padded_bound(high, dtype, up=True),
-        }
-        remarks.append(f"seen {low:g} … {high:g}")
+        checks["in_range"], bound_remarks = _bounds(name, cells, dtype)
+        remarks += bound_remarks
     missing = float(cells.isna().mean())
     if missing:
         remarks.append(f"{missing:.2%} missing")
     if dtype == "str" and "isin" not in checks:
         remarks.append(f"{len(distinct):,} levels")
-    return DraftedColumn(Column(dtype=dtype, nullable=missing > 0, **checks), cells, remarks)
+    return DraftedColumn(Column(dtype=dtype, nullable=missing > 0, **checks), cells, remarks, is_code)
+
+
+def _typed(raw: pd.Series) -> tuple[Dtype, pd.Series]:
+    """The first type that reads every cell, and the typed cells."""
+    for dtype in _candidate_dtypes(raw):
+        cells, unreadable = read_cells(raw, Column(dtype=dtype))
+        if not unreadable.any() and (cells.notna().any() or dtype == "str"):
+            break
+    return dtype, cells
 
 
 def _candidate_dtypes(raw: pd.Series) -> tuple[Dtype, ...]:
@@ -107,6 +103,55 @@ def _candidate_dtypes(raw: pd.Series) -> tuple[Dtype, ...]:
     return ("int64", "float64", "datetime64[ns]", "str")
 
 
+def _has_levels(name: str, distinct: int, rows: int) -> bool:
+    """Whether the draft lists the levels of a text column; it lists no long list of persons."""
+    limit = MAX_PERSONAL_LEVELS if names.PERSONAL_TEXT.search(name) else MAX_LEVELS
+    return 0 < distinct <= min(limit, max(2, rows // 2))
+
+
+def _is_code(name: str, cells: pd.Series) -> bool:
+    """Whether integers are codes: by their name, or because all have the same number of digits, as postcodes do."""
+    numbers = cells.dropna()
+    if numbers.nunique() <= 2 or numbers.min() < 0 or names.QUANTITY.search(name) or names.CUSTOMER_ID.search(name):
+        return False
+    if names.PLACE_CODE.search(name):
+        return True
+    if numbers.is_unique:
+        return False
+    digits = numbers.astype(str).str.len()
+    same_length = len(numbers) >= MIN_CODE_ROWS and digits.min() == digits.max() >= MIN_CODE_DIGITS
+    is_rounded = (numbers % 100 == 0).mean() > 0.5
+    is_day = numbers.between(*DAYS).all()
+    return bool(names.OTHER_CODE.search(name)) or bool(same_length and not is_rounded and not is_day)
+
+
+def _bounds(name: str, cells: pd.Series, dtype: str) -> tuple[dict[str, int | float], list[str]]:
+    """The bounds of a numeric column, and remarks about the values seen."""
+    numbers = cells.dropna().astype("float64")
+    low, high = float(numbers.min()), float(numbers.max())
+    remarks = [f"seen {low:g} … {high:g}"]
+    negative = int((numbers < 0).sum())
+    if _is_small_outlier(numbers, negative):
+        remarks.append(
+            f"{negative} of {len(numbers):,} values below 0 will be invalid; correct the bound if they are not"
+        )
+        lower: int | float = 0
+    else:
+        lower = _padded_bound(low, dtype, up=False)
+    upper = _padded_bound(high, dtype, up=True)
+    if dtype == "float64" and lower == 0 and 0 < high <= 1 and (high > 0.5 or names.SHARE.search(name)):
+        upper = 1
+    elif names.PERCENTAGE.search(name) and lower == 0 and 1 < high <= 100:
+        upper = 100
+    return {"min_value": lower, "max_value": upper}, remarks
+
+
+def _is_small_outlier(numbers: pd.Series, negative: int) -> bool:
+    """Whether the negative numbers are few, and small beside the others."""
+    allowed = max(1, MAX_OUTLIER_SHARE * len(numbers))
+    return len(numbers) >= MIN_OUTLIER_ROWS and 0 < negative <= allowed and -numbers.min() <= 0.1 * numbers.median()
+
+
 def _padded_bound(value: float, dtype: str, up: bool) -> int | float:
     """A bound with headroom: twice the lowest or highest value, rounded away from 0 to 1, 2 or 5 × 10ⁿ.
 
@@ -119,66 +164,3 @@ def _padded_bound(value: float, dtype: str, up: bool) -> int | float:
     rounded = min(next(step for step in (1, 2, 5, 10) if step * power >= size) * power, sys.float_info.max)
     bound = math.copysign(rounded, value)
     return round(bound) if dtype == "int64" or bound.is_integer() else bound
-
-
-def guess_roles(columns: dict[str, DraftedColumn]) -> GuessedRoles:
-    """Guess the roles of all columns from their names and cells.
-
-    Raises
-    ------
-    TableError
-        When no column can be the target.
-    """
-    target, positive, has_target_name = _guess_target(columns)
-    identity = _guess_id(columns, target)
-    dates = [name for name, drafted in columns.items() if drafted.column.kind == "date"]
-    complete_dates = [name for name in dates if not columns[name].column.nullable]
-    date = complete_dates[0] if complete_dates and identity and not columns[identity].is_unique else None
-    repeated_id_columns: list[str] = []
-    if identity and _repeated_share(columns, identity, date) > MAX_REPEATED_SHARE:
-        repeated_id_columns, identity, date = [identity], None, None
-    taken = {target, identity, date, *repeated_id_columns}
-    protected = [name for name in columns if PROTECTED_NAME.search(name) and name not in taken]
-    unsuitable_columns = [name for name, drafted in columns.items() if name in dates or _is_free_text(drafted)]
-    ignored = repeated_id_columns + [name for name in unsuitable_columns if name not in {*taken, *protected}]
-    return GuessedRoles(target, positive, has_target_name, identity, date, protected, ignored)
-
-
-def _guess_target(columns: dict[str, DraftedColumn]) -> tuple[str, str | int | bool, bool]:
-    binary = [
-        name
-        for name, drafted in columns.items()
-        if drafted.distinct == 2 and drafted.column.dtype in ("str", "int64", "bool")
-    ]
-    if not binary:
-        raise TableError(
-            "No target was found", "the table needs a column with two values that marks the customers who churned"
-        )
-    named = [name for name in binary if TARGET_NAME.search(name)]
-    target = (named or binary)[-1]
-    shares = columns[target].cells.value_counts()
-    levels = {str(level).lower(): level for level in shares.index}
-    positive = next((levels[word] for word in POSITIVE_LEVELS if word in levels), shares.index[-1])
-    kind = {"int64": int, "bool": bool}.get(columns[target].column.dtype, str)
-    return target, kind(positive), bool(named)
-
-
-def _guess_id(columns: dict[str, DraftedColumn], target: str) -> str | None:
-    for name, drafted in columns.items():
-        if name == target or drafted.column.dtype not in ("str", "int64") or drafted.cells.isna().any():
-            continue
-        has_id_name = ID_NAME.search(name) and drafted.distinct > len(drafted.cells) / 50
-        if has_id_name or (drafted.is_unique and drafted.column.dtype == "str"):
-            return name
-    return None
-
-
-def _repeated_share(columns: dict[str, DraftedColumn], *key: str | None) -> float:
-    """Share of rows whose id, or id and date, is not unique."""
-    cells = pd.DataFrame({name: columns[name].cells for name in key if name})
-    return float(cells.duplicated(keep=False).mean())
-
-
-def _is_free_text(drafted: DraftedColumn) -> bool:
-    is_text = drafted.column.dtype == "str" and drafted.column.isin is None
-    return is_text and drafted.distinct > 0.5 * len(drafted.cells)
