@@ -154,6 +154,14 @@ def test_findings_count_rows_and_show_the_first() -> None:
     assert (finding.column, finding.count, finding.rows) == ("region", 17, (3, 4, 5, 6, 7))
 
 
+def test_columns_named_like_those_of_the_quarantine_are_kept() -> None:
+    raw = break_cells(raw_customers(5).assign(row="a", reasons="b"), {1: [FAULTS[1]]})
+    quarantine = validate_table(raw, CONTRACT).quarantine
+    assert list(quarantine).count("row") == list(quarantine).count("reasons") == 2
+    assert quarantine.iloc[0, 0] == 2
+    assert {"a", "b"} <= set(quarantine.iloc[0])
+
+
 def test_columns_missing_from_the_contract_stay_in_quarantine_only() -> None:
     raw = break_cells(raw_customers(5).assign(note="n"), {1: [FAULTS[1]]})
     raw = raw[raw.columns[::-1]]

@@ -60,6 +60,8 @@ def validate_table(raw: pd.DataFrame, contract: Contract) -> ValidationResult:
     customers = typed[~invalid].reset_index(drop=True)
     customers = customers.astype({name: final_dtype(column) for name, column in contract.columns.items()})
     quarantine = raw[invalid].astype(object)
-    quarantine.insert(0, "row", np.flatnonzero(invalid) + 1)
-    quarantine["reasons"] = [reason.removesuffix("; ") for reason in reasons[invalid]]
+    # The table may have columns of these names; both are kept.
+    shown = [reason.removesuffix("; ") for reason in reasons[invalid]]
+    quarantine.insert(0, "row", np.flatnonzero(invalid) + 1, allow_duplicates=True)
+    quarantine.insert(len(quarantine.columns), "reasons", shown, allow_duplicates=True)
     return ValidationResult(customers, quarantine.reset_index(drop=True), tuple(findings))
