@@ -51,6 +51,7 @@ class RecordingApp:
     active: int = 0
     raises: Exception | None = None
     begins: bool = False
+    cleanup_seconds: float = 0.0
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
         self.reached.append(scope)
@@ -68,6 +69,7 @@ class RecordingApp:
             await send({"type": "http.response.body", "body": b"ok"})
         finally:
             self.active -= 1
+            await asyncio.sleep(self.cleanup_seconds)
 
 
 def settings(**given: str) -> Settings:
@@ -499,7 +501,9 @@ def test_waiting_too_long_in_the_queue_gets_503() -> None:
     async def story(service: Service) -> list[int]:
         return sorted(answer.status for answer in await asyncio.gather(*(service.send() for _ in range(2))))
 
-    assert asyncio.run(story(Service(RecordingApp(seconds=5), concurrency="1", request_seconds="0.1"))) == [503, 504]
+    # Both deadlines expire together, so the first request must still hold the slot while it is cancelled.
+    app = RecordingApp(seconds=5, cleanup_seconds=0.5)
+    assert asyncio.run(story(Service(app, concurrency="1", request_seconds="0.1"))) == [503, 504]
 
 
 def test_slow_bodies_take_no_concurrency_slot() -> None:
