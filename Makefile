@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
   dist lint-workflows benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
-  benchmark-soak benchmark-failures fuzz-serving readme
+  benchmark-evaluation benchmark-soak benchmark-failures fuzz-serving readme
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -194,6 +194,9 @@ benchmark-million: $(READY) ## measure time and memory for a million customers
 
 benchmark-search: $(READY) ## compare the search's trials per second with plain Optuna
 	@$(BIN)/python -m benchmarks.search_throughput
+
+benchmark-evaluation: $(READY) ## measure splits, gate, leak detection, decision, intervals and drafts; PART=gate measures one
+	@$(BIN)/python -m benchmarks.evaluation $(PART)
 
 benchmark-serving: $(READY) ## compare the service with five others on the same model, with wrk (20 minutes)
 	@$(BIN)/python -m benchmarks.serving

@@ -1,0 +1,1 @@
+"""Figures about the evaluation itself: splits, gate, leaks, decision, intervals and table drafts."""
