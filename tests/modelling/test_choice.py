@@ -6,19 +6,12 @@ import pytest
 from scipy.special import expit, logit
 
 from churn_pipeline.evaluation.metrics import log_loss
-from churn_pipeline.modelling import choice as choice_module
-from churn_pipeline.modelling.choice import (
-    Choice,
-    OutOfFold,
-    align_predictions,
-    choose_candidate,
-    cross_fitted_predictions,
-    fit_calibration,
-    fit_members,
-    fit_weights,
-    simplest_within,
-)
+from churn_pipeline.modelling import blending
+from churn_pipeline.modelling.blending import fit_calibration, fit_members, fit_weights
+from churn_pipeline.modelling.choice import choose_candidate, simplest_within
+from churn_pipeline.modelling.choice_report import Choice
 from churn_pipeline.modelling.ensemble import Calibration, log_odds
+from churn_pipeline.modelling.out_of_fold import OutOfFold, align_predictions, cross_fitted_predictions
 
 N, FOLDS = 5000, 5
 
@@ -235,7 +228,7 @@ def test_nothing_is_scored_on_a_fold_that_it_was_fitted_on(learns, truth):
             calibration = fit_calibration(p[:, 0], y, "beta")
             return lambda given: expit(log_odds(given[:, 0], calibration))
         members = fit_members(p, y, found.names, ["logistic", "beta"])
-        return lambda given: choice_module.blend(given, found.names, members)
+        return lambda given: blending.blend(given, found.names, members)
 
     before = cross_fitted_predictions(found, fit)
     after = cross_fitted_predictions(outcomes_changed_in_one_fold(found, 2), fit)
@@ -248,8 +241,8 @@ def test_the_choice_scores_by_left_out_folds(truth, monkeypatch):
     """Each fit for a score uses all folds but one; only the final fit uses all."""
     left, right, churned, rng = truth
     seen = []
-    original = choice_module.fit_weights
-    monkeypatch.setattr(choice_module, "fit_weights", lambda Z, y: (seen.append(len(y)), original(Z, y))[1])
+    original = blending.fit_weights
+    monkeypatch.setattr(blending, "fit_weights", lambda Z, y: (seen.append(len(y)), original(Z, y))[1])
     choose_candidate({name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")})
     assert sorted(seen) == [N * 4 // 5] * FOLDS + [N]
 
@@ -309,7 +302,7 @@ def test_an_only_candidate_is_chosen(truth):
 
 
 def test_surplus_rows_are_thinned_evenly(monkeypatch):
-    monkeypatch.setattr(choice_module, "MAX_ROWS", 100)
+    monkeypatch.setattr(blending, "MAX_ROWS", 100)
     rng = np.random.default_rng(0)
     p = rng.random(250)
     churned = (rng.random(250) < p).astype(int)

@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from tests.modelling.conftest import SHIPPED, fit_shipped, make_customers
 from tests.modelling.test_onnx_conversion import EXACT, PROGRAM, ROWS, difference, fit
 
+from churn_pipeline.modelling.blending import blend
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, CandidatePipeline, build_candidate
-from churn_pipeline.modelling.choice import blend
 from churn_pipeline.modelling.ensemble import (
     SHRINKAGE,
     BlendedModel,

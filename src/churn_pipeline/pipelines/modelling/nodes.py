@@ -14,7 +14,8 @@ from sklearn.pipeline import Pipeline
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.evaluation.metrics import log_loss, resolve_metric
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
-from churn_pipeline.modelling.choice import Choice, choose_candidate
+from churn_pipeline.modelling.choice import choose_candidate
+from churn_pipeline.modelling.choice_report import Choice
 from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.ensemble import BlendedModel, assemble
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
@@ -108,7 +109,7 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
         One row per candidate, best first: the mean over folds of each metric, the standard error of the mean log loss,
         and seconds to fit. All of it is measured before calibration.
     choice : dict
-        `churn_pipeline.modelling.choice.Choice` as plain values.
+        `churn_pipeline.modelling.choice_report.Choice` as plain values.
     """
     names = list(dict.fromkeys(["log_loss", *settings.metrics]))
     rows = []
