@@ -12,11 +12,7 @@ from pydantic import ValidationError
 from scipy import special
 from scipy.integrate import quad
 
-from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
-from churn_pipeline.evaluation.holdout import Holdout
-from churn_pipeline.evaluation.metrics import lift_top_decile
-from churn_pipeline.evaluation.predictions import Labels, Probabilities
-from churn_pipeline.evaluation.profit import (
+from churn_pipeline.costs import (
     NO_CONTACT_THRESHOLD,
     CostModel,
     ValueColumn,
@@ -25,13 +21,16 @@ from churn_pipeline.evaluation.profit import (
     contact_profit_churner,
     contact_profit_stayer,
     contacts,
-    empc,
     expected_profit,
-    profit_curve,
-    profit_metrics,
-    realised_profit,
-    sensitivity,
 )
+from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
+from churn_pipeline.evaluation.empc import empc
+from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.metrics import lift_top_decile
+from churn_pipeline.evaluation.predictions import Labels, Probabilities
+from churn_pipeline.evaluation.profit import profit_metrics, realised_profit
+from churn_pipeline.evaluation.profit_curve import profit_curve
+from churn_pipeline.evaluation.sensitivity import sensitivity
 
 COSTS = CostModel(value=200, offer_cost=10, contact_cost=1, acceptance=0.3)
 property_test = settings(max_examples=60, deadline=None)
