@@ -169,6 +169,16 @@ def test_empc_is_its_integral(
     assert 0 <= share <= 1
 
 
+@pytest.mark.parametrize("tiny", [5e-324, 1e-310, 1e-200, 1e-12])
+@pytest.mark.parametrize("others", [0.0, 200.0])
+@pytest.mark.parametrize("contact_cost", [0.0, 1e-310, 1.0])
+def test_empc_of_a_value_near_zero_is_that_of_zero(tiny: float, others: float, contact_cost: float) -> None:
+    y, p = np.array([1, 1, 0, 1, 1]), np.array([0.9, 0.5, 0.3, 0.2, 0.1])
+    costs = COSTS.model_copy(update={"offer_cost": 0.0, "contact_cost": contact_cost})
+    zero, near = ([at, others, at, others / 2, at] for at in (0.0, tiny))
+    assert empc(y, p, near, costs)[0] == pytest.approx(empc(y, p, zero, costs)[0], abs=1e-9)
+
+
 def test_empc_equals_empulse() -> None:
     # By empulse 0.13.1 with alpha 6, beta 14, clv 200, d 10, f 1: its documented example
     y, p = np.tile([0, 1], 4), np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9])

@@ -9,6 +9,8 @@ from churn_pipeline.costs import CostModel, check_values
 from churn_pipeline.evaluation.predictions import Probabilities, check_predictions
 from churn_pipeline.evaluation.ranking import Counts, Ranked, rank_customers
 
+RESOLUTION = 1e-14
+
 
 def empc(y: npt.ArrayLike, p: npt.ArrayLike, value: npt.ArrayLike, costs: CostModel) -> tuple[float, float]:
     """Expected maximum profit for customer churn (EMPC): what the ranking earns if acceptance is uncertain.
@@ -53,9 +55,16 @@ def empc_of_ranking(ranked: Ranked, costs: CostModel, counts: Counts) -> tuple[f
 def _lowest_of_each_slope(
     retained: Probabilities, spent: Probabilities, contacted: Probabilities
 ) -> list[Probabilities]:
-    order = np.lexsort((spent, retained))
-    first = np.append(True, np.diff(retained[order]) > 0)
-    return [column[order][first] for column in (retained, spent, contacted)]
+    """Keep the highest line of each slope.
+
+    Slopes are rounded to `RESOLUTION` of the largest amount: a difference near 0 would make an infinite crossing.
+    """
+    scale = max(np.abs(retained).max(), spent.max()) * RESOLUTION
+    step = max(scale, np.finfo(np.float64).tiny)
+    slope = np.round(retained / step) * step
+    order = np.lexsort((spent, slope))
+    first = np.append(True, np.diff(slope[order]) > 0)
+    return [column[order][first] for column in (slope, spent, contacted)]
 
 
 def _beta_above(at: Probabilities, costs: CostModel) -> tuple[Probabilities, Probabilities]:
