@@ -22,8 +22,8 @@ import yaml
 from kedro.framework.cli.cli import KedroCLI
 from omegaconf import OmegaConf
 
+from churn_pipeline.costs import CostModel
 from churn_pipeline.evaluation.metrics import greater_is_better, resolve_metric
-from churn_pipeline.evaluation.profit import CostModel
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.serving.settings import PREFIX, Settings
 from tests.conftest import ROOT

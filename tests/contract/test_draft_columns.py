@@ -13,7 +13,7 @@ from churn_pipeline.contract.draft import draft, read_for_draft
 from churn_pipeline.contract.guesses import draft_column
 from churn_pipeline.contract.schema import contract_from
 from churn_pipeline.contract.table import Column
-from churn_pipeline.evaluation.profit import CostModel
+from churn_pipeline.costs import CostModel
 
 RNG = np.random.default_rng(0)
 ROWS = 1000

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from churn_pipeline.costs import CostModel, ValueColumn
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
 from churn_pipeline.evaluation.card import LIMITATIONS, model_card
 from churn_pipeline.evaluation.gate import GateSettings, evaluate_challenger
 from churn_pipeline.evaluation.holdout import Holdout
-from churn_pipeline.evaluation.profit import CostModel, ValueColumn, profit_metrics
+from churn_pipeline.evaluation.profit import profit_metrics
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.evaluation.segment_gaps import gaps
 from churn_pipeline.evaluation.segments import SegmentScoring, segment_metrics

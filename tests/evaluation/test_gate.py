@@ -7,11 +7,12 @@ import pytest
 from pydantic import ValidationError
 from scipy.special import expit, logit
 
+from churn_pipeline.costs import CostModel
 from churn_pipeline.evaluation.gate import GateSettings, GateVerdict, calibration_line, evaluate_challenger
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.metrics import auc, log_loss
 from churn_pipeline.evaluation.predictions import Labels, Probabilities
-from churn_pipeline.evaluation.profit import CostModel, realised_profit
+from churn_pipeline.evaluation.profit import realised_profit
 
 COSTS = CostModel(value=500, offer_cost=30, contact_cost=2, acceptance=0.3)
 GATE = GateSettings(resamples=100)

@@ -8,19 +8,16 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from churn_pipeline.costs import NO_CONTACT_THRESHOLD, CostModel
 from churn_pipeline.evaluation.bootstrap import Resampling
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.plots_comparison import importance_plot, leaderboard_plot, segments_plot
 from churn_pipeline.evaluation.plots_profit import profit_plot, sensitivity_plot
 from churn_pipeline.evaluation.plots_scores import lift_plot, score_plot
-from churn_pipeline.evaluation.profit import (
-    NO_CONTACT_THRESHOLD,
-    CostModel,
-    profit_curve,
-    realised_profit,
-    sensitivity,
-)
+from churn_pipeline.evaluation.profit import realised_profit
+from churn_pipeline.evaluation.profit_curve import profit_curve
 from churn_pipeline.evaluation.segments import SegmentScoring, segment_metrics
+from churn_pipeline.evaluation.sensitivity import sensitivity
 
 COSTS = CostModel(value=200, offer_cost=10, contact_cost=1, acceptance=0.3, currency="USD")
 RNG = np.random.default_rng(0)

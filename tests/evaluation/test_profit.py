@@ -12,11 +12,7 @@ from pydantic import ValidationError
 from scipy import special
 from scipy.integrate import quad
 
-from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
-from churn_pipeline.evaluation.holdout import Holdout
-from churn_pipeline.evaluation.metrics import lift_top_decile
-from churn_pipeline.evaluation.predictions import Labels, Probabilities
-from churn_pipeline.evaluation.profit import (
+from churn_pipeline.costs import (
     NO_CONTACT_THRESHOLD,
     CostModel,
     ValueColumn,
@@ -25,13 +21,16 @@ from churn_pipeline.evaluation.profit import (
     contact_profit_churner,
     contact_profit_stayer,
     contacts,
-    empc,
     expected_profit,
-    profit_curve,
-    profit_metrics,
-    realised_profit,
-    sensitivity,
 )
+from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
+from churn_pipeline.evaluation.empc import empc
+from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.metrics import lift_top_decile
+from churn_pipeline.evaluation.predictions import Labels, Probabilities
+from churn_pipeline.evaluation.profit import profit_metrics, realised_profit
+from churn_pipeline.evaluation.profit_curve import profit_curve
+from churn_pipeline.evaluation.sensitivity import sensitivity
 
 COSTS = CostModel(value=200, offer_cost=10, contact_cost=1, acceptance=0.3)
 property_test = settings(max_examples=60, deadline=None)
@@ -168,6 +167,16 @@ def test_empc_is_its_integral(
     found, share = empc(y, p, value, costs)
     assert found == pytest.approx(envelope(y, p, value, costs), rel=1e-5, abs=1e-6)
     assert 0 <= share <= 1
+
+
+@pytest.mark.parametrize("tiny", [5e-324, 1e-310, 1e-200, 1e-12])
+@pytest.mark.parametrize("others", [0.0, 200.0])
+@pytest.mark.parametrize("contact_cost", [0.0, 1e-310, 1.0])
+def test_empc_of_a_value_near_zero_is_that_of_zero(tiny: float, others: float, contact_cost: float) -> None:
+    y, p = np.array([1, 1, 0, 1, 1]), np.array([0.9, 0.5, 0.3, 0.2, 0.1])
+    costs = COSTS.model_copy(update={"offer_cost": 0.0, "contact_cost": contact_cost})
+    zero, near = ([at, others, at, others / 2, at] for at in (0.0, tiny))
+    assert empc(y, p, near, costs)[0] == pytest.approx(empc(y, p, zero, costs)[0], abs=1e-9)
 
 
 def test_empc_equals_empulse() -> None:

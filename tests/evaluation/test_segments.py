@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from churn_pipeline.costs import CostModel
 from churn_pipeline.evaluation.bootstrap import Resampling
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.metrics import auc
 from churn_pipeline.evaluation.predictions import Labels, Probabilities
-from churn_pipeline.evaluation.profit import CostModel, realised_profit
+from churn_pipeline.evaluation.profit import realised_profit
 from churn_pipeline.evaluation.segment_gaps import gaps
 from churn_pipeline.evaluation.segment_levels import segment_levels
 from churn_pipeline.evaluation.segments import ALL, FAIRNESS, SegmentScoring, segment_metrics

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from churn_pipeline.evaluation.profit import CostModel
+from churn_pipeline.costs import CostModel
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.evaluation.summary import run_description, summarise
 

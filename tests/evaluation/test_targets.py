@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from churn_pipeline.evaluation.profit import CostModel, expected_profit
+from churn_pipeline.costs import CostModel, expected_profit
 from churn_pipeline.evaluation.targets import (
     TargetSettings,
     detectable_effect,

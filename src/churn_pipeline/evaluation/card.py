@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from churn_pipeline.costs import CostModel, ValueColumn, contact_profit_stayer
 from churn_pipeline.evaluation.markdown import bullets, code, escape, interval, number, percent, table, words
-from churn_pipeline.evaluation.profit import CostModel, ValueColumn, contact_profit_stayer
 from churn_pipeline.evaluation.report import Facts, HoldoutResults, RunReport
 from churn_pipeline.evaluation.segments import ALL, FAIRNESS
 

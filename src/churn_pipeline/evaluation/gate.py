@@ -17,6 +17,7 @@ from scipy.special import logit
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
+from churn_pipeline.costs import CostModel, contact_profit, contacts
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.intervals import percentile_interval
@@ -29,7 +30,6 @@ from churn_pipeline.evaluation.predictions import (
     row_log_loss,
     tally_cells,
 )
-from churn_pipeline.evaluation.profit import CostModel, contact_profit, contacts
 from churn_pipeline.evaluation.tally_metrics import TALLY_METRICS, TallyMetric
 
 Verdict = Literal["better", "no worse", "unclear", "worse", "first", "refused"]

@@ -6,25 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from churn_pipeline.costs import check_values
 from churn_pipeline.evaluation.predictions import Labels, Probabilities, check_predictions
-
-
-def check_values(value: npt.ArrayLike, n: int) -> Probabilities:
-    """Customer values of shape (n,); a single number is broadcast."""
-    values = np.asarray(value, dtype=np.float64)
-    if values.ndim == 0:
-        values = np.full(n, values)
-    if values.shape != (n,):
-        raise ValueError(
-            f"Values have shape {values.shape} for {n:,} customers; pass one per customer or a single number."
-        )
-    bad = ~(np.isfinite(values) & (values >= 0))
-    if bad.any():
-        raise ValueError(
-            f"{bad.sum():,} of {n:,} customer values are missing or negative (first at position {bad.argmax()}). "
-            "Use 0 for a customer without value."
-        )
-    return values
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from churn_pipeline.evaluation.profit import CostModel
+from churn_pipeline.costs import CostModel
 
 Facts = Mapping[str, Any]
 

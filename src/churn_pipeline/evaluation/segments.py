@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from churn_pipeline.costs import CostModel, Mask, contacts
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.intervals import t_margin, wilson_interval
 from churn_pipeline.evaluation.predictions import Probabilities
-from churn_pipeline.evaluation.profit import Budget, CostModel, Mask, contacts, profit_metrics
+from churn_pipeline.evaluation.profit import Budget, profit_metrics
 from churn_pipeline.evaluation.segment_levels import segment_levels
 
 ALL = "all customers"

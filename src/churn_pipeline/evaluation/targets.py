@@ -15,10 +15,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
 
-from churn_pipeline.evaluation.holdout import check_values
+from churn_pipeline.costs import CostModel, check_values, expected_profit
 from churn_pipeline.evaluation.intervals import t_margin
 from churn_pipeline.evaluation.predictions import Probabilities
-from churn_pipeline.evaluation.profit import CostModel, expected_profit
 
 
 class TargetSettings(BaseModel):

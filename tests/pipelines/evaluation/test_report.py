@@ -9,8 +9,8 @@ from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
+from churn_pipeline.costs import CostModel
 from churn_pipeline.evaluation.model_record import ModelRecord
-from churn_pipeline.evaluation.profit import CostModel
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.onnx_conversion import convert_model

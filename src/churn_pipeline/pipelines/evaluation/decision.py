@@ -12,20 +12,16 @@ from sklearn.base import ClassifierMixin
 from churn_pipeline.contract.cells import churned, model_inputs
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.costs import CostModel, break_even
 from churn_pipeline.evaluation.bootstrap import Resampling
 from churn_pipeline.evaluation.gate import GateSettings, evaluate_challenger
 from churn_pipeline.evaluation.holdout import Holdout
-from churn_pipeline.evaluation.profit import (
-    CURVE_RESAMPLING,
-    CostModel,
-    break_even,
-    profit_curve,
-    profit_metrics,
-    sensitivity,
-)
+from churn_pipeline.evaluation.profit import profit_metrics
+from churn_pipeline.evaluation.profit_curve import CURVE_RESAMPLING, profit_curve
 from churn_pipeline.evaluation.segment_gaps import gaps
 from churn_pipeline.evaluation.segment_levels import segment_levels
 from churn_pipeline.evaluation.segments import SegmentScoring, segment_metrics
+from churn_pipeline.evaluation.sensitivity import sensitivity
 from churn_pipeline.evaluation.targets import TargetSettings, target_list
 from churn_pipeline.pipelines.evaluation.holdout_rows import match_to_holdout
 from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings, customer_groups, flat_metrics

@@ -11,11 +11,12 @@ from sklearn.base import ClassifierMixin
 from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.costs import CostModel, break_even
 from churn_pipeline.documents import CARD_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.evaluation import plots_comparison, plots_profit, plots_scores
 from churn_pipeline.evaluation.card import model_card
 from churn_pipeline.evaluation.model_record import ModelRecord
-from churn_pipeline.evaluation.profit import CostModel, break_even, realised_profit
+from churn_pipeline.evaluation.profit import realised_profit
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.pipelines.evaluation.decision import cost_source, join_holdout
 from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings
