@@ -31,7 +31,6 @@ def table_file(dated: bool = False, **changes: Any) -> dict[str, Any]:
     roles: dict[str, Any] = {
         "id": "customer",
         "target": {"column": "churn", "positive": "Yes"},
-        "value": "charge",
         "protected": ["age"],
     }
     if dated:

@@ -154,6 +154,7 @@ def test_only_these_datasets_are_previewed(site: Path) -> None:
             "importance",
             "gate",
             "cost_model",
+            "decision_rule",
             "equivalence_report",
         ),
         *(

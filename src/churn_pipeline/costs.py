@@ -17,11 +17,11 @@ References
 Neslin, Gupta, Kamakura, Lu & Mason (2006), "Defection Detection", Journal of Marketing Research 43(2): the profit model.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 NO_CONTACT_THRESHOLD = float(np.nextafter(1, 2))
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+ThresholdBasis = Literal["customer_value", "mean_value", "one_value"]
+SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 def check_values(value: npt.ArrayLike, n: int) -> Floats:
@@ -135,9 +137,8 @@ def break_even(value: npt.ArrayLike, costs: CostModel) -> Floats:
     Elkan (2001), "The Foundations of Cost-Sensitive Learning", IJCAI: the threshold follows from the costs alone.
     """
     loss = -contact_profit_stayer(costs)
-    gain = np.asarray(contact_profit_churner(value, costs))
-    threshold = np.divide(loss, gain + loss, out=np.full(gain.shape, NO_CONTACT_THRESHOLD), where=gain > 0)
-    return np.asarray(np.where(gain > 0, threshold, NO_CONTACT_THRESHOLD))
+    gain = contact_profit_churner(value, costs)
+    return np.where(gain > 0, loss / (np.maximum(gain, SMALLEST) + loss), NO_CONTACT_THRESHOLD)
 
 
 def contacts(p: npt.ArrayLike, value: npt.ArrayLike, costs: CostModel, threshold: float | None = None) -> Mask:
@@ -159,3 +160,62 @@ def contacts(p: npt.ArrayLike, value: npt.ArrayLike, costs: CostModel, threshold
 def contact_profit(y: npt.ArrayLike, value: npt.ArrayLike, costs: CostModel) -> Floats:
     """Profit of contacting each customer given the label, averaged over accepting and declining; of shape (n,)."""
     return np.where(np.asarray(y) == 1, contact_profit_churner(value, costs), contact_profit_stayer(costs))
+
+
+class DecisionRule(BaseModel):
+    """The contact decision of a model version: the cost model, and the mean value for customers without a known value.
+
+    Attributes
+    ----------
+    costs
+        The cost model.
+    mean_value
+        Mean value of the held-out customers.
+    threshold
+        Break-even churn probability at the mean value. It is stored so that a change of the formula is noticed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    costs: CostModel
+    mean_value: float = Field(ge=0, allow_inf_nan=False)
+    threshold: float = Field(ge=0, le=NO_CONTACT_THRESHOLD)
+
+    @classmethod
+    def of(cls, costs: CostModel, values: Floats) -> "DecisionRule":
+        """The rule under a cost model, for customers whose values have shape (n,)."""
+        mean = float(values.mean())
+        return cls(costs=costs, mean_value=mean, threshold=float(break_even(mean, costs)))
+
+    @model_validator(mode="after")
+    def _check_threshold(self) -> "DecisionRule":
+        if abs(self.threshold - float(break_even(self.mean_value, self.costs))) > 1e-9:
+            raise ValueError("the threshold is not the break-even at the mean value")
+        return self
+
+    @property
+    def column(self) -> str | None:
+        """The column that customer values come from; None if all customers have one value."""
+        return self.costs.value.column if isinstance(self.costs.value, ValueColumn) else None
+
+    def values(self, amounts: npt.ArrayLike) -> Floats:
+        """Customer values from amounts in the value column, NaN for missing; same shape as `amounts`."""
+        known = np.asarray(amounts, dtype=np.float64)
+        if not isinstance(self.costs.value, ValueColumn):
+            return np.full(known.shape, self.costs.value)
+        with np.errstate(over="ignore"):  # an infinite value is worth every contact
+            return np.where(np.isnan(known), self.mean_value, known * self.costs.value.months)
+
+    def thresholds(self, amounts: npt.ArrayLike) -> Floats:
+        """Break-even churn probability of each customer; same shape as `amounts`."""
+        return break_even(self.values(amounts), self.costs)
+
+    def contacts(self, p: Floats, amounts: npt.ArrayLike) -> Mask:
+        """Select the customers to contact, as in `contacts`; `p` and `amounts` have shape (n,)."""
+        return contacts(p, self.values(amounts), self.costs)
+
+    def bases(self, amounts: Floats) -> list[ThresholdBasis]:
+        """What each customer's threshold is based on; `amounts` has shape (n,)."""
+        if self.column is None:
+            return ["one_value"] * len(amounts)
+        return ["mean_value" if missing else "customer_value" for missing in np.isnan(amounts).tolist()]

@@ -1,5 +1,6 @@
 """File names of what is stored with a registered model and in its bundle."""
 
 MODEL_FILE = "model.onnx"
+DECISION_FILE = "decision.json"
 CARD_FILE = "model_card.md"
 TRAINING_PROFILE_FILE = "training_profile.json"

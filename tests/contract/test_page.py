@@ -14,7 +14,7 @@ def rows(page: str) -> dict[str, list[str]]:
 
 
 def test_every_column_has_a_row_with_its_role_type_and_rules() -> None:
-    contract = make_contract(dated=True)
+    contract = make_contract(dated=True, costs={"value": {"column": "charge"}})
     table = rows(contract_page(contract))
     assert list(table) == list(contract.columns)
     assert table["customer"][:3] == ["id", "str", "no"]

@@ -141,7 +141,6 @@ def updates(draw: st.DrawFn) -> dict[str, Any]:
     protected, ignored = draw(st.sets(others)), draw(st.sets(others))
     roles = {
         "id": draw(st.sampled_from([None, "customer"])),
-        "value": None,
         "protected": sorted(protected),
         "protected_features": sorted(draw(st.sets(st.sampled_from(sorted(protected))))) if protected else [],
         "ignored": sorted(ignored - protected),
@@ -159,7 +158,6 @@ def properties(contract: Contract) -> dict[str, Any]:
     names = [name for name, member in vars(Contract).items() if isinstance(member, property | cached_property)]
     return {name: getattr(contract, name) for name in names} | {
         "digest": contract.digest(),
-        "costs": contract.complete_costs({"value": {"months": 1}}),
     }
 
 
@@ -184,25 +182,11 @@ def test_a_copy_has_the_properties_of_a_freshly_parsed_contract(update: dict[str
 
 
 @pytest.mark.parametrize(
-    ("own", "default", "value"),
-    [
-        (None, {"value": 600}, 600),
-        (None, {}, {"column": "charge"}),
-        ({"value": {"months": 12}}, {"value": 600}, {"column": "charge", "months": 12}),
-        ({"offer_cost": 50}, {"value": 600}, {"column": "charge"}),
-        ({"value": {"column": "total"}}, {}, {"column": "total"}),
-        ({"value": 5}, {}, 5),
-    ],
+    ("costs", "column"),
+    [(None, None), ({}, None), ({"value": 5}, None), ({"value": {"column": "total", "months": 12}}, "total")],
 )
-def test_the_value_column_is_the_default_of_the_cost_model(own: Any, default: dict[str, Any], value: object) -> None:
-    contract = make_contract(costs=own)
-    assert contract.complete_costs(default)["value"] == value
-    assert contract.costs == own
-
-
-def test_without_a_value_column_the_cost_model_is_left_alone() -> None:
-    contract = changed(lambda content: content["roles"].pop("value"))
-    assert contract.complete_costs({"offer_cost": 50}) == {"offer_cost": 50}
+def test_the_value_column_is_that_of_the_costs(costs: dict[str, Any] | None, column: str | None) -> None:
+    assert make_contract(costs=costs).value_column == column
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------
@@ -244,9 +228,17 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "the target must be str, int64 or bool; its type is float64",
     ),
     "a date of another type": (lambda content: content["roles"].update(date="plan"), "type must be datetime64[ns]"),
+    "a value as a role": (
+        lambda content: content["roles"].update(value="charge"),
+        'roles: value has moved to costs: write `value: {column: "charge", months: 12}` there',
+    ),
     "a value that is not numeric": (
-        lambda content: content["roles"].update(value="plan"),
-        "value column must be numeric",
+        lambda content: content.update(costs={"value": {"column": "plan"}}),
+        "costs.value uses the column 'plan', which is the target or not numeric",
+    ),
+    "a value without a column": (
+        lambda content: content.update(costs={"value": {"column": "salary"}}),
+        "costs.value uses the column 'salary', which is missing from columns",
     ),
     "a date without a role": (
         lambda content: content["columns"].update(day={"dtype": "datetime64[ns]"}),

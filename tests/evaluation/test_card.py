@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn_pipeline.costs import CostModel, ValueColumn
+from churn_pipeline.costs import CostModel, DecisionRule, ValueColumn
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
 from churn_pipeline.evaluation.card import LIMITATIONS, model_card
 from churn_pipeline.evaluation.gate import GateSettings, evaluate_challenger
@@ -53,7 +53,7 @@ def run() -> RunReport:
         segments=table,
         segment_gaps=gaps(table),
         gate=evaluate_challenger(holdout, p, COSTS, GateSettings(resamples=100)).report(),
-        costs=COSTS,
+        decision=DecisionRule.of(COSTS, value),
         confidence_level=0.95,
     )
     return RunReport(REPORT, pd.DataFrame(), CHOICE, {"model_digest": "9f31ab"}, results, "Costs are assumed.", 7)
@@ -121,7 +121,7 @@ def test_unknown_facts_are_left_out(run: RunReport) -> None:
     sparse = changed(
         run,
         metrics=run.results.metrics.assign(best_possible=np.nan),
-        costs=by_column,
+        decision=DecisionRule.of(by_column, np.full(1, 200.0)),
         segment_gaps=run.results.segment_gaps.assign(beyond_noise=False),
     )
     card = model_card(replace(sparse, data_report={**REPORT, "protected": []}), limitations=["Made up."])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from churn_pipeline.costs import CostModel
+from churn_pipeline.costs import CostModel, DecisionRule, ValueColumn
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.evaluation.summary import run_description, summarise
 
@@ -47,7 +47,9 @@ METRICS = pd.DataFrame(
 PROFIT = pd.DataFrame({"metric": ["profit", "empc"], "value": [4.2, 5.0], "lower": [3.0, 4.0], "upper": [5.0, 6.0]})
 COSTS = CostModel(value=10, offer_cost=1, contact_cost=1, acceptance=0.5)
 GATE = {"verdict": "first", "reasons": ["There is no champion to compare with."]}
-RESULTS = HoldoutResults(METRICS, PROFIT, pd.DataFrame(), pd.DataFrame(), GATE, COSTS, 0.95)
+RESULTS = HoldoutResults(
+    METRICS, PROFIT, pd.DataFrame(), pd.DataFrame(), GATE, DecisionRule.of(COSTS, np.array([10.0])), 0.95
+)
 REPORT = RunReport(DATA, LEADERBOARD, SINGLE, {}, RESULTS, "Costs are taken from the parameters.", 1)
 
 
@@ -67,7 +69,16 @@ def test_a_summary_accounts_for_rows_candidates_and_metrics() -> None:
     assert "  mine                    2.0000   [1.0000, 3.0000]" in said.splitlines()
     assert "empc" not in said
     assert "  Costs are taken from the parameters." in said.splitlines()
+    assert "  Customers are contacted from a churn probability of 36.4% on, the break-even." in said.splitlines()
     assert "LEAK" not in said
+
+
+def test_a_summary_says_that_each_value_has_its_own_threshold() -> None:
+    by_column = COSTS.model_copy(update={"value": ValueColumn(column="charge")})
+    results = replace(RESULTS, decision=DecisionRule.of(by_column, np.array([5.0, 15.0])))
+    assert "break-even churn probability of their own value on; at the mean value, this is 36.4%." in summarise(
+        replace(REPORT, results=results)
+    )
 
 
 def test_a_summary_warns_about_leaks() -> None:

@@ -14,6 +14,7 @@ from tests.customers import make_contract, raw_customers
 from churn_pipeline.contract.cells import churned, model_inputs
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
+from churn_pipeline.costs import CostModel, DecisionRule, ValueColumn
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.serving.bundle import FOLDER, Bundle, load_bundle
@@ -23,7 +24,13 @@ LOGISTIC: dict[str, Any] = {
     "arguments": {"max_iter": 500},
     "numeric": "scaled",
 }
-THRESHOLD = 0.3
+# Unusual numbers: a test searches every answer for them
+BY_VALUE = CostModel(
+    value=ValueColumn(column="charge", months=7.77), offer_cost=31.337, contact_cost=523.71, acceptance=0.4321
+)
+ONE_VALUE = DecisionRule.of(CostModel(value=100, offer_cost=0, contact_cost=15, acceptance=0.5), np.array([100.0]))
+DECISION = DecisionRule.of(BY_VALUE, np.array([4240.5934]))
+THRESHOLD = DECISION.threshold
 
 
 def customers_of(contract: Contract, rows: int = 300) -> pd.DataFrame:
@@ -34,9 +41,20 @@ def customers_of(contract: Contract, rows: int = 300) -> pd.DataFrame:
     return validate_table(raw[list(contract.columns)], contract).customers
 
 
-def make_bundle(folder: Path, contract: Contract | None = None, customers: pd.DataFrame | None = None) -> Path:
+def decision_of(contract: Contract) -> DecisionRule:
+    """A decision by the customer's charge if the contract has it."""
+    return DECISION if "charge" in contract.columns else ONE_VALUE
+
+
+def make_bundle(
+    folder: Path,
+    contract: Contract | None = None,
+    customers: pd.DataFrame | None = None,
+    decision: DecisionRule | None = None,
+) -> Path:
     """Fit a model, convert it and write a bundle to `folder`; `rewrite_manifest` can change the manifest."""
     contract = contract or make_contract()
+    decision = decision or decision_of(contract)
     customers = customers_of(contract) if customers is None else customers
     X = model_inputs(customers, contract)
     model = build_candidate(Candidate.model_validate(LOGISTIC), contract.numeric, contract.categorical, seed=1)
@@ -47,6 +65,7 @@ def make_bundle(folder: Path, contract: Contract | None = None, customers: pd.Da
     (folder / "contract.json").write_text(contract.model_dump_json())
     training_profile = training_profile_of(X, contract, model.predict_proba(X)[:, 1])
     (folder / "training_profile.json").write_text(json.dumps(training_profile))
+    (folder / "decision.json").write_text(decision.model_dump_json())
     (folder / "model_card.md").write_text("# Model card\n")
     (folder / "sbom.cdx.json").write_text("{}\n")
     manifest = {
@@ -59,7 +78,7 @@ def make_bundle(folder: Path, contract: Contract | None = None, customers: pd.Da
         "candidate": "logistic_regression",
         "model_digest": model_digest(onnx_model),
         "contract_digest": contract.digest(),
-        "threshold": THRESHOLD,
+        "threshold": decision.threshold,
         "metrics": {"auc": 0.75, "log_loss": 0.5},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -114,7 +114,7 @@ def schemathesis(
 def example(folder: Path) -> dict[str, Any]:
     """The example customer without its id: answers contain the id, so the search for leaked values would find it."""
     bundle = load_bundle(folder)
-    customer = example_customer(bundle.contract, bundle.training_profile)
+    customer = example_customer(bundle)
     return {name: value for name, value in customer.items() if name != bundle.contract.roles.id}
 
 

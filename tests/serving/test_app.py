@@ -13,10 +13,11 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.serving.conftest import THRESHOLD, customers_of
+from tests.serving.conftest import DECISION, THRESHOLD, customers_of
 from tests.serving.test_requests import GOOD
 
 from churn_pipeline.contract.cells import model_inputs
+from churn_pipeline.costs import contacts
 from churn_pipeline.modelling.onnx_conversion import predict_onnx
 from churn_pipeline.serving.app import MAX_INLINE_BYTES, MAX_LARGE_REQUESTS, Application
 from churn_pipeline.serving.bundle import Bundle
@@ -26,7 +27,7 @@ from churn_pipeline.serving.settings import Settings
 JSON = {"content-type": "application/json"}
 
 
-class _WithId:
+class WithId:
     """Adds what the guard puts into the scope."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -42,7 +43,7 @@ class _WithId:
 def client(bundle: Bundle) -> Iterator[TestClient]:
     settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off", "CHURN_SERVING_MAX_ROWS": "2000"})
     app = Application(bundle, settings, Metrics()).starlette()
-    with TestClient(_WithId(app)) as opened:
+    with TestClient(WithId(app)) as opened:
         yield opened
 
 
@@ -53,7 +54,7 @@ def rows_of(bundle: Bundle, rows: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1_000])
-def test_predictions_are_those_of_the_onnx_model_with_decisions_by_the_threshold(
+def test_predictions_are_those_of_the_onnx_model_with_decisions_by_value(
     client: TestClient, bundle: Bundle, bundle_folder: Path, rows: int
 ) -> None:
     import onnx
@@ -70,16 +71,18 @@ def test_predictions_are_those_of_the_onnx_model_with_decisions_by_the_threshold
     )
     served = np.array([each["churn_probability"] for each in said["predictions"]])
     np.testing.assert_allclose(served, expected, atol=1e-15)
-    assert [each["decision"] for each in said["predictions"]] == [
-        "contact" if probability >= THRESHOLD else "no_contact" for probability in served
-    ]
-    assert {"contact", "no_contact"} >= {each["decision"] for each in said["predictions"]}
+    values = DECISION.costs.values(customers_of(bundle.contract, rows))
+    contacted = contacts(served, values, DECISION.costs)
+    assert [each["decision"] == "contact" for each in said["predictions"]] == contacted.tolist()
+    assert {each["threshold_basis"] for each in said["predictions"]} == {"customer_value"}
+    if rows == 1_000:
+        assert (contacted != (served >= THRESHOLD)).sum() > 50, "one threshold would decide otherwise for many"
     assert [each["id"] for each in said["predictions"]] == [f"C-{row:05d}" for row in range(rows)]
 
 
 def test_a_customer_without_an_id_is_answered_without_one(client: TestClient) -> None:
     (prediction,) = client.post("/predict", json={"customers": [GOOD]}).json()["predictions"]
-    assert set(prediction) == {"churn_probability", "decision"}
+    assert set(prediction) == {"churn_probability", "decision", "threshold_basis"}
 
 
 def test_an_explanation_adds_up_and_gives_the_largest_effects_first(client: TestClient, bundle: Bundle) -> None:
@@ -160,7 +163,7 @@ def test_the_number_of_rows_is_passed_on_for_the_log(bundle: Bundle) -> None:
     settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
     app = Application(bundle, settings, Metrics()).starlette()
 
-    class Listening(_WithId):
+    class Listening(WithId):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             await super().__call__(scope, receive, send)
             if scope["type"] == "http":
@@ -199,7 +202,7 @@ def test_at_most_two_large_requests_run_at_once_and_small_ones_do_not_wait(
         return [small, *await asyncio.gather(*large)]
 
     monkeypatch.setattr(application, "predict", predicted)
-    caller = httpx.AsyncClient(transport=httpx.ASGITransport(_WithId(application.starlette())), base_url="http://a")
+    caller = httpx.AsyncClient(transport=httpx.ASGITransport(WithId(application.starlette())), base_url="http://a")
     assert set(asyncio.run(send_all())) == {200}
     assert max(most) == MAX_LARGE_REQUESTS
     assert small_begun.is_set()

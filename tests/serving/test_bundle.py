@@ -3,11 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 from tests.customers import make_contract
-from tests.serving.conftest import make_bundle, rewrite_manifest
+from tests.serving.conftest import DECISION, make_bundle, rewrite_manifest
 
 from churn_pipeline.serving.bundle import Bundle, BundleError, load_bundle
 
@@ -30,12 +31,13 @@ def test_a_valid_bundle_is_loaded(bundle: Bundle) -> None:
     assert bundle.contract == make_contract()
     assert bundle.numeric == bundle.contract.numeric
     assert bundle.categorical == bundle.contract.categorical
-    assert bundle.manifest.threshold == 0.3
+    assert bundle.decision == DECISION
+    assert bundle.manifest.threshold == DECISION.threshold
     assert bundle.training_profile.rows == 300
 
 
 @pytest.mark.parametrize(
-    "name", ["model.onnx", "contract.json", "training_profile.json", "model_card.md", "sbom.cdx.json"]
+    "name", ["model.onnx", "contract.json", "decision.json", "training_profile.json", "model_card.md", "sbom.cdx.json"]
 )
 def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
@@ -45,11 +47,42 @@ def test_one_changed_byte_is_refused(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.onnx", "contract.json", "training_profile.json", "manifest.json", "model_card.md"]
+    "name", ["model.onnx", "contract.json", "decision.json", "training_profile.json", "manifest.json", "model_card.md"]
 )
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert f"{name} cannot be read" in refusal(folder)
+
+
+def rewrite_decision(folder: Path, **changes: Any) -> None:
+    decision = json.loads((folder / "decision.json").read_text())
+    (folder / "decision.json").write_text(json.dumps({**decision, **changes}))
+    rewrite_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mean_value": 1.0}, "decision.json is malformed: the threshold is not the break-even at the mean value"),
+        ({"costs": {**DECISION.costs.model_dump(), "fee": 1}}, "decision.json is malformed: costs.fee"),
+        (
+            {"costs": {**DECISION.costs.model_dump(), "value": {"column": "salary", "months": 7.77}}},
+            "decision.json does not fit contract.json: costs.value uses the column 'salary', which is missing",
+        ),
+        (
+            {"costs": {**DECISION.costs.model_dump(), "value": {"column": "region", "months": 7.77}}},
+            "decision.json does not fit contract.json: costs.value uses the column 'region', which is the target or not",
+        ),
+    ],
+)
+def test_a_decision_that_does_not_fit_is_refused(folder: Path, changes: dict[str, Any], said: str) -> None:
+    rewrite_decision(folder, **changes)
+    assert said in refusal(folder)
+
+
+def test_a_threshold_of_another_decision_is_refused(folder: Path) -> None:
+    rewrite_manifest(folder, threshold=0.2)
+    assert "decision.json and manifest.json have different thresholds. Package the model again" in refusal(folder)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The OpenAPI document: valid, and consistent with the service."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -29,7 +30,7 @@ def requests_of(contract: Contract) -> tuple[RequestParser, RequestParser]:
 
 def document_of(bundle: Bundle) -> Json:
     schemas = [requests.schema for requests in requests_of(bundle.contract)]
-    return document(bundle.contract, bundle.manifest, bundle.training_profile, *schemas)
+    return document(bundle, *schemas)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_the_example_satisfies_the_request_model_and_its_schema(tmp_path: Path, 
 
 
 def test_the_example_has_median_values_and_an_id(bundle: Bundle) -> None:
-    customer = example_customer(bundle.contract, bundle.training_profile)
+    customer = example_customer(bundle)
     assert list(customer) == ["customer", *bundle.contract.features]
     seen = customers_of(bundle.contract)
     assert customer["months"] == pytest.approx(seen["months"].median(), abs=10)
@@ -147,10 +148,13 @@ def test_an_example_satisfies_bounds_too_narrow_for_rounding(bundle: Bundle) -> 
     columns["charge"] |= {"example": None, "default": None}
     profile = bundle.training_profile.model_dump()
     profile["numeric"]["charge"]["quantiles"] = [12.342] * 101
-    assert example_customer(make_contract(columns=columns), TrainingProfile.model_validate(profile))["charge"] == 12.342
+    narrow = replace(
+        bundle, contract=make_contract(columns=columns), training_profile=TrainingProfile.model_validate(profile)
+    )
+    assert example_customer(narrow)["charge"] == 12.342
 
 
-def test_an_example_is_built_from_an_almost_empty_training_profile() -> None:
+def test_an_example_is_built_from_an_almost_empty_training_profile(bundle: Bundle) -> None:
     """All levels are rare, and no number has known values."""
     columns = table_file()["columns"]
     columns["plan"]["example"] = "AB"
@@ -164,7 +168,7 @@ def test_an_example_is_built_from_an_almost_empty_training_profile() -> None:
             "probability": {"quantiles": [0.5] * 101},
         }
     )
-    customer = example_customer(contract, nothing)
+    customer = example_customer(replace(bundle, contract=contract, training_profile=nothing))
     assert customer["plan"] == "AB"
     assert customer["region"] == "north"
     assert customer["total"] == 0
@@ -172,12 +176,18 @@ def test_an_example_is_built_from_an_almost_empty_training_profile() -> None:
 
 
 def test_the_schema_accepts_valid_answers_only(openapi: Json) -> None:
-    one = {"id": "C-1", "churn_probability": 0.25, "decision": "no_contact"}
+    one = {"id": "C-1", "churn_probability": 0.25, "decision": "no_contact", "threshold_basis": "mean_value"}
     answer = {"request_id": "a", "model_version": "1", "threshold": 0.3, "predictions": [one]}
     assert accepts(openapi, "Predictions", answer)
     assert accepts(openapi, "Predictions", {**answer, "predictions": [{**one, "decision": "contact"}]})
     wrong: Json
-    for wrong in ({"id": 1}, {"churn_probability": 1.5}, {"decision": "stay"}, {"reasons": []}):
+    for wrong in (
+        {"id": 1},
+        {"churn_probability": 1.5},
+        {"decision": "stay"},
+        {"threshold_basis": "one_value"},
+        {"reasons": []},
+    ):
         assert not accepts(openapi, "Predictions", {**answer, "predictions": [{**one, **wrong}]})
     reasons: list[Json] = [{"feature": "months", "effect": -0.2}]
     explained = {**answer, "base_probability": 0.45, "predictions": [{**one, "reasons": reasons}]}

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from tests.customers import make_contract, table_file
-from tests.serving.conftest import THRESHOLD, customers_of, make_bundle
+from tests.serving.conftest import THRESHOLD, customers_of, decision_of, make_bundle
 from tests.serving.running import Running, serving
 
 from churn_pipeline.contract.table import Contract
@@ -116,9 +116,8 @@ def renamed(names: dict[str, str]) -> Contract:
     """The contract of `tests.customers` with some columns renamed."""
     content = table_file()
     content["columns"]["plan"]["example"] = "AB"  # the training profile of the bundle has the old names
-    roles = {**content["roles"], "value": names.get("charge", "charge")}
     columns = {names.get(name, name): column for name, column in content["columns"].items()}
-    return Contract.parse({**content, "columns": columns, "roles": roles}, "customers")
+    return Contract.parse({**content, "columns": columns}, "customers")
 
 
 def only(kind: str) -> Contract:
@@ -147,15 +146,18 @@ CONTRACTS = {
 }
 
 
+def with_contract(bundle: Bundle, contract: Contract) -> Bundle:
+    return dataclasses.replace(bundle, contract=contract, decision=decision_of(contract))
+
+
 def document_of(bundle: Bundle, contract: Contract) -> dict[str, Any]:
     schema = RequestParser(contract, contract.numeric, contract.categorical, max_rows=100).schema
-    return document(contract, bundle.manifest, bundle.training_profile, schema, schema)
+    return document(with_contract(bundle, contract), schema, schema)
 
 
 def pages_of(bundle: Bundle, contract: Contract) -> tuple[Page, Page]:
     """The landing page and the documentation of a contract."""
-    bundle = dataclasses.replace(bundle, contract=contract)
-    openapi = document_of(bundle, contract)
+    bundle, openapi = with_contract(bundle, contract), document_of(bundle, contract)
     return Page(landing_page(bundle, openapi)), Page(docs_page(bundle, openapi))
 
 

@@ -1,14 +1,11 @@
-import json
-from pathlib import Path
-
 import numpy as np
 import onnxruntime
 import pytest
-from tests.serving.conftest import THRESHOLD, customers_of, rewrite_manifest
+from tests.serving.conftest import customers_of
 
 from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.modelling.onnx_conversion import model_inputs as onnx_inputs
-from churn_pipeline.serving.bundle import Bundle, load_bundle
+from churn_pipeline.serving.bundle import Bundle
 from churn_pipeline.serving.scoring import WARM_ROWS, Scorer
 
 
@@ -28,19 +25,6 @@ def test_probabilities_are_those_of_the_model_and_in_the_order_of_the_customers(
     ]
     np.testing.assert_allclose(found[:20], one_by_one, rtol=0, atol=1e-12)
     assert found.std() > 0.05, "the probabilities must differ"
-
-
-def test_a_customer_at_the_threshold_is_contacted(bundle: Bundle) -> None:
-    below = np.nextafter(THRESHOLD, 0)
-    assert Scorer(bundle).contact(np.array([below, THRESHOLD, 1.0])).tolist() == [False, True, True]
-
-
-def test_the_threshold_of_the_bundle_decides(bundle_folder: Path, tmp_path: Path) -> None:
-    for path in bundle_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    rewrite_manifest(tmp_path, threshold=0.9)
-    assert json.loads((tmp_path / "manifest.json").read_text())["threshold"] == 0.9
-    assert Scorer(load_bundle(tmp_path)).contact(np.array([0.5, 0.95])).tolist() == [False, True]
 
 
 def test_warming_up_runs_every_size(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

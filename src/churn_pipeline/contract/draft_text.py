@@ -110,8 +110,6 @@ def _role_lines(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> list[
         lines += [f"    - {quoted(name)}  # {reason}" for name, reason in roles.ignored.items()]
     else:
         lines.append(f"  # ignored: [{example}]  # example: columns known only after the churn; none was guessed")
-    value = _value_column(columns, roles) or "a numeric column"
-    lines.append(f"  # value: {quoted(value)}  # what a customer is worth: default of costs.value.column")
     return lines
 
 

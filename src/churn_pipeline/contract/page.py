@@ -48,7 +48,7 @@ def _role(name: str, contract: Contract) -> str:
     parts += ["protected"] if name in roles.protected else []
     parts += ["ignored"] if name in roles.ignored else []
     parts += [f"{contract.columns[name].kind} feature"] if name in contract.features else []
-    parts += ["value"] if name == roles.value else []
+    parts += ["value"] if name == contract.value_column else []
     return ", ".join(parts)
 
 

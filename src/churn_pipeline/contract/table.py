@@ -151,9 +151,6 @@ class Roles(_Frozen):
     target: Target
     id: str | None = None
     date: str | None = None
-    value: str | None = Field(
-        default=None, description="What a customer is worth: default of costs.value.column. It may be a feature too."
-    )
     protected: tuple[str, ...] = ()
     protected_features: tuple[str, ...] = Field(
         default=(), description="Protected columns that are features nevertheless."
@@ -163,6 +160,14 @@ class Roles(_Frozen):
         default=(), description="Further columns, besides the protected ones, by which the model is evaluated."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_value(cls, roles: Any) -> Any:
+        if isinstance(roles, Mapping) and "value" in roles:
+            column = json.dumps(roles["value"], ensure_ascii=False)
+            raise ValueError(f"value has moved to costs: write `value: {{column: {column}, months: 12}}` there")
+        return roles
+
 
 class Label(_Frozen):
     """The meaning of the target, in words."""
@@ -171,6 +176,11 @@ class Label(_Frozen):
     observed: str = ""
     horizon: str = ""
     horizon_days: int = Field(default=0, ge=0, description="Days after a row's date until its label is known.")
+
+
+def _value_column(costs: Mapping[str, Any]) -> str | None:
+    value = costs.get("value")
+    return value.get("column") if isinstance(value, Mapping) else None
 
 
 class Contract(_Frozen):
@@ -206,7 +216,7 @@ class Contract(_Frozen):
     @model_validator(mode="after")
     def _check_roles(self) -> "Contract":
         roles, problems = self.roles, []
-        named = [roles.target.column, roles.id, roles.date, roles.value]
+        named = [roles.target.column, roles.id, roles.date]
         named += [*roles.protected, *roles.protected_features, *roles.ignored, *roles.segments]
         problems += [
             f"roles name the column '{name}', which is missing from columns"
@@ -225,6 +235,7 @@ class Contract(_Frozen):
         ]
         if not problems:
             problems += self._role_problems()
+        problems += self.value_problems(self.costs or {})
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -247,8 +258,6 @@ class Contract(_Frozen):
             yield "the date may not be nullable"
         if roles.date is not None and self.columns[roles.date].dtype != "datetime64[ns]":
             yield "the date's type must be datetime64[ns]"
-        if roles.value is not None and self.columns[roles.value].kind != "numeric":
-            yield "the value column must be numeric"
         if not self.features:
             yield "no feature is left: every column has another role"
         for name in self.features:
@@ -281,13 +290,18 @@ class Contract(_Frozen):
             return ()
         return (self.roles.id, self.roles.date) if self.roles.date else (self.roles.id,)
 
-    def complete_costs(self, default: Mapping[str, Any]) -> dict[str, Any]:
-        """The table's cost model, or `default` if the table has none; a missing value column is ``roles.value``."""
-        costs = dict(self.costs or default)
-        value = costs.get("value", {})
-        if self.roles.value is not None and isinstance(value, Mapping):
-            costs["value"] = {"column": self.roles.value, **value}
-        return costs
+    @property
+    def value_column(self) -> str | None:
+        """The column that the table's own cost model takes customer values from."""
+        return _value_column(self.costs or {})
+
+    def value_problems(self, costs: Mapping[str, Any]) -> Iterator[str]:
+        """What is wrong with the value column of a cost model."""
+        name = _value_column(costs)
+        if name is not None and name not in self.columns:
+            yield f"costs.value uses the column '{name}', which is missing from columns"
+        elif name is not None and (self.columns[name].kind != "numeric" or name == self.roles.target.column):
+            yield f"costs.value uses the column '{name}', which is the target or not numeric"
 
     def digest(self) -> str:
         """SHA-256 of the contract, whatever the layout of its file. Name, costs and segments are not part of it."""

@@ -6,7 +6,7 @@ import pandas as pd
 
 from churn_pipeline.costs import CostModel, ValueColumn, contact_profit_stayer
 from churn_pipeline.evaluation.markdown import bullets, code, escape, interval, number, percent, table, words
-from churn_pipeline.evaluation.report import Facts, HoldoutResults, RunReport
+from churn_pipeline.evaluation.report import Facts, HoldoutResults, RunReport, decision_sentence
 from churn_pipeline.evaluation.segments import ALL, FAIRNESS
 
 # What no metric on a hold-out can show
@@ -122,6 +122,8 @@ def _profit(results: HoldoutResults, cost_source: str) -> list[str]:
         f"{cost_source} They are assumptions, not measurements:",
         "",
         *bullets(_assumptions(costs, unit)),
+        "",
+        decision_sentence(results.decision),
         "",
         "A contacted stayer accepts the offer too; offer and contact together cost "
         f"{-contact_profit_stayer(costs):,g}{unit}. "

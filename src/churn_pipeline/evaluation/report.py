@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from churn_pipeline.costs import CostModel
+from churn_pipeline.costs import CostModel, DecisionRule
 
 Facts = Mapping[str, Any]
 
@@ -25,8 +25,8 @@ class HoldoutResults:
         Results of `segment_metrics` and `gaps`.
     gate
         Result of `GateVerdict.report`.
-    costs
-        The cost model in use.
+    decision
+        The decision rule, with the cost model in use.
     confidence_level
         Coverage of all intervals except those of the gate.
     """
@@ -36,8 +36,13 @@ class HoldoutResults:
     segments: pd.DataFrame
     segment_gaps: pd.DataFrame
     gate: Facts
-    costs: CostModel
+    decision: DecisionRule
     confidence_level: float
+
+    @property
+    def costs(self) -> CostModel:
+        """The cost model in use."""
+        return self.decision.costs
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,3 +74,13 @@ class RunReport:
     results: HoldoutResults
     cost_source: str
     seed: int
+
+
+def decision_sentence(decision: DecisionRule) -> str:
+    """Say from which churn probability on customers are contacted, in evaluation and in the service."""
+    if decision.column is None:
+        return f"Customers are contacted from a churn probability of {decision.threshold:.1%} on, the break-even."
+    return (
+        "Customers are contacted from the break-even churn probability of their own value on; at the mean value, this is "
+        f"{decision.threshold:.1%}."
+    )

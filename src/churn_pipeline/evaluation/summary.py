@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from churn_pipeline.evaluation.report import Facts, RunReport
+from churn_pipeline.evaluation.report import Facts, RunReport, decision_sentence
 
 DESCRIBED_METRICS = ("auc", "log_loss", "brier", "calibration_error", "lift_top_decile", "profit", "contacted_share")
 
@@ -61,6 +61,7 @@ def summarise(report: RunReport) -> str:
             for row in results.profit.to_dict("records")
             if row["metric"] in ("profit", "contacted_share")
         ],
+        f"  {decision_sentence(results.decision)}",
         f"  {report.cost_source}",
         "",
         f"Gate: {results.gate['verdict']}. {' '.join(results.gate['reasons'])}",

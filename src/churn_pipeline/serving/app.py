@@ -61,13 +61,14 @@ class Application:
         self._bundle, self._metrics = bundle, metrics
         contract, columns = bundle.contract, (bundle.numeric, bundle.categorical)
         self._id_column = contract.roles.id
+        self._decision = bundle.decision
         self._scorer = Scorer(bundle)
         self._explainer = Explainer(self._scorer.probabilities, *columns, bundle.training_profile)
         self._predictions = RequestParser(contract, *columns, settings.max_rows)
         self._explanations = RequestParser(contract, *columns, settings.max_explained_rows, top=NotRequired[Top])
         self._log = PredictionLog(settings, bundle.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
-        self._document = document(contract, bundle.manifest, bundle.training_profile, *schemas)
+        self._document = document(bundle, *schemas)
         self._large_requests = CapacityLimiter(MAX_LARGE_REQUESTS)
         self._loaded_at = time.monotonic()
 
@@ -153,12 +154,15 @@ class Application:
     ) -> tuple[Probabilities, list[dict[str, Any]]]:
         """Score, count and log customers; return their probabilities and predictions."""
         probabilities = self._scorer.probabilities(*parser.inputs(customers))
-        contact = self._scorer.contact(probabilities)
+        amounts = self._amounts(customers, parser)
+        contact = self._decision.contacts(probabilities, amounts)
         self._metrics.predicted(probabilities, contact)
         self._log.write(request_id, customers, probabilities, contact)
         predictions = [
-            {"churn_probability": probability, "decision": DECISIONS[contacted]}
-            for probability, contacted in zip(probabilities.tolist(), contact.tolist(), strict=True)
+            {"churn_probability": probability, "decision": DECISIONS[contacted], "threshold_basis": basis}
+            for probability, contacted, basis in zip(
+                probabilities.tolist(), contact.tolist(), self._decision.bases(amounts), strict=True
+            )
         ]
         if self._id_column is not None:
             predictions = [
@@ -166,6 +170,11 @@ class Application:
                 for customer, given in zip(customers, predictions, strict=True)
             ]
         return probabilities, predictions
+
+    def _amounts(self, customers: Sequence[dict[str, Any]], parser: RequestParser) -> Probabilities:
+        """What each customer's value is computed from; NaN if it is missing, or if all customers have one value."""
+        column = self._decision.column
+        return np.full(len(customers), np.nan) if column is None else parser.numbers(customers, column)
 
     def _head(self, request_id: str) -> dict[str, Any]:
         manifest = self._bundle.manifest

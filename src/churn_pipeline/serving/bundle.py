@@ -13,7 +13,8 @@ import onnxruntime
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.documents import MODEL_FILE, TRAINING_PROFILE_FILE
+from churn_pipeline.costs import DecisionRule
+from churn_pipeline.documents import DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 
 FOLDER = "bundle"
 CONTRACT_FILE = "contract.json"
@@ -58,7 +59,7 @@ class Manifest(_BundlePart):
     contract_digest
         `Contract.digest` of the contract used in training.
     threshold
-        Customers with at least this churn probability are contacted.
+        Break-even churn probability at the mean customer value. It decides about customers whose value is unknown.
     metrics
         Hold-out metrics by name.
     files
@@ -133,7 +134,7 @@ class Bundle:
 
     Attributes
     ----------
-    manifest, contract, training_profile
+    manifest, contract, decision, training_profile
         Parsed files of the bundle.
     session
         The loaded model; `onnxruntime.InferenceSession`.
@@ -145,11 +146,18 @@ class Bundle:
 
     manifest: Manifest
     contract: Contract
+    decision: DecisionRule
     training_profile: TrainingProfile
     session: onnxruntime.InferenceSession
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     folder: Path
+
+    @property
+    def request_columns(self) -> tuple[str, ...]:
+        """Columns that a request should have: the id, the features, and the column of the customer's value."""
+        names = (self.contract.roles.id, *self.contract.features, self.decision.column)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -163,7 +171,8 @@ def load_bundle(folder: str | Path) -> Bundle:
     folder = Path(folder)
     manifest = _parse(Manifest, _read(folder, MANIFEST_FILE), MANIFEST_FILE)
     contents = {
-        name: _read(folder, name) for name in {MODEL_FILE, CONTRACT_FILE, TRAINING_PROFILE_FILE, *manifest.files}
+        name: _read(folder, name)
+        for name in {MODEL_FILE, CONTRACT_FILE, DECISION_FILE, TRAINING_PROFILE_FILE, *manifest.files}
     }
     expected = {**manifest.files, MODEL_FILE: manifest.model_digest}
     for name, content in sorted(contents.items()):
@@ -181,6 +190,8 @@ def load_bundle(folder: str | Path) -> Bundle:
             f"{CONTRACT_FILE} is not the contract of this model: its digest is {contract.digest()[:12]}…, "
             f"{MANIFEST_FILE} has {manifest.contract_digest[:12]}…. Package the model again"
         )
+    decision = _parse(DecisionRule, contents[DECISION_FILE], DECISION_FILE)
+    _check_decision(decision, manifest, contract)
     training_profile = _parse(TrainingProfile, contents[TRAINING_PROFILE_FILE], TRAINING_PROFILE_FILE)
     _check_columns(
         TRAINING_PROFILE_FILE, tuple(training_profile.numeric), tuple(training_profile.categorical), contract
@@ -188,7 +199,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     session = open_session(contents[MODEL_FILE])
     numeric, categorical = _model_columns(session)
     _check_columns(MODEL_FILE, numeric, categorical, contract)
-    return Bundle(manifest, contract, training_profile, session, numeric, categorical, folder)
+    return Bundle(manifest, contract, decision, training_profile, session, numeric, categorical, folder)
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
@@ -227,6 +238,13 @@ def _model_columns(session: onnxruntime.InferenceSession) -> tuple[tuple[str, ..
     return numeric, categorical
 
 
+def _check_decision(decision: DecisionRule, manifest: Manifest, contract: Contract) -> None:
+    if decision.threshold != manifest.threshold:
+        raise BundleError(f"{DECISION_FILE} and {MANIFEST_FILE} have different thresholds. Package the model again")
+    for problem in contract.value_problems(decision.costs.model_dump()):
+        raise BundleError(f"{DECISION_FILE} does not fit {CONTRACT_FILE}: {problem}. Train again")
+
+
 def _check_columns(file: str, numeric: tuple[str, ...], categorical: tuple[str, ...], contract: Contract) -> None:
     for kind, found, expected in (
         (NUMERIC, numeric, contract.numeric),
@@ -254,4 +272,5 @@ def _parse(kind: type[Part], content: bytes, name: str) -> Part:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{name} is malformed: {where + ': ' if where else ''}{first['msg']}") from None
+        problem = first["msg"].removeprefix("Value error, ")
+        raise BundleError(f"{name} is malformed: {where + ': ' if where else ''}{problem}") from None

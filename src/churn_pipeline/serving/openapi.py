@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from churn_pipeline.contract.table import Column, Contract
-from churn_pipeline.serving.bundle import Manifest, TrainingProfile
+from churn_pipeline.serving.bundle import Bundle, Manifest, TrainingProfile
 from churn_pipeline.serving.request_context import REQUEST_ID
 from churn_pipeline.serving.requests import JSON_TYPES, is_valid
 
@@ -115,19 +115,13 @@ HEALTH: Json = {
 }
 
 
-def document(
-    contract: Contract,
-    manifest: Manifest,
-    training_profile: TrainingProfile,
-    predict_schema: Json,
-    explain_schema: Json,
-) -> Json:
+def document(bundle: Bundle, predict_schema: Json, explain_schema: Json) -> Json:
     """Build the OpenAPI document for one bundle.
 
     Parameters
     ----------
-    contract, manifest, training_profile
-        Parts of the bundle.
+    bundle
+        The served bundle.
     predict_schema, explain_schema
         JSON schemas of the two request bodies, from `churn_pipeline.serving.requests.RequestParser.schema`.
 
@@ -136,25 +130,26 @@ def document(
     dict
         An OpenAPI 3.1 document.
     """
+    contract, manifest, column = bundle.contract, bundle.manifest, bundle.decision.column
     predict, definitions = _components("PredictRequest", predict_schema)
     explain, more = _components("ExplainRequest", explain_schema)
     schemas = {
         **definitions,
         **more,
-        "Predictions": _predictions(contract, explained=False),
-        "Explanations": _predictions(contract, explained=True),
+        "Predictions": _predictions(contract, column, explained=False),
+        "Explanations": _predictions(contract, column, explained=True),
         "Model": _model(),
         "Health": HEALTH,
         "Problem": PROBLEM,
         "Refusal": REFUSAL,
     }
-    customers = {"customers": [example_customer(contract, training_profile)]}
+    customers = {"customers": [example_customer(bundle)]}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": f"Churn predictions: {contract.name}",
             "version": manifest.model_version,
-            "description": _description(contract, manifest),
+            "description": _description(contract, manifest, column),
         },
         "paths": _paths(predict, explain, customers),
         "components": {
@@ -166,15 +161,13 @@ def document(
     }
 
 
-def example_customer(contract: Contract, training_profile: TrainingProfile) -> Json:
+def example_customer(bundle: Bundle) -> Json:
     """Build a fictitious valid customer from the examples in the contract, the medians and the most frequent levels.
 
     Parameters
     ----------
-    contract
-        Contract that defines the features and the id. Its own examples are used first.
-    training_profile
-        Summary of the training customers.
+    bundle
+        The served bundle. The examples in its contract are used first.
 
     Returns
     -------
@@ -182,11 +175,10 @@ def example_customer(contract: Contract, training_profile: TrainingProfile) -> J
         JSON values by column. A column without any known valid value is left out.
     """
     customer: Json = {}
-    for name in (contract.roles.id, *contract.features):
-        if name is not None:
-            column = contract.columns[name]
-            valid = [value for value in _values(name, column, training_profile) if is_valid(column, value)]
-            customer |= {name: valid[0]} if valid else {}
+    for name in bundle.request_columns:
+        column = bundle.contract.columns[name]
+        valid = [value for value in _values(name, column, bundle.training_profile) if is_valid(column, value)]
+        customer |= {name: valid[0]} if valid else {}
     return customer
 
 
@@ -219,16 +211,27 @@ def _components(name: str, schema: Json) -> tuple[Json, Json]:
     return {"$ref": f"#/components/schemas/{name}"}, {**definitions, name: placed}
 
 
-def _description(contract: Contract, manifest: Manifest) -> str:
+def _description(contract: Contract, manifest: Manifest, column: str | None) -> str:
     label = contract.label
     facts = [label.meaning]
     facts += [f"{word}: {text}." for word, text in (("Observed", label.observed), ("Horizon", label.horizon)) if text]
     return (
-        f"{contract.description}\n\nChurn: {' '.join(facts)}\n\nThe decision is `contact` for a churn probability of at least "
-        f"{manifest.threshold:g}, and `no_contact` below.\n\nPaths not listed here return 404, except `/` (a form), `/docs` "
+        f"{contract.description}\n\nChurn: {' '.join(facts)}\n\n{_decision(manifest.threshold, column)}"
+        "\n\nPaths not listed here return 404, except `/` (a form), `/docs` "
         "and `/openapi.json` (this document). The service can be configured to need no API keys, or to need them for paths "
         "that are open by default."
     ).strip()
+
+
+def _decision(threshold: float, column: str | None) -> str:
+    """Explain how decisions are made, without the costs."""
+    if column is None:
+        return f"The decision is `contact` for a churn probability of at least {threshold:g}, and `no_contact` below."
+    return (
+        "The decision is `contact` if a contact is expected to pay at the customer's churn probability and value, which is "
+        f"computed from `{column}`. If that column is missing, the mean value is used: the decision is then `contact` for a "
+        f"churn probability of at least {threshold:g}. `threshold_basis` says which of the two applied."
+    )
 
 
 def _paths(predict: Json, explain: Json, customers: Json) -> Json:
@@ -315,16 +318,25 @@ def _refusal(name: str) -> Json:
     return {"description": meaning, "headers": _headers("X-Request-ID", *headers), "content": content}
 
 
-def _predictions(contract: Contract, explained: bool) -> Json:
+def _predictions(contract: Contract, column: str | None, explained: bool) -> Json:
     """Schema of an answer: a head, and one prediction per customer."""
     probability = {"type": "number", "minimum": 0, "maximum": 1}
-    prediction: Json = {"churn_probability": probability, "decision": {"enum": ["contact", "no_contact"]}}
+    prediction: Json = {
+        "churn_probability": probability,
+        "decision": {"enum": ["contact", "no_contact"]},
+        "threshold_basis": {
+            "enum": ["one_value"] if column is None else ["customer_value", "mean_value"],
+            "description": "Whether the decision is based on the customer's own value, on the mean value because the "
+            "customer's is missing, or on one value for all customers.",
+        },
+    }
     head: Json = {
         "request_id": {"type": "string"},
         "model_version": {"type": "string"},
         "threshold": {
             "type": "number",
-            "description": "Customers with at least this churn probability should be contacted.",
+            "description": "Churn probability from which on a contact is expected to pay at the mean customer value. Only "
+            "decisions with the threshold basis `mean_value` or `one_value` follow from it.",
         },
     }
     if explained:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from churn_pipeline.contract.table import Column, Contract
+from churn_pipeline.contract.table import Column
 from churn_pipeline.serving.bundle import Bundle
 from churn_pipeline.serving.requests import is_valid, may_be_missing, rule_of
 
@@ -176,7 +176,7 @@ def landing_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
     """
     contract, manifest = bundle.contract, bundle.manifest
     customer = _example(document)["customers"][0]
-    fields = list(_fields(contract, customer))
+    fields = list(_fields(bundle, customer))
     metrics = list(_metrics(manifest.metrics))
     return _render(
         "landing.html",
@@ -225,7 +225,7 @@ def docs_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
         scripts=["service.js", "docs.js"],
         document=document,
         operations=list(_operations(document)),
-        fields=list(_fields(bundle.contract, {})),
+        fields=list(_fields(bundle, {})),
     )
 
 
@@ -238,7 +238,12 @@ def _render(template: str, bundle: Bundle, **facts: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["prose"] = _prose
-    shown = {"manifest": bundle.manifest, "contract": bundle.contract, "static": _static}
+    shown = {
+        "manifest": bundle.manifest,
+        "contract": bundle.contract,
+        "value_column": bundle.decision.column,
+        "static": _static,
+    }
     return environment.get_template(template).render(**shown, **facts)
 
 
@@ -255,10 +260,10 @@ def _prose(text: str | None) -> Markup:
     return Markup("\n").join(Markup(f"<p>{part}</p>") for part in marked)  # noqa: S704 - escaped above
 
 
-def _fields(contract: Contract, customer: Mapping[str, Any]) -> Iterator[Field]:
-    """Fields for the id, if there is one, and for the features."""
-    names = [contract.roles.id, *contract.features] if contract.roles.id else [*contract.features]
-    for index, name in enumerate(names):
+def _fields(bundle: Bundle, customer: Mapping[str, Any]) -> Iterator[Field]:
+    """Fields for the columns that a request should have; the id first, if there is one."""
+    contract = bundle.contract
+    for index, name in enumerate(bundle.request_columns):
         yield Field(index, name, contract.columns[name], may_be_missing(contract, name), customer.get(name))
 
 

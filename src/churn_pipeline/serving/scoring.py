@@ -1,4 +1,4 @@
-"""Churn probabilities from the ONNX model, and the contact decision."""
+"""Churn probabilities from the ONNX model."""
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ class Scorer:
 
     def __init__(self, bundle: Bundle) -> None:
         self._session = bundle.session
-        self._threshold = bundle.manifest.threshold
         self._widths = len(bundle.numeric), len(bundle.categorical)
 
     def probabilities(self, numeric: Numeric, categorical: Categorical) -> Probabilities:
@@ -45,10 +44,6 @@ class Scorer:
         inputs = {name: given for name, given in ((NUMERIC, numeric), (CATEGORICAL, categorical)) if given is not None}
         probabilities: Probabilities = self._session.run([OUTPUT], inputs)[0]
         return probabilities
-
-    def contact(self, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
-        """Whether to contact each customer: probability at or above the bundle's threshold; shape (rows,)."""
-        return probabilities >= self._threshold
 
     def warm_up(self) -> None:
         """Score dummy batches of several sizes, so that onnxruntime has planned its memory before the first request."""

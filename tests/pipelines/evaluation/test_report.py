@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tests.customers import make_contract, raw_customers, table_file
 
@@ -9,7 +10,7 @@ from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
-from churn_pipeline.costs import CostModel
+from churn_pipeline.costs import CostModel, DecisionRule
 from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.modelling.candidates import Candidate
@@ -18,7 +19,7 @@ from churn_pipeline.pipelines.evaluation.report import record_model
 from churn_pipeline.pipelines.modelling.nodes import fit
 
 CONTRACT = make_contract()
-COSTS = CostModel(value=10, offer_cost=1, contact_cost=1, acceptance=0.5)
+DECISION = DecisionRule.of(CostModel(value=10, offer_cost=1, contact_cost=1, acceptance=0.5), np.array([10.0]))
 
 
 def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
@@ -29,7 +30,7 @@ def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
 
 def recorded(model: Any, contract: Contract = CONTRACT) -> ModelRecord:
     empty = pd.DataFrame()
-    results = HoldoutResults(empty, empty, empty, empty, {"verdict": "first", "reasons": []}, COSTS, 0.95)
+    results = HoldoutResults(empty, empty, empty, empty, {"verdict": "first", "reasons": []}, DECISION, 0.95)
     digests = {"digests": {"data": "d", "contract": "c"}}
     report = RunReport(digests, empty, {}, {"candidate": "logistic", "model_digest": "m"}, results, "", 1)
     converted = convert_model(model, contract.numeric, contract.categorical)
@@ -75,7 +76,9 @@ def test_the_example_has_the_columns_of_the_record_and_fits_the_model() -> None:
 
 def test_the_record_names_table_model_and_data() -> None:
     record = recorded(fitted(validate_table(raw_customers(60), CONTRACT).customers))
-    assert dict(record.documents) == {"model_card.md": "# The card", "training_profile.json": '{"rows": 200}'}
+    documents = dict(record.documents)
+    assert DecisionRule.model_validate_json(documents.pop("decision.json")) == DECISION
+    assert documents == {"model_card.md": "# The card", "training_profile.json": '{"rows": 200}'}
     assert record.run_description == "The run."
     assert set(record.files) == {"model.onnx"}
     assert record.metadata == {

@@ -18,6 +18,7 @@ from tests.pipelines.packaging.conftest import BOOSTING, Registered, register
 
 from churn_pipeline.contract.errors import ProjectError, TableError
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.costs import DecisionRule
 from churn_pipeline.datasets.bento_dataset import BentoContent
 from churn_pipeline.modelling.onnx_conversion import model_digest
 from churn_pipeline.modelling.preprocessing import round_to_float32
@@ -37,7 +38,7 @@ LOCK = "numpy==2.4.6 \\\n    --hash=sha256:" + "a" * 64 + "\n    # via bentoml\n
 
 def checked(given: Registered, onnx_model: onnx.ModelProto | None = None) -> dict[str, object]:
     model = load_onnx_model(given.version, given.contract) if onnx_model is None else onnx_model
-    return check_equivalence(given.version, model, given.features, given.contract, SETTINGS, seed=0)
+    return check_equivalence(given.version, model, given.features, given.customers, given.contract, SETTINGS, seed=0)
 
 
 def collected(given: Registered) -> BentoContent:
@@ -75,13 +76,20 @@ def test_a_model_of_another_contract_is_refused(registered: Registered) -> None:
 @pytest.mark.parametrize(
     ("lost", "said"),
     [
-        ({"documents": {}}, r"model_card\.md and training_profile\.json"),
-        ({"metrics": {"holdout.auc": 0.7}}, "threshold"),
+        ({"documents": {}}, r"model_card\.md and decision\.json and training_profile\.json"),
+        ({"documents": {"model_card.md": "", "training_profile.json": ""}}, r"decision\.json"),
     ],
 )
 def test_an_incomplete_version_is_refused(lost: dict[str, object], said: str, registered: Registered) -> None:
     with pytest.raises(ProjectError, match=f"registered without {said}: train again"):
         accept_version(replace(registered.version, **lost), registered.contract)
+
+
+def test_a_decision_by_another_formula_is_refused(registered: Registered) -> None:
+    decision = json.loads(registered.version.documents["decision.json"])
+    documents = {**registered.version.documents, "decision.json": json.dumps({**decision, "threshold": 0.3})}
+    with pytest.raises(ProjectError, match=r"its decision\.json does not fit this version of the code: train again"):
+        accept_version(replace(registered.version, documents=documents), registered.contract)
 
 
 def test_a_version_registered_under_the_former_name_of_the_profile_is_accepted(registered: Registered) -> None:
@@ -197,17 +205,31 @@ def test_the_error_shows_made_up_values_but_no_customers_value(
 
 def test_a_decision_may_differ_only_close_to_the_threshold() -> None:
     trained = np.array([0.3 + 5e-7, 0.31, 0.5])
-    wide = {"threshold": 0.3, "tolerance": 0.5}
+    wide = {"threshold": np.array([0.3, 0.3, 0.9]), "tolerance": 0.5}
     assert Comparison(trained, np.array([0.3 - 1e-3, 0.4, 0.5]), **wide).failing_rows.tolist() == []
     assert Comparison(trained, np.array([0.4, 0.29, 0.5]), **wide).failing_rows.tolist() == [1]
+    assert Comparison(trained, np.array([0.4, 0.4, 0.95]), **wide).failing_rows.tolist() == [2]
     report = Comparison(trained, np.array([0.3 - 1e-3, 0.29, 0.5]), **wide).report()
     assert report["decisions_that_differ"] == 2
 
 
 def test_a_missing_probability_differs() -> None:
-    answers = Comparison(np.array([0.5, 0.5]), np.array([np.nan, 0.5]), threshold=0.3, tolerance=1e-6)
+    answers = Comparison(np.array([0.5, 0.5]), np.array([np.nan, 0.5]), np.full(2, 0.3), tolerance=1e-6)
     assert answers.failing_rows.tolist() == [0]
     assert answers.report()["largest_difference"] == np.inf
+
+
+def test_each_customer_is_compared_at_the_threshold_of_its_own_value() -> None:
+    given = register(BOOSTING, ignored=("charge",))
+    costs = DecisionRule.model_validate_json(given.version.documents["decision.json"]).costs
+    raised = shifted(load_onnx_model(given.version, given.contract), 1e-5)
+    close = float(given.version.model.predict_proba(given.features)[7, 1]) + 5e-6  # between the two models
+    paid = (costs.offer_cost + costs.contact_cost) / close - (1 - costs.acceptance) * costs.offer_cost
+    charge = given.customers["charge"].where(given.customers.index != 7, paid / costs.acceptance / 1000)
+    given = given._replace(customers=given.customers.assign(charge=charge))
+    settings = SETTINGS.model_copy(update={"tolerance": 1e-4})
+    with pytest.raises(EquivalenceError, match="1 of 200 held-out customers: row 7 by 1e-05"):
+        check_equivalence(given.version, raised, given.features, given.customers, given.contract, settings, seed=0)
 
 
 def test_a_hold_out_with_other_columns_is_refused(registered: Registered) -> None:
@@ -227,17 +249,19 @@ def test_a_service_reads_the_collected_bundle(registered: Registered, tmp_path: 
     manifest = bundle.manifest
     assert (manifest.table, manifest.model_name, manifest.model_version) == ("customers", "churn_customers", "3")
     assert (manifest.run_id, manifest.commit, manifest.candidate) == ("5" * 32, "c" * 40, "boosting")
-    assert manifest.threshold == 0.3
-    assert manifest.metrics == {"auc": 0.75}
+    assert bundle.decision == DecisionRule.model_validate_json(registered.version.documents["decision.json"])
+    assert manifest.threshold == bundle.decision.threshold
+    assert manifest.metrics == {"auc": 0.75, "profit": 12.5}
     assert set(manifest.files) == {
         "contract.json",
+        "decision.json",
         "training_profile.json",
         "model_card.md",
         "equivalence_report.json",
         "sbom.cdx.json",
     }
     assert content.labels["model_digest"] == manifest.model_digest
-    assert content.labels["threshold"] == "0.3"
+    assert content.labels["threshold"] == str(manifest.threshold)
     assert set(bundle.training_profile.numeric) == set(registered.contract.numeric)
     assert content.files["requirements.txt"] == LOCK.encode()
 
@@ -246,7 +270,9 @@ def test_the_bundle_has_the_contract_without_its_costs(registered: Registered) -
     content = collected(registered)
     bundled = Contract.model_validate_json(content.files["bundle/contract.json"])
     assert bundled == registered.contract.model_copy(update={"costs": None})
-    assert not [name for name, held in content.files.items() if b"31337" in held.replace(b",", b"")]
+    assert [name for name, held in content.files.items() if b"31337" in held.replace(b",", b"")] == [
+        "bundle/decision.json"
+    ]
 
 
 def test_the_same_version_gives_the_same_bytes(registered: Registered) -> None:

@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from churn_pipeline.contract.cells import churned, model_inputs
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.costs import CostModel, break_even
+from churn_pipeline.costs import CostModel, DecisionRule, break_even
 from churn_pipeline.evaluation.bootstrap import Resampling
 from churn_pipeline.evaluation.gate import GateSettings, evaluate_challenger
 from churn_pipeline.evaluation.holdout import Holdout
@@ -57,17 +57,16 @@ def cost_model(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
     logger.info("%s", cost_source(contract))
     subject = f"The costs of table '{contract.name}'"
     try:
-        model = CostModel.model_validate(contract.complete_costs(costs))
+        model = CostModel.model_validate(contract.costs or costs)
     except ValidationError as error:
         problems = error.errors(include_input=False)
         raise TableError(
             subject, "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
         ) from None
-    column = getattr(model.value, "column", None)
-    if column is not None and column not in contract.columns:
-        problem = f"`value` uses the column '{column}', which is missing from the contract: add it to columns, or name another"
-        raise TableError(subject, problem)
-    return model.model_dump(mode="json")
+    dumped = model.model_dump(mode="json")
+    if mistakes := list(contract.value_problems(dumped)):
+        raise TableError(subject, f"{mistakes[0]}: name a numeric column of the contract, or give one number")
+    return dumped
 
 
 def join_holdout(
@@ -95,6 +94,11 @@ def join_holdout(
     )
 
 
+def decision_rule(holdout: Holdout, cost_model: dict[str, Any]) -> dict[str, Any]:
+    """Make the decision rule that the service applies: the cost model, and the threshold at the mean value."""
+    return DecisionRule.of(CostModel.model_validate(cost_model), holdout.value).model_dump(mode="json")
+
+
 def evaluate_profit(
     holdout: Holdout,
     cost_model: dict[str, Any],
@@ -109,7 +113,7 @@ def evaluate_profit(
     profit : pandas.DataFrame
         Metrics with intervals.
     logged : dict of float
-        These metrics in flat form for logging, and ``threshold``: the break-even at the mean value, which the service uses.
+        These metrics in flat form for logging, and ``threshold``: the break-even at the mean value.
     curve : pandas.DataFrame
         Profit by threshold.
     sensitivity : pandas.DataFrame

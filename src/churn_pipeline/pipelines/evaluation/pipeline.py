@@ -60,6 +60,7 @@ def _profit() -> list[Node]:
     return [
         Node(decision.cost_model, ["contract", "params:costs"], "cost_model", name="costs"),
         Node(decision.join_holdout, [*PREDICTED_CUSTOMERS, "cost_model"], "holdout", name="join_holdout"),
+        Node(decision.decision_rule, ["holdout", "cost_model"], "decision_rule", name="decision_rule"),
         Node(
             decision.evaluate_profit,
             ["holdout", "cost_model", *SETTINGS],
@@ -102,7 +103,7 @@ def _plots() -> list[Node]:
         ),
         Node(
             report.draw_profit_plots,
-            [*PREDICTED_CUSTOMERS, "cost_model", "profit_curve", "sensitivity", "params:evaluation"],
+            [*PREDICTED_CUSTOMERS, "decision_rule", "profit_curve", "sensitivity", "params:evaluation"],
             ["profit_plot", "sensitivity_plot", "lift_plot", "scores_plot"],
             name="draw_profit_plots",
         ),
@@ -119,7 +120,7 @@ def _texts() -> list[Node]:
     return [
         Node(
             report.collect_results,
-            ["metrics", "profit", "segments", "segment_gaps", "gate", "cost_model", "params:evaluation"],
+            ["metrics", "profit", "segments", "segment_gaps", "gate", "decision_rule", "params:evaluation"],
             "holdout_results",
             name="collect_results",
         ),

@@ -11,8 +11,8 @@ from sklearn.base import ClassifierMixin
 from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.costs import CostModel, break_even
-from churn_pipeline.documents import CARD_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
+from churn_pipeline.costs import DecisionRule
+from churn_pipeline.documents import CARD_FILE, DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.evaluation import plots_comparison, plots_profit, plots_scores
 from churn_pipeline.evaluation.card import model_card
 from churn_pipeline.evaluation.model_record import ModelRecord
@@ -33,12 +33,12 @@ def collect_results(
     segments: pd.DataFrame,
     segment_gaps: pd.DataFrame,
     gate: dict[str, Any],
-    cost_model: dict[str, Any],
+    decision_rule: dict[str, Any],
     evaluation: EvaluationSettings,
 ) -> HoldoutResults:
     """Bundle the results on the hold-out."""
-    costs = CostModel.model_validate(cost_model)
-    return HoldoutResults(metrics, profit, segments, segment_gaps, gate, costs, evaluation.confidence_level)
+    decision = DecisionRule.model_validate(decision_rule)
+    return HoldoutResults(metrics, profit, segments, segment_gaps, gate, decision, evaluation.confidence_level)
 
 
 def collect_report(
@@ -58,15 +58,15 @@ def draw_profit_plots(
     predictions: pd.DataFrame,
     customers: pd.DataFrame,
     contract: Contract,
-    cost_model: dict[str, Any],
+    decision_rule: dict[str, Any],
     curve: pd.DataFrame,
     sensitivity: pd.DataFrame,
     evaluation: EvaluationSettings,
 ) -> tuple[Figure, ...]:
     """Draw profit by threshold, sensitivity, lift and scores."""
-    holdout = join_holdout(predictions, customers, contract, cost_model)
-    costs = CostModel.model_validate(cost_model)
-    threshold = float(break_even(holdout.value.mean(), costs))
+    decision = DecisionRule.model_validate(decision_rule)
+    costs, threshold = decision.costs, decision.threshold
+    holdout = join_holdout(predictions, customers, contract, decision_rule["costs"])
     individual = realised_profit(holdout.y, holdout.p, holdout.value, costs)
     return (
         plots_profit.profit_plot(curve, threshold, individual, costs.currency),
@@ -102,8 +102,8 @@ def record_model(
 ) -> ModelRecord:
     """Bundle the chosen model with its registry entry.
 
-    The model card and the training profile are stored with the model, because packaging needs them. The example is made up
-    from the contract.
+    The model card, the decision rule and the training profile are stored with the model, because packaging needs them. The
+    example is made up from the contract.
     """
     digests = report.data_report["digests"]
     return ModelRecord(
@@ -117,7 +117,11 @@ def record_model(
             **report.model_report,
             **{f"{name}_digest": digest for name, digest in digests.items()},
         },
-        documents={CARD_FILE: model_card, TRAINING_PROFILE_FILE: json.dumps(training_profile, ensure_ascii=False)},
+        documents={
+            CARD_FILE: model_card,
+            DECISION_FILE: report.results.decision.model_dump_json(indent=1),
+            TRAINING_PROFILE_FILE: json.dumps(training_profile, ensure_ascii=False),
+        },
         run_description=run_description,
         # Packaging takes this file, so that the model is converted only once.
         files={MODEL_FILE: onnx_model.SerializeToString(deterministic=True)},

@@ -29,11 +29,11 @@ class EquivalenceError(OnnxConversionError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Churn probabilities of the same rows by the trained model and by the ONNX model, of shape (n,)."""
+    """Churn probabilities by the trained model and by the ONNX model, and thresholds, of the same rows; of shape (n,)."""
 
     trained: Floats
     onnx: Floats
-    threshold: float
+    threshold: Floats
     tolerance: float
 
     @cached_property
@@ -43,7 +43,7 @@ class Comparison:
 
     @cached_property
     def decision_differs(self) -> npt.NDArray[np.bool_]:
-        """Whether the two are on different sides of the threshold."""
+        """Whether the two are on different sides of its threshold."""
         return np.asarray((self.trained >= self.threshold) != (self.onnx >= self.threshold))
 
     @cached_property
@@ -70,18 +70,18 @@ class Predictors:
     session: InferenceSession
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
-    threshold: float
     tolerance: float
 
-    def compare(self, rows: pd.DataFrame) -> Iterator[tuple[str, Comparison]]:
-        """Compare predictions of all rows together, then of some rows one at a time; each with a name suffix."""
-        trained = self.trained.predict_proba(rows)[:, 1]
-        yield "", self._comparison(trained, self._predict(rows))
-        single = spread_positions(len(rows))
-        yield ", one at a time", self._comparison(trained[single], self._predict_singly(rows.iloc[single]))
+    def compare(self, rows: pd.DataFrame, threshold: Floats) -> Iterator[tuple[str, Comparison]]:
+        """Compare predictions of all rows together, then of some rows one at a time; each with a name suffix.
 
-    def _comparison(self, trained: Floats, onnx: Floats) -> Comparison:
-        return Comparison(trained, onnx, self.threshold, self.tolerance)
+        `threshold`, of shape (n,), has the churn probability from which on each row is contacted.
+        """
+        trained = self.trained.predict_proba(rows)[:, 1]
+        yield "", Comparison(trained, self._predict(rows), threshold, self.tolerance)
+        single = spread_positions(len(rows))
+        singly = self._predict_singly(rows.iloc[single])
+        yield ", one at a time", Comparison(trained[single], singly, threshold[single], self.tolerance)
 
     def _predict(self, rows: pd.DataFrame) -> Floats:
         answer = self.session.run([OUTPUT], model_inputs(rows, self.numeric, self.categorical))[0]

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from churn_pipeline.contract.errors import ProjectError, TableError
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.costs import DecisionRule
 from churn_pipeline.datasets.bento_dataset import BentoContent
 from churn_pipeline.datasets.registered_model import RegisteredVersion
-from churn_pipeline.documents import CARD_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
+from churn_pipeline.documents import CARD_FILE, DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.modelling.hard_rows import hard_rows
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.pipelines.packaging.equivalence import (
@@ -43,7 +44,8 @@ LOCK_FILE = "requirements.txt"
 # Name of the training profile in versions that were registered before it was renamed.
 FORMER_PROFILE_FILE = "reference.json"
 HOLDOUT = "holdout."
-THRESHOLD = f"{HOLDOUT}threshold"
+# Metrics that, with the threshold and the profit, would reveal the costs to a caller of the service; the model card has them.
+NOT_SERVED = ("threshold", "predicted_profit", "profit_of_contacting_all", "hindsight_", "empc")
 LABELS = ("table", "model_name", "model_version", "run_id", "commit", "candidate", "model_digest", "threshold")
 
 
@@ -72,7 +74,7 @@ def accept_version(version: RegisteredVersion, contract: Contract) -> tuple[Regi
     Raises
     ------
     ProjectError
-        If the version was trained under another contract, or lacks a document or its threshold.
+        If the version was trained under another contract, or a document is missing or invalid.
     """
     theirs, ours = version.tags.get("digest.contract", "none"), contract.digest()
     if theirs != ours:
@@ -84,10 +86,14 @@ def accept_version(version: RegisteredVersion, contract: Contract) -> tuple[Regi
     documents = dict(version.documents)
     if FORMER_PROFILE_FILE in documents:
         documents.setdefault(TRAINING_PROFILE_FILE, documents.pop(FORMER_PROFILE_FILE))
-    missing = [name for name in (CARD_FILE, TRAINING_PROFILE_FILE) if name not in documents]
-    missing += [] if THRESHOLD in version.metrics else ["threshold"]
+    missing = [name for name in (CARD_FILE, DECISION_FILE, TRAINING_PROFILE_FILE) if name not in documents]
     if missing:
         raise ProjectError(_refusal(version), f"it was registered without {' and '.join(missing)}: train again")
+    try:
+        _decision_rule(version)
+    except ValidationError:
+        problem = f"its {DECISION_FILE} does not fit this version of the code: train again"
+        raise ProjectError(_refusal(version), problem) from None
     logger.info("Packaging version %s of %s (%s)", version.version, version.name, version.tags.get("candidate"))
     return replace(version, documents=documents), {"model": version.name, "version": version.version}
 
@@ -126,6 +132,7 @@ def check_equivalence(
     version: RegisteredVersion,
     onnx_model: onnx.ModelProto,
     features: pd.DataFrame,
+    customers: pd.DataFrame,
     contract: Contract,
     settings: PackagingSettings,
     seed: int,
@@ -134,8 +141,8 @@ def check_equivalence(
 
     Parameters
     ----------
-    features
-        The held-out customers as the model takes them.
+    features, customers
+        The held-out customers, as the model takes them and with all columns; rows in the same order.
 
     Returns
     -------
@@ -148,21 +155,21 @@ def check_equivalence(
     TableError
         If the hold-out lacks a column of the contract.
     EquivalenceError
-        If a row differs by more than the tolerance, or gets another decision away from the threshold.
+        If a row differs by more than the tolerance, or gets another decision away from its threshold.
     """
-    columns, threshold = (contract.numeric, contract.categorical), version.metrics[THRESHOLD]
+    columns, rule = (contract.numeric, contract.categorical), _decision_rule(version)
     if missing := set(contract.features) - set(features):
         raise TableError(f"The hold-out of table '{contract.name}'", f"lacks {', '.join(sorted(missing))}: train again")
     made_up = hard_rows(features, version.model, *columns, np.random.default_rng(seed), limit=settings.hard_rows)
     session = open_session(onnx_model.SerializeToString(deterministic=True))
-    predictors = Predictors(version.model, session, *columns, threshold, settings.tolerance)
+    predictors = Predictors(version.model, session, *columns, settings.tolerance)
     reports, problems = {}, []
-    for suffix, comparison in predictors.compare(features):
+    for suffix, comparison in predictors.compare(features, rule.thresholds(_amounts(rule, features, customers))):
         name = f"held-out customers{suffix}"
         reports[name] = comparison.report()
         if len(comparison.failing_rows):
             problems.append(describe_customers(name, comparison))
-    for suffix, comparison in predictors.compare(made_up):
+    for suffix, comparison in predictors.compare(made_up, rule.thresholds(_amounts(rule, made_up, customers))):
         name = f"hard rows{suffix}"
         reports[name] = comparison.report()
         if len(comparison.failing_rows):
@@ -174,9 +181,17 @@ def check_equivalence(
     return {
         "model_digest": model_digest(onnx_model),
         "tolerance": settings.tolerance,
-        "threshold": threshold,
+        "threshold": rule.threshold,
         "rows": reports,
     }
+
+
+def _amounts(rule: DecisionRule, rows: pd.DataFrame, customers: pd.DataFrame) -> np.ndarray:
+    """What each row's value is computed from: its feature, or the column of the customer at the position in its index."""
+    if rule.column is None:
+        return np.full(len(rows), np.nan)
+    known = rows[rule.column] if rule.column in rows else customers[rule.column].iloc[rows.index]
+    return known.to_numpy(np.float64)
 
 
 def _raise_problems(problems: list[str], tolerance: float) -> None:
@@ -195,9 +210,9 @@ def collect_content(
     equivalence_report: dict[str, Any],
     lock: str,
 ) -> BentoContent:
-    """Collect the bundle: model, contract, training profile, model card, equivalence report, bill of materials, manifest.
+    """Collect the bundle: the model and the files that belong to it, with a manifest.
 
-    The cost model is left out; the threshold contains its effect.
+    Only the decision rule and the model card contain costs. The service shows neither.
 
     Parameters
     ----------
@@ -214,6 +229,7 @@ def collect_content(
         CONTRACT_FILE: contract.model_copy(update={"costs": None}).model_dump_json(exclude_defaults=True, indent=1),
         TRAINING_PROFILE_FILE: profile.model_dump_json(),
         CARD_FILE: version.documents[CARD_FILE],
+        DECISION_FILE: version.documents[DECISION_FILE],
         EQUIVALENCE_FILE: json.dumps(equivalence_report, indent=1),
         SBOM_FILE: bill_of_materials(lock, version.name, version.version, digest, version.created),
     }
@@ -240,7 +256,7 @@ def _make_manifest(version: RegisteredVersion, contract: Contract, digest: str, 
         candidate=tags.get("candidate", "unknown"),
         model_digest=digest,
         contract_digest=contract.digest(),
-        threshold=version.metrics[THRESHOLD],
+        threshold=_decision_rule(version).threshold,
         metrics=_holdout_metrics(version.metrics),
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
@@ -250,8 +266,12 @@ def _holdout_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     return {
         name.removeprefix(HOLDOUT): value
         for name, value in sorted(metrics.items())
-        if name.startswith(HOLDOUT) and name != THRESHOLD
+        if name.startswith(HOLDOUT) and not name.removeprefix(HOLDOUT).startswith(NOT_SERVED)
     }
+
+
+def _decision_rule(version: RegisteredVersion) -> DecisionRule:
+    return DecisionRule.model_validate_json(version.documents[DECISION_FILE])
 
 
 def _refusal(version: RegisteredVersion) -> str:

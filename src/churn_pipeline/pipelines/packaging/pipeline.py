@@ -22,7 +22,10 @@ def _onnx_conversion() -> list[Node]:
         Node(nodes.load_onnx_model, ["packaged_version", "contract"], "packaged_model", name="load_onnx_model"),
         Node(
             nodes.check_equivalence,
-            ["packaged_version", "packaged_model", "holdout_features", "contract", "params:packaging", "params:seed"],
+            [
+                *("packaged_version", "packaged_model", "holdout_features", "holdout_customers", "contract"),
+                *("params:packaging", "params:seed"),
+            ],
             "equivalence_report",
             name="check_equivalence",
         ),

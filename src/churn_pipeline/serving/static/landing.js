@@ -155,15 +155,19 @@ function showPrediction({ predictions: [prediction], threshold, model_version: v
   at("probability").dataset.value = probability;
   at("probability-bar").style.width = `${100 * probability}%`;
   at("probability-bar").classList.toggle("contact", contacted);
+  const byValue = prediction.threshold_basis === "customer_value";
+  at("threshold-mark").hidden = at("threshold-words").hidden = byValue;
   const place = 100 * Math.min(1, Math.max(0, threshold));
   at("threshold-mark").style.left = `${place}%`;
   at("threshold-words").textContent = `threshold ${percent(threshold, probability)}`;
   at("threshold-words").style.left = `${place}%`;
   at("threshold-words").style.translate = `-${place}%`;
+  const name = prediction.id === undefined ? "The customer" : `Customer “${prediction.id}”`;
   const side = contacted ? "at or above" : "below";
-  at("comparison").textContent =
-    `${prediction.id === undefined ? "The customer" : `Customer “${prediction.id}”`} is ${side} the threshold of ` +
-    `${percent(threshold, probability)} (model version ${version}).`;
+  const limit = byValue
+    ? "the break-even threshold of its own value"
+    : `the threshold of ${percent(threshold, probability)}${prediction.threshold_basis === "mean_value" ? ", which is that of the mean customer value" : ""}`;
+  at("comparison").textContent = `${name} is ${side} ${limit} (model version ${version}).`;
   at("prediction").hidden = false;
   at("request-id").querySelector("code").textContent = id;
   at("request-id").hidden = false;
