@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from churn_pipeline.contract.errors import Finding, TableError
+from churn_pipeline.contract.label import HORIZON_SYNTAX, Label
 
 Dtype = Literal["str", "int64", "float64", "bool", "datetime64[ns]"]
 Number = int | float
@@ -164,15 +165,6 @@ class Roles(_Frozen):
     )
 
 
-class Label(_Frozen):
-    """The meaning of the target, in words."""
-
-    meaning: str
-    observed: str = ""
-    horizon: str = ""
-    horizon_days: int = Field(default=0, ge=0, description="Days after a row's date until its label is known.")
-
-
 class Contract(_Frozen):
     """The contract of a customer table."""
 
@@ -247,6 +239,8 @@ class Contract(_Frozen):
             yield "the date may not be nullable"
         if roles.date is not None and self.columns[roles.date].dtype != "datetime64[ns]":
             yield "the date's type must be datetime64[ns]"
+        if roles.date is not None and not self.label.horizon:
+            yield f"roles.date needs label.horizon, the time until a row's label is known: {HORIZON_SYNTAX}"
         if roles.value is not None and self.columns[roles.value].kind != "numeric":
             yield "the value column must be numeric"
         if not self.features:
