@@ -29,6 +29,7 @@ from churn_pipeline.evaluation.metrics import METRICS
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.search import SearchSettings
 from churn_pipeline.modelling.studies import UnstoredStudies
+from churn_pipeline.pipelines.data_engineering.identity import identify_customers
 from churn_pipeline.pipelines.data_engineering.nodes import make_folds
 from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings
 from churn_pipeline.pipelines.modelling.nodes import ChoiceSettings, choose, compare, fit, prepare, search
@@ -102,6 +103,8 @@ class Training:
         self.choice = ChoiceSettings.model_validate(params["choice"])
         self.features = model_inputs(self.customers, self.contract)
         self.label = churned(self.customers, self.contract)
+        identity = identify_customers(self.customers, self.contract, self.split.identical_rows)
+        self.groups = pd.DataFrame({"customer": identity.groups})
 
     def run(self, training: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
         """Train on some rows and predict the others.
@@ -116,13 +119,14 @@ class Training:
         inputs = self.features[training].reset_index(drop=True)
         label = self.label[training].reset_index(drop=True).to_frame()
         customers = self.customers[training].reset_index(drop=True)
-        folds = make_folds(customers, label, self.contract, self.split, self.seed)
-        task = prepare(inputs, label, folds, self.contract, self.seed)
+        groups = self.groups[training].reset_index(drop=True)
+        folds = make_folds(customers, label, groups, self.contract, self.split, self.seed)
+        task = prepare(inputs, label, folds, self.contract, self.seed, groups)
         found = {
             name: search(task, candidate, self.search, UnstoredStudies(name))
             for name, candidate in self.candidates.items()
         }
-        models = {name: fit(inputs, label, best, self.contract, self.seed) for name, (_, best) in found.items()}
+        models = {name: fit(inputs, label, best, self.contract, self.seed, groups) for name, (_, best) in found.items()}
         _, choice = compare(self.choice, **{name: predictions for name, (predictions, _) in found.items()})
         models["ours"] = choose(choice, **models)
         test = self.features[~training]

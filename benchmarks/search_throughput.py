@@ -28,6 +28,7 @@ from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
 from churn_pipeline.modelling.studies import Trial, UnstoredStudies
+from churn_pipeline.pipelines.data_engineering.identity import identify_customers
 from churn_pipeline.pipelines.data_engineering.nodes import make_folds
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE, SplitSettings
 
@@ -99,9 +100,9 @@ def main(table: str, names: Sequence[str], repeats: int) -> None:
         customers = validate_table(context.catalog.load("raw_customers"), contract).customers
         params = context.params
     features, label = model_inputs(customers, contract), churned(customers, contract)
-    folds = make_folds(
-        customers, label.to_frame(), contract, SplitSettings.model_validate(params["split"]), params["seed"]
-    )
+    split = SplitSettings.model_validate(params["split"])
+    groups = pd.DataFrame({"customer": identify_customers(customers, contract, split.identical_rows).groups})
+    folds = make_folds(customers, label.to_frame(), groups, contract, split, params["seed"])
     masks = {
         str(name): ((fold == FOLD_TRAIN).to_numpy(), (fold == FOLD_VALIDATE).to_numpy()) for name, fold in folds.items()
     }

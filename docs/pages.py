@@ -17,7 +17,8 @@ import yaml
 from churn_pipeline.cli import cli
 from churn_pipeline.contract.schema import read_contract
 from churn_pipeline.contract.validation import validate_table
-from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings, sides, stable_fraction
+from churn_pipeline.pipelines.data_engineering.identity import identify_customers
+from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings, sides
 from churn_pipeline.serving.settings import PREFIX, Settings, settings_table
 
 ROOT = Path(__file__).parents[1]
@@ -233,9 +234,10 @@ def row_through() -> str:
     split = SplitSettings.model_validate(
         yaml.safe_load((CONF / "parameters_data_engineering.yml").read_text(encoding="utf-8"))["split"]
     )
-    side = sides(customers, contract, split)
+    identity = identify_customers(customers, contract)
+    side = sides(customers, identity, contract, split)
     position = int((side == "hold-out").to_numpy().argmax())
-    fraction = stable_fraction(customers.iloc[[position]][[contract.roles.id]])[0]
+    fraction = identity.fractions[position]
     numbers = ", ".join(f"{name} {float(customers[name].iloc[position]):g}" for name in contract.numeric)
     protected = " and ".join(f"`{name}`" for name in contract.roles.protected)
     return f"""\

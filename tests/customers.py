@@ -36,7 +36,7 @@ def table_file(dated: bool = False, **changes: Any) -> dict[str, Any]:
     if dated:
         columns = {"seen": {"dtype": "datetime64[ns]"}, **columns}
         roles["date"] = "seen"
-    label = {"meaning": "The customer left.", "horizon_days": 30 if dated else 0}
+    label = {"meaning": "The customer left.", **({"horizon": "30 days"} if dated else {})}
     return {"label": label, "roles": roles, "columns": columns, **changes}
 
 

@@ -130,7 +130,7 @@ def text() -> str:
     return draft(table, {"type": "pandas.ParquetDataset", "filepath": "customers.parquet"})
 
 
-KEYS = ("ignored", "protected_features", "default", "horizon_days")
+KEYS = ("ignored", "protected_features", "default", "horizon")
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -152,7 +152,7 @@ def test_the_costs_are_valid_without_their_comment_signs(text: str) -> None:
 
 
 def test_every_key_is_shown(text: str) -> None:
-    for key in ("ignored", "default", "protected", "protected_features", "date", "horizon_days", "costs", "value"):
+    for key in ("ignored", "default", "protected", "protected_features", "date", "horizon", "costs", "value"):
         assert re.search(rf"^ *(# *)*{key}:", text, re.MULTILINE), key
 
 
@@ -167,5 +167,5 @@ def test_a_guessed_date_has_a_guessed_horizon() -> None:
         }
     )
     text = draft(table, {"type": "pandas.ParquetDataset", "filepath": "customers.parquet"})
-    assert "  horizon_days: 31  # guessed" in text
+    assert "  horizon: 1 month  # guessed" in text
     assert '  date: "month"  # guessed' in text

@@ -103,7 +103,7 @@ def test_the_digest_does_not_depend_on_the_layout_or_the_name() -> None:
         lambda content: content["columns"]["months"].update(dtype="float64"),
         lambda content: content["roles"]["target"].update(positive="No"),
         lambda content: content["roles"].update(protected=[]),
-        lambda content: content["label"].update(horizon_days=30),
+        lambda content: content["label"].update(horizon="30 days"),
         lambda content: content.update(columns=dict(reversed(content["columns"].items()))),
         lambda content: content["columns"].pop("calls"),
     ],
@@ -120,6 +120,43 @@ def test_the_digest_is_the_same_on_every_machine() -> None:
         "label": {"meaning": "m"},
     }
     assert parse(content).digest() == "3b3e979e10d55d84c95a2ecd16d8d86aea2912a98f03a7d6db9559aff611d6e7"
+
+
+# ---- horizon ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("horizon", "parts"),
+    [("31 days", (31, "days")), ("1 day", (1, "days")), ("3 months", (3, "months")), ("1 month", (1, "months"))],
+)
+def test_a_horizon_is_a_number_of_days_or_months(horizon: str, parts: tuple[int, str]) -> None:
+    contract = make_contract(dated=True, label={"meaning": "m", "horizon": horizon})
+    assert contract.label.horizon_parts == parts
+    assert contract.label.horizon == horizon
+
+
+@pytest.mark.parametrize(
+    "horizon", ["three months", "0 days", "31", 31, "1.5 months", "3 weeks", " 3 months", "3 months."]
+)
+def test_another_horizon_is_an_error_that_shows_the_syntax(horizon: object) -> None:
+    with pytest.raises(TableError, match=r"label.horizon: .*write `horizon: 3 months` or `horizon: 31 days`"):
+        make_contract(label={"meaning": "m", "horizon": horizon})
+
+
+@pytest.mark.parametrize(
+    "label", [{"meaning": "m"}, {"meaning": "m", "horizon": ""}, {"meaning": "m", "horizon": None}]
+)
+def test_a_date_needs_a_horizon(label: dict[str, Any]) -> None:
+    assert make_contract(label=label).label.horizon == ""
+    with pytest.raises(
+        TableError, match=r"roles.date needs label.horizon, .*write `horizon: 3 months` or `horizon: 31 days`"
+    ):
+        make_contract(dated=True, label=label)
+
+
+def test_the_former_key_is_an_error_that_shows_the_new_one() -> None:
+    with pytest.raises(TableError, match="label: horizon_days is now `horizon: 31 days`"):
+        make_contract(label={"meaning": "m", "horizon": "one month", "horizon_days": 31})
 
 
 # ---- copies ----------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ REPORT = {
         "set_aside": {"its features are those of a held-out customer": 2},
     },
     "leaks": {"suspects": []},
-    "label": {"meaning": "The customer leaves within three months.", "observed": "", "horizon": "three months"},
+    "label": {"meaning": "The customer leaves within three months.", "observed": "", "horizon": "3 months"},
     "features": ["tenure", "Contract"],
     "protected": ["kind"],
 }

@@ -20,8 +20,9 @@ LABEL = """\
 label:
   meaning: "What the target means, when it was observed and over which horizon: please write it"
   observed: ""
-  horizon: ""
 """
+HORIZON_REMARK = "days or months from a row's date until its label is known, such as 31 days"
+DAYS_PER_MONTH = 365.25 / 12
 COLUMN_KEYS = """\
 # Each column may also have these keys:
 #   title: "…", description: "…"
@@ -58,10 +59,13 @@ def _yaml_lines(content: dict[str, Any], indent: int) -> list[str]:
 
 def _horizon_line(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> str:
     if not roles.date:
-        return "  # horizon_days: 90  # days after a row's date until its label is known; for tables with roles.date"
+        return f"  # horizon: 3 months  # {HORIZON_REMARK}; needed with roles.date"
     dates = pd.DatetimeIndex(columns[roles.date].cells.dropna().unique()).sort_values()
-    days = max(1, int(pd.Series(dates[1:] - dates[:-1]).median().days)) if len(dates) > 1 else 30
-    return f"  horizon_days: {days}  # guessed from the dates: days after a row's date until its label is known"
+    step = pd.Series(dates[1:] - dates[:-1]).median().days if len(dates) > 1 else 0
+    # Whole months, because a horizon that is too short leaks later labels into training, and a longer one only costs rows.
+    months = max(1, round(step / DAYS_PER_MONTH))
+    unit = "month" if months == 1 else "months"
+    return f"  horizon: {months} {unit}  # guessed from the step between the dates: {HORIZON_REMARK}"
 
 
 def _value_column(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> str | None:
@@ -102,9 +106,7 @@ def _role_lines(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> list[
         lines.append(f"  date: {quoted(roles.date)}  # guessed: the date of the row")
     else:
         date = next((name for name in columns if columns[name].column.kind == "date"), "a date column")
-        lines.append(
-            f"  # date: {quoted(date)}  # date of the row, if a customer has several; needs label.horizon_days"
-        )
+        lines.append(f"  # date: {quoted(date)}  # date of the row, if a customer has several; needs label.horizon")
     if roles.ignored:
         lines.append("  ignored:  # guessed, with the reason")
         lines += [f"    - {quoted(name)}  # {reason}" for name, reason in roles.ignored.items()]

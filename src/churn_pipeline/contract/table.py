@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from churn_pipeline.contract.errors import Finding, TableError
+from churn_pipeline.contract.label import HORIZON_SYNTAX, Label
 
 Dtype = Literal["str", "int64", "float64", "bool", "datetime64[ns]"]
 Number = int | float
@@ -169,15 +170,6 @@ class Roles(_Frozen):
         return roles
 
 
-class Label(_Frozen):
-    """The meaning of the target, in words."""
-
-    meaning: str
-    observed: str = ""
-    horizon: str = ""
-    horizon_days: int = Field(default=0, ge=0, description="Days after a row's date until its label is known.")
-
-
 def _value_column(costs: Mapping[str, Any]) -> str | None:
     value = costs.get("value")
     return value.get("column") if isinstance(value, Mapping) else None
@@ -258,6 +250,8 @@ class Contract(_Frozen):
             yield "the date may not be nullable"
         if roles.date is not None and self.columns[roles.date].dtype != "datetime64[ns]":
             yield "the date's type must be datetime64[ns]"
+        if roles.date is not None and not self.label.horizon:
+            yield f"roles.date needs label.horizon, the time until a row's label is known: {HORIZON_SYNTAX}"
         if not self.features:
             yield "no feature is left: every column has another role"
         for name in self.features:

@@ -165,7 +165,7 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
         CandidatePipeline
             Itself.
         """
-        with _reproducible_threads(len(X)):
+        with reproducible_threads(len(X)):
             super().fit(X, y, **params)
         return self
 
@@ -184,7 +184,7 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
         ndarray of shape (n_rows, 2), float64
             Probabilities of staying and of churning.
         """
-        with _reproducible_threads(len(X)):
+        with reproducible_threads(len(X)):
             probabilities: npt.NDArray[np.float64] = super().predict_proba(X, **params)
         return probabilities
 
@@ -274,7 +274,7 @@ def build_candidate(
 
 
 @contextmanager
-def _reproducible_threads(n_rows: int) -> Iterator[None]:
+def reproducible_threads(n_rows: int) -> Iterator[None]:
     """Limit BLAS to one thread; on small tables OpenMP too."""
     limits = {"blas": 1} if n_rows >= ROWS_FOR_THREADS else {"blas": 1, "openmp": 1}
     with threadpool_limits(limits):

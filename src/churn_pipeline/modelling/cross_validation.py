@@ -22,6 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.candidates import ROWS_FOR_THREADS, Candidate, build_candidate
+from churn_pipeline.modelling.early_stopping import fit_candidate
 
 FitFold = Callable[[Candidate, str], pd.DataFrame]
 Loss = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float64]], float]
@@ -48,6 +49,8 @@ class Task:
         A Python function ``(y, p) -> float``; lower is better. Its source is part of a study's digest.
     seed : int
         Seed of the models and of the search.
+    groups : ndarray of int64, shape (n_rows,), optional
+        The customer of each row; None if each row is a customer of its own.
     """
 
     features: pd.DataFrame
@@ -57,6 +60,7 @@ class Task:
     categorical: Sequence[str]
     loss: Loss
     seed: int
+    groups: npt.NDArray[np.int64] | None = None
 
 
 @contextmanager
@@ -152,9 +156,10 @@ def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
     if "n_jobs" in candidate.arguments:
         candidate = candidate.with_values({"arguments.n_jobs": 1})
     model = build_candidate(candidate, task.numeric, task.categorical, task.seed)
+    groups = None if task.groups is None else task.groups[training]
     # Trials and folds already occupy all cores, so more threads within each would only wait.
     with threadpool_limits(limits=1, user_api="openmp"):
-        model.fit(task.features[training], task.churned[training])
+        model = fit_candidate(model, task.features[training], task.churned[training], groups)
         probability = model.predict_proba(task.features[validation])[:, 1]
     return pd.DataFrame(
         {

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.customers import make_contract, raw_customers
+from tests.customers import make_contract, raw_customers, table_file
 
 from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.table import Contract
 from churn_pipeline.pipelines.data_engineering import splitting
 from churn_pipeline.pipelines.data_engineering.nodes import (
     LeakSettings,
@@ -102,7 +103,7 @@ def test_every_customer_is_in_one_part(dated: bool) -> None:
     contract = make_contract(dated)
     customers = validate_customers(raw_customers(400, dated=dated), contract)[0]
     before = customers.copy(deep=True)
-    parts = split_customers(customers, contract, SPLIT)
+    parts = split_customers(customers, contract, SPLIT)[:3]
     assert sorted(pd.concat(parts)["customer"]) == sorted(customers["customer"])
     assert all(part.index.equals(pd.RangeIndex(len(part))) for part in parts)
     assert parts[2]["reason"].str.startswith("set aside: ").all()
@@ -114,19 +115,43 @@ def test_a_hold_out_with_a_training_customer_is_an_error(monkeypatch: pytest.Mon
     table = validated(raw_customers(100))[0]
     id_column = CONTRACT.roles.id
     assert id_column is not None
-    twice = pd.concat([table, table.assign(**{id_column: "again"}), table], ignore_index=True)
+    twice = pd.concat([table, table, table], ignore_index=True)
     half = np.where(np.arange(300) < 200, TRAIN, HOLDOUT)
     monkeypatch.setattr(splitting, "sides", lambda *_: pd.Series(half))
     with pytest.raises(TableError, match="100 training customers are also in the hold-out"):
         split_customers(twice, CONTRACT, SPLIT)
     apart = twice.assign(**{id_column: [f"C{row}" for row in range(300)]})
-    with pytest.raises(TableError, match="identical features"):
-        split_customers(apart, CONTRACT, SPLIT)
+    assert len(split_customers(apart, CONTRACT, SPLIT)[0]) == 200
+
+
+def test_the_rule_and_the_groups_come_from_all_valid_rows(caplog: pytest.LogCaptureFixture) -> None:
+    content = table_file()
+    content["roles"] = {"target": content["roles"]["target"], "ignored": ["customer"]}
+    contract = Contract.parse(content, "customers")
+    once = validate_customers(raw_customers(300), contract)[0]
+    table = pd.concat([once, once.head(100)], ignore_index=True)
+    with caplog.at_level(logging.INFO):
+        train, holdout, _, train_groups, holdout_groups, report = split_customers(table, contract, SPLIT)
+    assert report["customers"]["rule"] == "identical rows"
+    assert report["customers"]["reason"] in caplog.text
+    for part, groups in ((train, train_groups), (holdout, holdout_groups)):
+        of_features = part.groupby(list(contract.features), dropna=False).ngroup()
+        assert pd.crosstab(of_features, groups["customer"]).gt(0).sum().eq(1).all()
+    folds = make_folds(train, features_and_label(train, contract)[1], train_groups, contract, SPLIT, seed=1)
+    assert (folds.groupby(train_groups["customer"]).transform("first") == folds).all(axis=None)
+
+
+def test_too_many_rows_set_aside_stop_the_run() -> None:
+    contract = make_contract(dated=True)
+    customers = validate_customers(raw_customers(400, dated=True), contract)[0]
+    capped = SPLIT.model_copy(update={"max_set_aside": 0.1})
+    with pytest.raises(TableError, match=r"of 400 rows \(.*%\) would be set aside, more than 10.0%"):
+        split_customers(customers, contract, capped)
 
 
 def test_a_part_of_one_class_stops_the_run() -> None:
     customers = validated(raw_customers(100))[0]
-    train, _, _ = split_customers(customers, CONTRACT, SPLIT)
+    train = split_customers(customers, CONTRACT, SPLIT)[0]
     one_class = customers.assign(
         churn=np.where(customers["customer"].isin(train["customer"]), customers["churn"], "No")
     )
@@ -137,7 +162,8 @@ def test_a_part_of_one_class_stops_the_run() -> None:
 def test_features_label_and_folds_have_the_same_length() -> None:
     customers = validated(raw_customers(120))[0]
     features, label = features_and_label(customers, CONTRACT)
-    made = make_folds(customers, label, CONTRACT, SPLIT, seed=1)
+    groups = pd.DataFrame({"customer": range(120)})
+    made = make_folds(customers, label, groups, CONTRACT, SPLIT, seed=1)
     assert list(features) == [*CONTRACT.numeric, *CONTRACT.categorical]
     assert list(label) == ["churned"]
     assert len(features) == len(label) == len(made) == 120
@@ -199,14 +225,15 @@ def test_a_feature_that_gives_the_label_away_stops_the_run_unless_it_is_allowed(
 
 def test_the_data_report_adds_up_and_names_its_data() -> None:
     customers, _, contract_report = validated(faulty(200, 1))
-    parts = split_customers(customers, CONTRACT, SPLIT)
-    report, digests = report_data(contract_report, *parts, {"suspects": []}, CONTRACT)
+    _, holdout, *_, split_report = split_customers(customers, CONTRACT, SPLIT)
+    report, digests = report_data(contract_report, split_report, holdout, {"suspects": []}, CONTRACT)
     assert (
         sum(report["split"][name]["rows"] for name in ("train", "hold-out"))
         + sum(report["split"]["set_aside"].values())
         == 199
     )
     assert 0 < report["split"]["train"]["churn_share"] < 1
+    assert report["split"]["customers"]["rule"] == "id"
     assert set(digests) == {"data", "contract", "holdout"}
     assert report["features"] == list(CONTRACT.features)
     assert report["protected"] == ["age"]
@@ -216,6 +243,6 @@ def test_the_data_report_adds_up_and_names_its_data() -> None:
 
 def test_lost_rows_are_an_error() -> None:
     customers, _, contract_report = validated(raw_customers(200))
-    train, holdout, aside = split_customers(customers, CONTRACT, SPLIT)
+    _, holdout, *_, split_report = split_customers(customers.iloc[1:], CONTRACT, SPLIT)
     with pytest.raises(AssertionError, match="rows were lost"):
-        report_data(contract_report, train.iloc[1:], holdout, aside, {"suspects": []}, CONTRACT)
+        report_data(contract_report, split_report, holdout, {"suspects": []}, CONTRACT)

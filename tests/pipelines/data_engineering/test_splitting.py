@@ -1,7 +1,5 @@
 """Splitting: the hold-out is stable, and no customer, identical row or later label leaks from one side to the other."""
 
-import subprocess
-import sys
 from itertools import pairwise
 from typing import Any
 
@@ -10,11 +8,11 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.pipelines.data_engineering import splitting
+from churn_pipeline.pipelines.data_engineering.identity import identify_customers, stable_fraction
 from churn_pipeline.pipelines.data_engineering.splitting import (
     EARLY,
     FOLD_TRAIN,
@@ -23,13 +21,11 @@ from churn_pipeline.pipelines.data_engineering.splitting import (
     LATE,
     NOT_IN_FOLD,
     TRAIN,
-    TWIN,
     SplitSettings,
-    customer_groups,
-    feature_groups,
+    check_set_aside,
     folds,
+    label_known,
     sides,
-    stable_fraction,
 )
 
 property_test = settings(max_examples=50, deadline=None)
@@ -48,7 +44,7 @@ def contract(with_id: bool = True, dated: bool = False) -> Contract:
         columns["id"], roles["id"] = {"dtype": "str"}, "id"
     if dated:
         columns["day"], roles["date"] = {"dtype": "datetime64[ns]"}, "day"
-    label = {"meaning": "left", "horizon_days": HORIZON if dated else 0}
+    label = {"meaning": "left", **({"horizon": f"{HORIZON} days"} if dated else {})}
     return Contract.parse({"columns": columns, "roles": roles, "label": label}, "customers")
 
 
@@ -74,98 +70,16 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     )
 
 
+def groups_of(table: pd.DataFrame, of: Contract) -> np.ndarray:
+    return identify_customers(table, of).groups
+
+
+def split(table: pd.DataFrame, of: Contract, settings: SplitSettings = SETTINGS) -> pd.Series:
+    return sides(table, identify_customers(table, of, settings.identical_rows), of, settings)
+
+
 def shared(one: pd.Series, other: pd.Series) -> set[Any]:
     return set(one) & set(other)
-
-
-# ---- the stable hash -------------------------------------------------------------------------------------------------
-
-
-def test_known_fractions() -> None:
-    """If these values change, training would use customers who were held out before."""
-    ids = stable_fraction(pd.DataFrame({"id": ["C-00001", "C-00002", "7590-VHVEG", "", "Ümit"]}))
-    assert ids.tolist() == [
-        0.9061718939650796,
-        0.44238110902107153,
-        0.5231491461209571,
-        0.8931675160897388,
-        0.750723811214779,
-    ]
-    rows = pd.DataFrame({"size": [1, 2], "charge": [0.1, 25.0], "kind": ["a", None], "paid": [True, False]})
-    assert stable_fraction(rows).tolist() == [0.24379771693800345, 0.6236532457392052]
-
-
-def test_fractions_are_the_same_in_another_process() -> None:
-    code = (
-        "import pandas as pd; from churn_pipeline.pipelines.data_engineering.splitting import stable_fraction;"
-        "print(stable_fraction(pd.DataFrame({'id': ['C-00001', 'C-00002']})).tolist())"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
-    ).stdout
-    assert said.strip() == str(stable_fraction(pd.DataFrame({"id": ["C-00001", "C-00002"]})).tolist())
-
-
-@property_test
-@given(tables(), st.randoms(use_true_random=False))
-def test_a_fraction_depends_only_on_its_row(table: pd.DataFrame, random: Any) -> None:
-    fractions = stable_fraction(table)
-    order = list(range(len(table)))
-    random.shuffle(order)
-    some = order[: max(1, len(order) // 2)]
-    assert stable_fraction(table.iloc[some]).tolist() == fractions[some].tolist()
-    assert ((fractions >= 0) & (fractions < 1)).all()
-
-
-def test_cell_boundaries_matter() -> None:
-    apart = stable_fraction(pd.DataFrame({"a": ["1", "12"], "b": ["23", "3"]}))
-    assert apart[0] != apart[1]
-
-
-def test_an_empty_table_has_no_fractions() -> None:
-    assert stable_fraction(pd.DataFrame({"id": pd.Series(dtype=object)})).shape == (0,)
-
-
-@pytest.mark.parametrize(
-    "ids", [range(20_000), [f"C-{number:06d}" for number in range(20_000)]], ids=["numbers", "text"]
-)
-def test_fractions_are_uniform(ids: Any) -> None:
-    fractions = stable_fraction(pd.DataFrame({"id": ids}))
-    assert stats.kstest(fractions, "uniform").statistic < 0.015
-    # fractions of consecutive ids are unrelated
-    assert abs(np.corrcoef(fractions[:-1], fractions[1:])[0, 1]) < 0.03
-
-
-# ---- groups ----------------------------------------------------------------------------------------------------------
-
-
-def brute_force_groups(table: pd.DataFrame, names: list[list[str]]) -> list[frozenset[int]]:
-    """The rows of each row's group, found by merging matching rows until nothing changes."""
-    cells = [[tuple(map(str, row)) for row in table[columns].to_numpy().tolist()] for columns in names]
-    groups = [{row} for row in range(len(table))]
-    for one in range(len(table)):
-        for other in range(one):
-            if groups[one] is not groups[other] and any(column[one] == column[other] for column in cells):
-                groups[one] |= groups[other]
-                for row in groups[one]:
-                    groups[row] = groups[one]
-    return [frozenset(group) for group in groups]
-
-
-@property_test
-@given(tables())
-def test_customer_groups_join_rows_with_a_common_customer_or_common_features(table: pd.DataFrame) -> None:
-    numbers = customer_groups(table, contract())
-    found = [frozenset(np.flatnonzero(numbers == number).tolist()) for number in numbers]
-    assert found == brute_force_groups(table, [["id"], ["size", "kind"]])
-
-
-@property_test
-@given(tables())
-def test_without_an_id_groups_are_rows_of_identical_features(table: pd.DataFrame) -> None:
-    found = customer_groups(table, contract(with_id=False))
-    assert found.tolist() == feature_groups(table, contract()).tolist()
-    assert len(set(found)) == len(table[["size", "kind"]].drop_duplicates())
 
 
 # ---- sides -----------------------------------------------------------------------------------------------------------
@@ -174,30 +88,40 @@ def test_without_an_id_groups_are_rows_of_identical_features(table: pd.DataFrame
 @property_test
 @given(tables(), st.booleans(), st.booleans())
 def test_every_row_gets_one_side(table: pd.DataFrame, with_id: bool, dated: bool) -> None:
-    side = sides(table, contract(with_id, dated), SETTINGS)
+    side = split(table, contract(with_id, dated))
     assert side.index.equals(table.index)
-    assert set(side) <= {TRAIN, HOLDOUT, TWIN, EARLY, LATE}
-    if not dated:
-        assert set(side) <= {TRAIN, HOLDOUT, TWIN}
+    assert set(side) <= ({TRAIN, HOLDOUT, EARLY, LATE} if dated else {TRAIN, HOLDOUT})
 
 
 @property_test
 @given(tables(), st.booleans(), st.booleans())
-def test_no_customer_and_no_feature_row_is_on_both_sides(table: pd.DataFrame, with_id: bool, dated: bool) -> None:
-    side = sides(table, contract(with_id, dated), SETTINGS)
-    train, holdout = table[side == TRAIN], table[side == HOLDOUT]
-    rows = [list(map(tuple, part[["size", "kind"]].astype(str).to_numpy())) for part in (train, holdout)]
-    assert not set(rows[0]) & set(rows[1])
-    if with_id:
-        assert not shared(train["id"], holdout["id"])
-        # nor does a customer have rows in training and others that are set aside because of the hold-out
-        assert not shared(train["id"], table["id"][side == EARLY])
+def test_no_customer_is_on_both_sides(table: pd.DataFrame, with_id: bool, dated: bool) -> None:
+    side = split(table, contract(with_id, dated))
+    groups = pd.Series(groups_of(table, contract(with_id, dated)))
+    assert not shared(groups[side == TRAIN], groups[side == HOLDOUT])
+    # nor does a customer have rows in training and others that are set aside because of the hold-out
+    assert not shared(groups[side == TRAIN], groups[side == EARLY])
+
+
+@pytest.mark.parametrize("levels", [3, 10])
+def test_distinct_ids_are_distinct_customers_even_if_their_features_match(levels: int) -> None:
+    table = customers(8000, sizes=levels)
+    side = split(table, contract())
+    assert set(side) == {TRAIN, HOLDOUT}
+    assert abs((side == HOLDOUT).mean() - SETTINGS.holdout_share) < 0.02
+
+
+@pytest.mark.parametrize("levels", [2, 9, 10**6])
+def test_without_an_id_the_hold_out_has_its_share_however_few_values_a_row_can_take(levels: int) -> None:
+    table = customers(8000, sizes=levels)
+    side = split(table, contract(with_id=False))
+    assert abs((side == HOLDOUT).mean() - SETTINGS.holdout_share) < 0.02
 
 
 @property_test
 @given(tables())
 def test_with_a_date_the_holdout_is_later_and_training_labels_were_known_by_then(table: pd.DataFrame) -> None:
-    side = sides(table, contract(dated=True), SETTINGS)
+    side = split(table, contract(dated=True))
     train, holdout = table[side == TRAIN], table[side == HOLDOUT]
     begin = table["day"].quantile(1 - SETTINGS.holdout_latest, interpolation="nearest")
     assert (holdout["day"] >= begin).all()
@@ -207,11 +131,34 @@ def test_with_a_date_the_holdout_is_later_and_training_labels_were_known_by_then
     assert (side[held_out & (table["day"] >= begin).to_numpy()] == HOLDOUT).all()
 
 
-def test_with_a_date_and_no_horizon_training_still_ends_before_the_holdout_begins() -> None:
-    table = customers(300, ids=100)
-    plain = contract(dated=True).model_copy(update={"label": contract().label})
-    side = sides(table, plain, SETTINGS)
-    assert table["day"][side == TRAIN].max() < table["day"][side == HOLDOUT].min()
+def test_calendar_months_are_added_as_calendar_months() -> None:
+    dates = pd.Series(pd.to_datetime(["2025-01-31", "2025-02-28", "2025-05-31"]))
+    label = contract(dated=True).label
+    months = label.model_copy(update={"horizon": "3 months"})
+    assert label_known(dates, months).dt.strftime("%m-%d").tolist() == ["04-30", "05-28", "08-31"]
+    days = label.model_copy(update={"horizon": "31 days"})
+    assert label_known(dates, days).dt.strftime("%m-%d").tolist() == ["03-03", "03-31", "07-01"]
+
+
+def test_training_ends_three_months_before_the_hold_out_begins_with_a_label_over_three_months() -> None:
+    ends = pd.date_range("2025-01-31", periods=12, freq="ME")
+    table = customers(1200, ids=400).assign(day=np.tile(ends, 100))
+    of = contract(dated=True)
+    quarter = of.model_copy(update={"label": of.label.model_copy(update={"horizon": "3 months"})})
+    side = split(table, quarter, SETTINGS.model_copy(update={"holdout_latest": 0.25}))
+    assert table["day"][side == HOLDOUT].min() == pd.Timestamp("2025-09-30")
+    assert table["day"][side == TRAIN].max() == pd.Timestamp("2025-06-30")
+
+
+def test_above_the_cap_the_run_stops_with_rows_and_reasons() -> None:
+    side = pd.Series([TRAIN] * 30 + [HOLDOUT] * 10 + [EARLY] * 40 + [LATE] * 20)
+    check_set_aside(side, "ours", SETTINGS)
+    with pytest.raises(TableError) as stopped:
+        check_set_aside(side, "ours", SETTINGS.model_copy(update={"max_set_aside": 0.59}))
+    said = str(stopped.value)
+    assert "60 of 100 rows (60.0%) would be set aside, more than 59.0% (`split.max_set_aside`)" in said
+    assert f"40 rows {EARLY}. Reduce `split.holdout_share`" in said
+    assert f"20 rows {LATE}. Provide more dates" in said
 
 
 @property_test
@@ -219,12 +166,12 @@ def test_with_a_date_and_no_horizon_training_still_ends_before_the_holdout_begin
 def test_held_out_customers_stay_held_out_when_rows_are_added_or_shuffled(
     table: pd.DataFrame, seed: int, random: Any
 ) -> None:
-    before = set(table["id"][sides(table, contract(), SETTINGS) == HOLDOUT])
+    before = set(table["id"][split(table, contract()) == HOLDOUT])
     more = pd.concat([table, customers(30, seed, ids=90)], ignore_index=True)
     order = list(range(len(more)))
     random.shuffle(order)
     more = more.iloc[order]
-    side = sides(more, contract(), SETTINGS)
+    side = split(more, contract())
     assert (side[more["id"].isin(before)] == HOLDOUT).all()
     assert before >= set(table["id"]) & set(more["id"][side == HOLDOUT])
 
@@ -232,14 +179,14 @@ def test_held_out_customers_stay_held_out_when_rows_are_added_or_shuffled(
 def test_the_hold_out_share_is_near_the_setting() -> None:
     table = customers(10_000)
     for share in (0.1, 0.3, 0.5):
-        side = sides(table, contract(), SplitSettings(holdout_share=share, holdout_latest=0.5, folds=3))
+        side = split(table, contract(), SplitSettings(holdout_share=share, holdout_latest=0.5, folds=3))
         assert abs((side == HOLDOUT).mean() - share) < 0.015
 
 
 def test_a_larger_share_holds_out_the_same_customers_and_more() -> None:
     table = customers(2000)
     small, large = (
-        sides(table, contract(), SplitSettings(holdout_share=share, holdout_latest=0.5, folds=3)) == HOLDOUT
+        split(table, contract(), SplitSettings(holdout_share=share, holdout_latest=0.5, folds=3)) == HOLDOUT
         for share in (0.1, 0.2)
     )
     assert (large | ~small).all()
@@ -249,9 +196,7 @@ def test_the_label_does_not_influence_the_hold_out() -> None:
     table = customers(500, sizes=50)
     flipped = table.assign(churn=1 - table["churn"])
     for with_id in (True, False):
-        pd.testing.assert_series_equal(
-            sides(table, contract(with_id), SETTINGS), sides(flipped, contract(with_id), SETTINGS)
-        )
+        pd.testing.assert_series_equal(split(table, contract(with_id)), split(flipped, contract(with_id)))
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------------
@@ -259,7 +204,7 @@ def test_the_label_does_not_influence_the_hold_out() -> None:
 
 def make_folds(table: pd.DataFrame, of: Contract, number: int = 3, seed: int = 1) -> pd.DataFrame:
     setting = SplitSettings(holdout_share=0.3, holdout_latest=0.4, folds=number)
-    return folds(table, table["churn"], of, setting, seed)
+    return folds(table, table["churn"], groups_of(table, of), of, setting, seed)
 
 
 @property_test
@@ -272,23 +217,46 @@ def test_each_row_validates_once_and_groups_stay_together(table: pd.DataFrame, w
     assert list(made) == ["fold_1", "fold_2", "fold_3"]
     assert (made == FOLD_VALIDATE).sum(axis=1).eq(1).all()
     assert made.isin([FOLD_TRAIN, FOLD_VALIDATE]).all(axis=None)
-    groups = customer_groups(table, contract(with_id))
+    groups = groups_of(table, contract(with_id))
     assert (made.groupby(groups).transform("first") == made).all(axis=None)
 
 
 def test_a_fold_with_a_customer_on_both_sides_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def by_rows(groups: np.ndarray, churn: np.ndarray, number: int, seed: int) -> list[np.ndarray]:
-        place = np.random.default_rng(seed).integers(0, number, len(groups))
-        return [np.where(place == fold, FOLD_VALIDATE, FOLD_TRAIN) for fold in range(number)]
+    def by_rows(groups: np.ndarray, churn: np.ndarray, number: int, seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).integers(0, number, len(groups))
 
-    monkeypatch.setattr(splitting, "_grouped_folds", by_rows)
+    monkeypatch.setattr(splitting, "_fold_of_customers", by_rows)
     make_folds(customers(200), contract())
     with pytest.raises(TableError, match="training customers are also in the validation side of fold_1") as refused:
         make_folds(customers(200, ids=60), contract())
     assert "C1" not in str(refused.value)
-    # Without an id, customers are identified by their features.
-    with pytest.raises(TableError, match="identical features"):
-        make_folds(customers(200, sizes=5), contract(with_id=False))
+    # Without an id, identical rows are one customer.
+    copied = pd.concat([customers(100), customers(100)], ignore_index=True)
+    with pytest.raises(TableError, match="training customers are also"):
+        make_folds(copied, contract(with_id=False))
+
+
+def test_folds_of_customers_with_many_rows_are_balanced_by_rows_and_churn() -> None:
+    rng = np.random.default_rng(3)
+    table = customers(6000, ids=500).assign(churn=lambda table: rng.random(len(table)) < 0.1)
+    made = make_folds(table.astype({"churn": int}), contract(), number=5)
+    for name in made:
+        validates = made[name] == FOLD_VALIDATE
+        assert abs(validates.mean() - 0.2) < 0.01
+        assert abs(table["churn"][validates].mean() - table["churn"].mean()) < 0.01
+
+
+def test_forward_folds_of_a_panel_with_few_values_are_balanced() -> None:
+    """In each fold, a fifth of the customers validate, although many of their rows are identical."""
+    rng = np.random.default_rng(0)
+    ends = pd.date_range("2025-01-31", periods=12, freq="ME")
+    table = customers(12_000, sizes=3).assign(
+        id=np.repeat([f"C{number}" for number in range(1000)], 12),
+        day=np.tile(ends, 1000),
+        churn=(rng.random(12_000) < 0.1).astype(int),
+    )
+    made = make_folds(table, contract(dated=True), number=5)
+    assert ((made == FOLD_VALIDATE).sum() == 2 * 200).all()
 
 
 def test_folds_have_similar_sizes_and_churn_shares() -> None:
@@ -316,7 +284,7 @@ def test_forward_folds_train_only_on_labels_known_before_validation(
         made = make_folds(table, contract(with_id, dated=True), number)
     except TableError:
         assume(False)
-    groups = pd.Series(customer_groups(table, contract(with_id, dated=True)))
+    groups = pd.Series(groups_of(table, contract(with_id, dated=True)))
     begins = []
     for name in made:
         train, validates = made[name] == FOLD_TRAIN, made[name] == FOLD_VALIDATE
@@ -341,7 +309,7 @@ def test_too_few_customers_of_a_class_are_a_clear_error() -> None:
     table = customers(50).assign(churn=[1, 1, *[0] * 48])
     with pytest.raises(
         TableError,
-        match=r"3 folds need 3 groups of customers of each class, and one class has 2:.*reduce `split.folds`",
+        match=r"3 folds need 3 customers of each class, and one class has 2:.*reduce `split.folds`",
     ):
         make_folds(table, contract())
     with pytest.raises(TableError, match="one class has 0"):
@@ -360,7 +328,15 @@ def test_a_single_customer_cannot_be_cross_validated() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"holdout_share": 0}, {"holdout_share": 1}, {"holdout_latest": 1}, {"folds": 1}, {"fold": 5}]
+    "setting",
+    [
+        {"holdout_share": 0},
+        {"holdout_share": 1},
+        {"holdout_latest": 1},
+        {"folds": 1},
+        {"fold": 5},
+        {"max_set_aside": 1},
+    ],
 )
 def test_settings_outside_their_bounds_are_rejected(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):

@@ -159,7 +159,8 @@ def test_customers_with_several_rows_are_resampled_together() -> None:
     widths = []
     for rows in (customers, returning):
         made = holdout_keys(rows, DATED).assign(churned=churned, probability=predictions(customers)["probability"])
-        metrics, _ = evaluate(made, UNKNOWN, rows, DATED, SETTINGS, seed=1)
+        groups = pd.DataFrame({"customer": pd.factorize(rows["customer"])[0]})
+        metrics, _ = evaluate(made, UNKNOWN, rows, DATED, SETTINGS, seed=1, groups=groups)
         widths.append(metrics["upper"] - metrics["lower"])
     assert (widths[0] != widths[1]).all()
 

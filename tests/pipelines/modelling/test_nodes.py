@@ -54,7 +54,7 @@ def data() -> Data:
     customers = validate_customers(raw_customers(240), CONTRACT)[0]
     features, label = features_and_label(customers, CONTRACT)
     setting = SplitSettings(holdout_share=0.2, holdout_latest=0.2, folds=3)
-    return features, label, folds(customers, label["churned"], CONTRACT, setting, seed=1)
+    return features, label, folds(customers, label["churned"], np.arange(240), CONTRACT, setting, seed=1)
 
 
 def searched(data: Data, name: str = "logistic", **changes: pd.DataFrame) -> pd.DataFrame:

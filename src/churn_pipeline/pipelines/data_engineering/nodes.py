@@ -1,7 +1,6 @@
 """Nodes of data engineering: validate the raw table against its contract, split it, and report on it."""
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from churn_pipeline.contract.errors import Finding, TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.pipelines.data_engineering import splitting
+from churn_pipeline.pipelines.data_engineering.identity import identify_customers
 from churn_pipeline.pipelines.data_engineering.splitting import HOLDOUT, TRAIN, SplitSettings
 
 logger = logging.getLogger(__name__)
@@ -101,31 +101,46 @@ def check_quarantine(
 
 def split_customers(
     customers: pd.DataFrame, contract: Contract, settings: SplitSettings
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Split customers into training rows, hold-out rows, and rows that are set aside, with the reason.
+
+    Returns
+    -------
+    train, holdout, set_aside : pandas.DataFrame
+        Rows of `customers`; those that are set aside have a further column, ``reason``.
+    train_groups, holdout_groups : pandas.DataFrame
+        One column, ``customer`` (int64): equal numbers are rows of one customer.
+    report : dict
+        Rows and churn share of both sides, rows that are set aside by reason, and which rows are one customer.
 
     Raises
     ------
     TableError
-        When one side lacks a class, or a customer is on both sides.
+        When one side lacks a class, a customer is on both sides, or too many rows are set aside.
     """
-    side = splitting.sides(customers, contract, settings)
-    train, holdout = customers[side == TRAIN], customers[side == HOLDOUT]
-    for part, rows in ((TRAIN, train), (HOLDOUT, holdout)):
-        if churned(rows, contract).nunique() < 2:
+    identity = identify_customers(customers, contract, settings.identical_rows)
+    logger.info("%s", identity.report["reason"])
+    side = splitting.sides(customers, identity, contract, settings)
+    splitting.check_set_aside(side, contract.name, settings)
+    parts, groups = {}, {}
+    for part in (TRAIN, HOLDOUT):
+        parts[part] = customers[side == part].reset_index(drop=True)
+        groups[part] = pd.DataFrame({"customer": identity.groups[side == part]})
+        if churned(parts[part], contract).nunique() < 2:
             raise TableError(
                 f"The table '{contract.name}' cannot be split",
-                f"{part} has {len(rows):,} rows and lacks a class: provide more data, or change `split.holdout_share`",
+                f"{part} has {len(parts[part]):,} rows and lacks a class: provide more data, or change `split.holdout_share`",
             )
-    features = splitting.feature_groups(customers, contract)
-    splitting.check_disjoint(features[side == TRAIN], features[side == HOLDOUT], "the hold-out")
-    if contract.roles.id is not None:
-        splitting.check_disjoint(
-            train[contract.roles.id].to_numpy(), holdout[contract.roles.id].to_numpy(), "the hold-out"
-        )
+    splitting.check_disjoint(
+        groups[TRAIN]["customer"].to_numpy(), groups[HOLDOUT]["customer"].to_numpy(), "the hold-out"
+    )
     rest = ~side.isin([TRAIN, HOLDOUT])
-    set_aside = customers[rest].assign(reason=side[rest])
-    return tuple(part.reset_index(drop=True) for part in (train, holdout, set_aside))  # type: ignore[return-value]
+    set_aside = customers[rest].assign(reason=side[rest]).reset_index(drop=True)
+    report: dict[str, Any] = {
+        part: {"rows": len(rows), "churn_share": float(churned(rows, contract).mean())} for part, rows in parts.items()
+    }
+    report |= {"set_aside": side[rest].value_counts().to_dict(), "customers": identity.report}
+    return parts[TRAIN], parts[HOLDOUT], set_aside, groups[TRAIN], groups[HOLDOUT], report
 
 
 def features_and_label(customers: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -134,10 +149,15 @@ def features_and_label(customers: pd.DataFrame, contract: Contract) -> tuple[pd.
 
 
 def make_folds(
-    train: pd.DataFrame, label: pd.DataFrame, contract: Contract, settings: SplitSettings, seed: int
+    train: pd.DataFrame,
+    label: pd.DataFrame,
+    groups: pd.DataFrame,
+    contract: Contract,
+    settings: SplitSettings,
+    seed: int,
 ) -> pd.DataFrame:
     """Cross-validation folds; see `splitting.folds`."""
-    return splitting.folds(train, label["churned"], contract, settings, seed)
+    return splitting.folds(train, label["churned"], groups["customer"].to_numpy(), contract, settings, seed)
 
 
 def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettings, seed: int) -> dict[str, Any]:
@@ -183,9 +203,8 @@ def _levels(feature: pd.Series, bins: int) -> np.ndarray:
 
 def report_data(
     contract_report: dict[str, Any],
-    train: pd.DataFrame,
+    split_report: dict[str, Any],
     holdout: pd.DataFrame,
-    set_aside: pd.DataFrame,
     leaks: dict[str, Any],
     contract: Contract,
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -194,20 +213,19 @@ def report_data(
     Returns
     -------
     report : dict
-        Numbers of rows (in, valid, quarantined, training, hold-out, set aside), churn shares, findings and leaks.
+        Numbers of rows (in, valid, quarantined, training, hold-out, set aside), churn shares, which rows are one customer,
+        findings and leaks.
     digests : dict of str
         Digests of the data, the contract and the hold-out rows.
     """
-    parts: Iterable[tuple[str, pd.DataFrame]] = (("train", train), ("hold-out", holdout))
-    split = {name: {"rows": len(part), "churn_share": float(churned(part, contract).mean())} for name, part in parts}
-    reasons = set_aside["reason"].value_counts().to_dict()
-    if len(train) + len(holdout) + len(set_aside) != contract_report["rows"]["valid"]:
+    rows = sum(split_report[part]["rows"] for part in (TRAIN, HOLDOUT)) + sum(split_report["set_aside"].values())
+    if rows != contract_report["rows"]["valid"]:
         raise AssertionError("rows were lost in the split")
     digests = {**contract_report["digests"], "holdout": table_digest(holdout)}
     report = {
         **contract_report,
         "digests": digests,
-        "split": {**split, "set_aside": reasons},
+        "split": split_report,
         "leaks": leaks,
         "label": contract.label.model_dump(),
         "features": list(contract.features),

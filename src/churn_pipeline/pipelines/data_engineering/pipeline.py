@@ -33,7 +33,14 @@ def _split() -> list[Node]:
         Node(
             nodes.split_customers,
             ["customers", "contract", "params:split"],
-            ["train_customers", "holdout_customers", "set_aside_customers"],
+            [
+                "train_customers",
+                "holdout_customers",
+                "set_aside_customers",
+                "train_groups",
+                "holdout_groups",
+                "split_report",
+            ],
             name="split_customers",
         ),
         Node(
@@ -50,7 +57,7 @@ def _split() -> list[Node]:
         ),
         Node(
             nodes.make_folds,
-            ["train_customers", "train_label", "contract", "params:split", "params:seed"],
+            ["train_customers", "train_label", "train_groups", "contract", "params:split", "params:seed"],
             "folds",
             name="make_folds",
         ),
@@ -62,7 +69,7 @@ def _split() -> list[Node]:
         ),
         Node(
             nodes.report_data,
-            ["contract_report", "train_customers", "holdout_customers", "set_aside_customers", "leaks", "contract"],
+            ["contract_report", "split_report", "holdout_customers", "leaks", "contract"],
             ["data_report", "data_digests"],
             name="report_data",
         ),

@@ -70,7 +70,11 @@ def cost_model(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
 
 
 def join_holdout(
-    predictions: pd.DataFrame, customers: pd.DataFrame, contract: Contract, cost_model: dict[str, Any]
+    predictions: pd.DataFrame,
+    customers: pd.DataFrame,
+    contract: Contract,
+    cost_model: dict[str, Any],
+    groups: pd.DataFrame | None = None,
 ) -> Holdout:
     """Join the held-out customers with their predictions by key, and compute the value of each.
 
@@ -89,9 +93,7 @@ def join_holdout(
         value = CostModel.model_validate(cost_model).values(customers)
     except ValueError as error:
         raise TableError("The cost model does not fit the customers", str(error)) from None
-    return Holdout(
-        matched["churned"].to_numpy(), matched["probability"].to_numpy(), value, customer_groups(customers, contract)
-    )
+    return Holdout(matched["churned"].to_numpy(), matched["probability"].to_numpy(), value, customer_groups(groups))
 
 
 def decision_rule(holdout: Holdout, cost_model: dict[str, Any]) -> dict[str, Any]:

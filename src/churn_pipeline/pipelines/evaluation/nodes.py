@@ -86,10 +86,16 @@ def evaluate(
     contract: Contract,
     settings: EvaluationSettings,
     seed: int,
+    groups: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Compute metrics on the hold-out with bootstrap intervals, and the best possible values.
 
-    If a customer can have several rows, customers are resampled and not rows.
+    If a customer has several rows, customers are resampled and not rows.
+
+    Parameters
+    ----------
+    groups
+        The customer of each row of `holdout`; None if each row is a customer of its own.
 
     Returns
     -------
@@ -100,9 +106,8 @@ def evaluate(
     """
     y, p, truth = _predicted_and_true(predictions, true_probabilities, holdout, contract)
     functions = {name: resolve_metric(name) for name in settings.metrics}
-    groups = customer_groups(holdout, contract)
     resampling = Resampling(settings.resamples, settings.confidence_level, seed)
-    metrics = bootstrap_metrics(y, p, functions, resampling, groups)
+    metrics = bootstrap_metrics(y, p, functions, resampling, customer_groups(groups))
     best = np.nan if truth is None else [function(y, truth) for function in functions.values()]
     metrics = metrics.assign(best_possible=best)
     return metrics, flat_metrics(metrics)
@@ -120,9 +125,9 @@ def _predicted_and_true(
     return matched["churned"].to_numpy(), matched["probability"].to_numpy(), truth
 
 
-def customer_groups(holdout: pd.DataFrame, contract: Contract) -> np.ndarray | None:
-    """Customer id of each row, if a customer can have several rows."""
-    return holdout[contract.roles.id].to_numpy() if contract.roles.id and contract.roles.date else None
+def customer_groups(groups: pd.DataFrame | None) -> np.ndarray | None:
+    """The customer of each row; None if no customer has several rows."""
+    return None if groups is None or groups["customer"].is_unique else groups["customer"].to_numpy()
 
 
 def flat_metrics(metrics: pd.DataFrame) -> dict[str, float]:

@@ -43,6 +43,7 @@ def _evaluation() -> list[Node]:
                 "contract",
                 "params:evaluation",
                 "params:seed",
+                "holdout_groups",
             ],
             ["metrics", "logged_metrics"],
             name="evaluate",
@@ -59,7 +60,12 @@ def _evaluation() -> list[Node]:
 def _profit() -> list[Node]:
     return [
         Node(decision.cost_model, ["contract", "params:costs"], "cost_model", name="costs"),
-        Node(decision.join_holdout, [*PREDICTED_CUSTOMERS, "cost_model"], "holdout", name="join_holdout"),
+        Node(
+            decision.join_holdout,
+            [*PREDICTED_CUSTOMERS, "cost_model", "holdout_groups"],
+            "holdout",
+            name="join_holdout",
+        ),
         Node(decision.decision_rule, ["holdout", "cost_model"], "decision_rule", name="decision_rule"),
         Node(
             decision.evaluate_profit,

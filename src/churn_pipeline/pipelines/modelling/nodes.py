@@ -17,6 +17,7 @@ from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.choice import choose_candidate
 from churn_pipeline.modelling.choice_report import Choice
 from churn_pipeline.modelling.cross_validation import Task
+from churn_pipeline.modelling.early_stopping import fit_candidate
 from churn_pipeline.modelling.ensemble import BlendedModel, assemble
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
@@ -49,8 +50,15 @@ class ChoiceSettings(BaseModel):
     )
 
 
-def prepare(features: pd.DataFrame, label: pd.DataFrame, folds: pd.DataFrame, contract: Contract, seed: int) -> Task:
-    """Collect the data and folds that a search evaluates on."""
+def prepare(
+    features: pd.DataFrame,
+    label: pd.DataFrame,
+    folds: pd.DataFrame,
+    contract: Contract,
+    seed: int,
+    groups: pd.DataFrame | None = None,
+) -> Task:
+    """Collect the data and folds that a search evaluates on; without `groups`, each row is a customer of its own."""
     return Task(
         features=features,
         churned=label["churned"],
@@ -62,6 +70,7 @@ def prepare(features: pd.DataFrame, label: pd.DataFrame, folds: pd.DataFrame, co
         categorical=contract.categorical,
         loss=log_loss,
         seed=seed,
+        groups=None if groups is None else groups["customer"].to_numpy(),
     )
 
 
@@ -85,12 +94,21 @@ def search(
     return result.predictions, result.candidate
 
 
-def fit(features: pd.DataFrame, label: pd.DataFrame, candidate: Candidate, contract: Contract, seed: int) -> Pipeline:
-    """Fit a candidate on all training customers."""
+def fit(
+    features: pd.DataFrame,
+    label: pd.DataFrame,
+    candidate: Candidate,
+    contract: Contract,
+    seed: int,
+    groups: pd.DataFrame | None = None,
+) -> Pipeline:
+    """Fit a candidate on all training customers; without `groups`, each row is a customer of its own."""
     model = build_candidate(candidate, contract.numeric, contract.categorical, seed)
     # Copies and trees are fitted in parallel. Their seeds are drawn before, so the result does not depend on that.
     with joblib.parallel_config("threading", n_jobs=joblib.cpu_count()):
-        return model.fit(features, label["churned"])
+        return fit_candidate(
+            model, features, label["churned"], None if groups is None else groups["customer"].to_numpy()
+        )
 
 
 def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -6,7 +6,7 @@ from churn_pipeline.configuration import configured_candidates
 from churn_pipeline.pipelines.boxes import box
 from churn_pipeline.pipelines.modelling import nodes
 
-SHARED = {"train_features", "train_label", "folds", "contract"}
+SHARED = {"train_features", "train_label", "train_groups", "folds", "contract"}
 
 
 def create_pipeline() -> Pipeline:
@@ -15,7 +15,7 @@ def create_pipeline() -> Pipeline:
         [
             Node(
                 nodes.prepare,
-                ["train_features", "train_label", "folds", "contract", "params:seed"],
+                ["train_features", "train_label", "folds", "contract", "params:seed", "train_groups"],
                 "task",
                 name="prepare",
             ),
@@ -25,7 +25,12 @@ def create_pipeline() -> Pipeline:
                 ["cv_predictions", "tuned"],
                 name="search",
             ),
-            Node(nodes.fit, ["train_features", "train_label", "tuned", "contract", "params:seed"], "model", name="fit"),
+            Node(
+                nodes.fit,
+                ["train_features", "train_label", "tuned", "contract", "params:seed", "train_groups"],
+                "model",
+                name="fit",
+            ),
         ]
     )
     candidates = configured_candidates()
