@@ -156,6 +156,7 @@ def test_only_these_datasets_are_previewed(site: Path) -> None:
             "cost_model",
             "decision_rule",
             "equivalence_report",
+            "split_report",
         ),
         *(
             f"{name}_plot"

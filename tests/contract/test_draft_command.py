@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from churn_pipeline.cli import table as commands
 from churn_pipeline.contract.schema import read_contract
+from churn_pipeline.table_commands import table as commands
 
 
 @pytest.fixture

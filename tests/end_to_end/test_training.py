@@ -165,7 +165,7 @@ def test_a_leak_stops_the_run_and_an_allowed_leak_is_reported(project: Project) 
     assert ended.code == 0, ended.output
     assert "LIKELY LEAK: TotalCharges" in ended.output
     report = json.loads((project.path / "data/08_reporting/simulated/data_report.json").read_text())
-    assert report["leaks"]["suspects"] == ["TotalCharges"]
+    assert [leak["columns"] for leak in report["leaks"]["findings"]] == [["TotalCharges"]]
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ REPORT = {
         "hold-out": {"rows": 800, "churn_share": 0.2369},
         "set_aside": {"its features are those of a held-out customer": 2},
     },
-    "leaks": {"suspects": []},
+    "leaks": {"findings": []},
     "label": {"meaning": "The customer leaves within three months.", "observed": "", "horizon": "3 months"},
     "features": ["tenure", "Contract"],
     "protected": ["kind"],
@@ -109,11 +109,11 @@ def test_bad_news_is_shown(run: RunReport) -> None:
     rng = np.random.default_rng(1)
     noise = Holdout(rng.integers(0, 2, 800), rng.random(800), np.full(800, 200.0))
     refused = evaluate_challenger(noise, None, COSTS, GateSettings(resamples=100)).report()
-    report = {**REPORT, "leaks": {"suspects": ["refund"]}}
+    report = {**REPORT, "leaks": {"findings": [{"columns": ["refund"], "evidence": "all 40 customers in it churned"}]}}
     card = model_card(replace(changed(run, gate=refused), data_report=report))
     assert "Gate: **refused**" in card
     assert "does not significantly beat a constant" in section(card, "Gate")
-    assert "refund alone almost determines the label" in section(card, "Data")
+    assert "`refund`: all 40 customers in it churned" in section(card, "Data")
 
 
 def test_unknown_facts_are_left_out(run: RunReport) -> None:

@@ -18,7 +18,7 @@ DATA = {
         "hold-out": {"rows": 200, "churn_share": 0.27},
         "set_aside": {"twin": 1, "late": 2},
     },
-    "leaks": {"suspects": [], "auc": {"plan": 0.987, "months": 0.6}},
+    "leaks": {"findings": [], "auc": {"plan": 0.987, "months": 0.6}},
 }
 LEADERBOARD = pd.DataFrame(
     {
@@ -54,7 +54,13 @@ REPORT = RunReport(DATA, LEADERBOARD, SINGLE, {}, RESULTS, "Costs are taken from
 
 
 def with_leak(suspect: str) -> dict[str, Any]:
-    return {**DATA, "leaks": {"suspects": [suspect], "auc": {"plan": 0.987, "months": 0.6}}}
+    finding = {
+        "columns": [suspect],
+        "tier": "warn",
+        "evidence": "it alone reaches AUC 0.987",
+        "figures": {"auc": 0.987},
+    }
+    return {**DATA, "leaks": {"findings": [finding], "auc": {"plan": 0.987, "months": 0.6}}}
 
 
 def test_a_summary_accounts_for_rows_candidates_and_metrics() -> None:
@@ -83,7 +89,7 @@ def test_a_summary_says_that_each_value_has_its_own_threshold() -> None:
 
 def test_a_summary_warns_about_leaks() -> None:
     said = summarise(replace(REPORT, data_report=with_leak("plan")))
-    assert "!! LIKELY LEAK: plan (AUC 0.987)" in said
+    assert "!! LIKELY LEAK: plan: it alone reaches AUC 0.987" in said
     assert "roles.ignored" in said
 
 

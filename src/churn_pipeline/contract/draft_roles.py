@@ -54,7 +54,7 @@ def guess_roles(columns: dict[str, DraftedColumn], choices: Choices) -> GuessedR
     identity, date = _guess_key(columns, target, choices, ignored)
     for name, drafted in columns.items():
         if name not in (target.column, identity, date) and name not in ignored:
-            reason = _reason_to_ignore(name, drafted)
+            reason = reason_to_ignore(name, drafted)
             if reason and not (names.is_protected(name) and drafted.column.kind != "date"):
                 ignored[name] = reason
     taken = {target.column, identity, date, *ignored}
@@ -123,7 +123,8 @@ def _repeated_share(columns: dict[str, DraftedColumn], *key: str | None) -> floa
     return float(cells.duplicated(keep=False).mean())
 
 
-def _reason_to_ignore(name: str, drafted: DraftedColumn) -> str | None:
+def reason_to_ignore(name: str, drafted: DraftedColumn) -> str | None:
+    """Why a column can hardly be a feature: a date, a row number, an id or free text; None if it can be one."""
     text = names.words(name)
     if drafted.column.kind == "date":
         return "a date"

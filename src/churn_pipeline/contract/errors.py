@@ -22,6 +22,8 @@ class Finding:
         The first row numbers; the row below the header is 1.
     fix
         How to fix it.
+    unit
+        What ``rows`` counts: ``row``, or ``line`` for lines of the file.
     """
 
     rule: str
@@ -29,6 +31,7 @@ class Finding:
     count: int = 0
     rows: tuple[int, ...] = ()
     fix: str = ""
+    unit: str = "row"
 
     def __str__(self) -> str:
         where = f"column '{self.column}': " if self.column is not None else ""
@@ -36,7 +39,7 @@ class Finding:
         if self.count:
             shown = ", ".join(map(str, self.rows[:EXAMPLES]))
             more = ", …" if self.count > len(self.rows[:EXAMPLES]) else ""
-            text += f" — {self.count:,} row{'s' if self.count > 1 else ''} (row {shown}{more})"
+            text += f" — {self.count:,} row{'s' if self.count > 1 else ''} ({self.unit} {shown}{more})"
         return f"{text}. {self.fix}".rstrip() if self.fix else text
 
 

@@ -1,15 +1,15 @@
 """The raw customer table from any Kedro dataset, with read errors that name their fix."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
-from sqlalchemy.exc import SQLAlchemyError
 
 from churn_pipeline.contract.errors import TableError
+from churn_pipeline.datasets.file_rows import file_rows
 
 
 class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
@@ -25,6 +25,7 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
     def __init__(self, dataset: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
         self._source = AbstractDataset.from_config("source", dataset)
         self._filepath = dataset.get("filepath")
+        self._dataset = dataset.get("dataset", dataset)  # a dataset that fetches its file names the one that reads it
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
@@ -50,6 +51,14 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
                 f"is a {type(raw).__name__}, not a pandas DataFrame: choose another source type",
             )
         return raw
+
+    def file_rows(self, rows: Sequence[int]) -> dict[int, int] | None:
+        """Lines of the CSV file, or rows of the workbook, that contain these rows; None for other sources."""
+        filepath, dataset = getattr(self._source, "filepath", None) or self._filepath, self._dataset
+        if filepath is None:
+            return None
+        kind = str(dataset["type"]).rsplit(".", 1)[-1]
+        return file_rows(str(filepath), kind, dataset.get("load_args") or {}, rows)
 
     def save(self, data: NoReturn) -> None:
         """Raise an error: raw tables are only read."""
@@ -98,10 +107,15 @@ def _explain(error: BaseException) -> str | None:
         return f"its rows cannot be parsed{detail}: check its separator and quotes, or copy the file again"
     if isinstance(error, UnicodeError):
         return "its encoding is not the one named in source.load_args.encoding"
-    if isinstance(error, SQLAlchemyError | pd.errors.DatabaseError):
+    if isinstance(error, pd.errors.DatabaseError) or _is_of_sqlalchemy(error):
         # The database's message may contain a value.
         return (
             f"the database raised {type(error).__name__}: check its address, the source's credentials and the query; a "
             "database client shows the full message"
         )
     return None
+
+
+def _is_of_sqlalchemy(error: BaseException) -> bool:
+    """Whether SQLAlchemy raised the error; it need not be imported for files."""
+    return any(base.__name__ == "SQLAlchemyError" for base in type(error).__mro__)

@@ -85,10 +85,11 @@ def _data(report: Facts) -> list[str]:
     )
     facts = {f"Digest of {words(name)}": code(digest) for name, digest in report["digests"].items()}
     facts[f"Features ({len(report['features'])})"] = ", ".join(report["features"])
-    suspects = report.get("leaks", {}).get("suspects", ())
-    if suspects:
+    leaks = report.get("leaks", {}).get("findings", ())
+    if leaks:
+        found = "; ".join(f"{code(', '.join(leak['columns']))}: {escape(leak['evidence'])}" for leak in leaks)
         facts["**Likely leak**"] = (
-            f"{', '.join(suspects)} alone almost determines the label. The results below are not reliable."
+            f"{found}. If a column is known only after the label, the results below are not reliable."
         )
     return [*counts, "", *bullets(facts)]
 

@@ -75,12 +75,11 @@ def summarise(report: RunReport) -> str:
 
 
 def _leak_lines(leaks: Facts) -> list[str]:
-    if not leaks["suspects"]:
+    if not leaks["findings"]:
         return []
-    names = ", ".join(f"{name} (AUC {leaks['auc'][name]:.3f})" for name in leaks["suspects"])
     return [
         "",
-        f"!! LIKELY LEAK: {names} alone almost separates the classes.",
+        *[f"!! LIKELY LEAK: {', '.join(found['columns'])}: {found['evidence']}" for found in leaks["findings"]],
         "!! Is it known before the label? If not, put it under roles.ignored and train again.",
     ]
 

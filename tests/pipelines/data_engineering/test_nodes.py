@@ -11,13 +11,13 @@ from tests.customers import make_contract, raw_customers, table_file
 
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.leaks import LeakSettings
 from churn_pipeline.pipelines.data_engineering import splitting
 from churn_pipeline.pipelines.data_engineering.nodes import (
-    LeakSettings,
     QuarantineSettings,
+    check_leaks,
     check_quarantine,
     features_and_label,
-    find_leaks,
     make_folds,
     report_data,
     split_customers,
@@ -188,12 +188,12 @@ def features() -> pd.DataFrame:
 
 
 def leaks(features: pd.DataFrame, churn: np.ndarray) -> dict[str, Any]:
-    return find_leaks(features, pd.DataFrame({"churned": churn}), LEAKS, seed=1)
+    return check_leaks(features, pd.DataFrame({"churned": churn}), LEAKS, seed=1)
 
 
 def test_ordinary_features_are_no_leaks(features: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
     found = leaks(features, np.random.default_rng(1).integers(0, 2, 2000))
-    assert found["suspects"] == []
+    assert found["findings"] == []
     assert all(abs(auc - 0.5) < 0.05 for auc in found["auc"].values())
     assert "LEAK" not in caplog.text
 
@@ -214,10 +214,10 @@ def test_a_feature_that_gives_the_label_away_stops_the_run_unless_it_is_allowed(
     with pytest.raises(TableError, match=r"column .leaked.: likely leak, it alone reaches AUC 0\.9"):
         leaks(features.assign(leaked=cells), churn)
     allowed = LEAKS.model_copy(update={"allowed": ("leaked",)})
-    found = find_leaks(features.assign(leaked=cells), pd.DataFrame({"churned": churn}), allowed, seed=1)
-    assert found["suspects"] == ["leaked"]
+    found = check_leaks(features.assign(leaked=cells), pd.DataFrame({"churned": churn}), allowed, seed=1)
+    assert [(leak["columns"], leak["tier"]) for leak in found["findings"]] == [(["leaked"], "warn")]
     assert next(iter(found["auc"])) == "leaked"
-    assert "LIKELY LEAK, allowed by leaks.allowed: 'leaked'" in caplog.text
+    assert "LIKELY LEAK: leaked: it alone reaches AUC 0.9" in caplog.text
 
 
 # ---- report ----------------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_feature_that_gives_the_label_away_stops_the_run_unless_it_is_allowed(
 def test_the_data_report_adds_up_and_names_its_data() -> None:
     customers, _, contract_report = validated(faulty(200, 1))
     _, holdout, *_, split_report = split_customers(customers, CONTRACT, SPLIT)
-    report, digests = report_data(contract_report, split_report, holdout, {"suspects": []}, CONTRACT)
+    report, digests = report_data(contract_report, split_report, holdout, {"findings": [], "auc": {}}, CONTRACT)
     assert (
         sum(report["split"][name]["rows"] for name in ("train", "hold-out"))
         + sum(report["split"]["set_aside"].values())
@@ -245,4 +245,4 @@ def test_lost_rows_are_an_error() -> None:
     customers, _, contract_report = validated(raw_customers(200))
     _, holdout, *_, split_report = split_customers(customers.iloc[1:], CONTRACT, SPLIT)
     with pytest.raises(AssertionError, match="rows were lost"):
-        report_data(contract_report, split_report, holdout, {"suspects": []}, CONTRACT)
+        report_data(contract_report, split_report, holdout, {"findings": [], "auc": {}}, CONTRACT)

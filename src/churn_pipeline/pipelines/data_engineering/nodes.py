@@ -3,17 +3,14 @@
 import logging
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import TargetEncoder
 
 from churn_pipeline.contract.cells import churned, model_inputs, table_digest
 from churn_pipeline.contract.errors import Finding, TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
+from churn_pipeline.leaks import LeakSettings, find_leaks
 from churn_pipeline.pipelines.data_engineering import splitting
 from churn_pipeline.pipelines.data_engineering.identity import identify_customers
 from churn_pipeline.pipelines.data_engineering.splitting import HOLDOUT, TRAIN, SplitSettings
@@ -27,18 +24,6 @@ class QuarantineSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_share: float = Field(ge=0, lt=1)
-
-
-class LeakSettings(BaseModel):
-    """When a feature counts as a leak of the label and stops the run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_auc: float = Field(gt=0.5, le=1, description="Highest AUC that a single feature may have.")
-    bins: int = Field(ge=2, description="Number of quantile bins of a numeric feature.")
-    allowed: tuple[str, ...] = Field(
-        default=(), description="Features with a higher AUC that are known before the label."
-    )
 
 
 def validate_customers(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
@@ -160,45 +145,29 @@ def make_folds(
     return splitting.folds(train, label["churned"], groups["customer"].to_numpy(), contract, settings, seed)
 
 
-def find_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettings, seed: int) -> dict[str, Any]:
-    """Find features that separate the classes implausibly well on their own.
-
-    Each feature is cut into levels, and each level is replaced by its churn share in the other folds
-    (`sklearn.preprocessing.TargetEncoder`). The AUC of the result is the feature's AUC.
+def check_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettings, seed: int) -> dict[str, Any]:
+    """Look for features that give the label away; see `churn_pipeline.leaks`.
 
     Returns
     -------
     dict
-        ``auc`` by feature, highest first, and ``suspects``, the features above ``settings.max_auc``.
+        ``findings`` (columns, tier, evidence and figures), and ``auc`` by feature, highest first.
 
     Raises
     ------
     TableError
-        When a suspect is missing from ``settings.allowed``.
+        When a finding stops the run.
     """
-    churn = label["churned"].to_numpy()
-    levels = pd.DataFrame({name: _levels(features[name], settings.bins) for name in features})
-    encoder = TargetEncoder(target_type="binary", cv=StratifiedKFold(5, shuffle=True, random_state=seed))
-    encoded = encoder.fit_transform(levels.to_numpy(), churn)
-    aucs = {name: float(roc_auc_score(churn, encoded[:, place])) for place, name in enumerate(features)}
-    aucs = dict(sorted(aucs.items(), key=lambda item: -item[1]))
-    suspects = [name for name, auc in aucs.items() if auc > settings.max_auc]
-    if refused := [name for name in suspects if name not in settings.allowed]:
+    report = find_leaks(features, label["churned"].to_numpy(), settings, seed)
+    for finding in report.warnings:
+        logger.warning("LIKELY LEAK: %s. Is it known before the label?", finding)
+    if report.stops:
         fix = "If it is known only after the churn, put it under roles.ignored in the table file; if not, under leaks.allowed"
         raise TableError(
             "The table gives the label away",
-            [Finding(f"likely leak, it alone reaches AUC {aucs[name]:.3f}", str(name), fix=fix) for name in refused],
+            [Finding(f"likely leak, {found.evidence}", ", ".join(found.columns), fix=fix) for found in report.stops],
         )
-    for name in suspects:
-        logger.warning("LIKELY LEAK, allowed by leaks.allowed: '%s' alone reaches AUC %.3f.", name, aucs[name])
-    return {"max_auc": settings.max_auc, "suspects": suspects, "auc": aucs}
-
-
-def _levels(feature: pd.Series, bins: int) -> np.ndarray:
-    if feature.dtype.kind == "f":
-        edges = np.unique(feature.quantile(np.linspace(0, 1, bins + 1)[1:-1]).dropna())
-        return np.where(feature.isna(), -1, np.searchsorted(edges, feature.to_numpy(), side="right"))
-    return pd.factorize(feature)[0]
+    return report.to_dict()
 
 
 def report_data(

@@ -62,7 +62,7 @@ def _split() -> list[Node]:
             name="make_folds",
         ),
         Node(
-            nodes.find_leaks,
+            nodes.check_leaks,
             ["train_features", "train_label", "params:leaks", "params:seed"],
             "leaks",
             name="leaks",
