@@ -32,8 +32,8 @@ def packaged(project: Project, *params: str) -> Ended:
     return project.kedro("run", "--pipelines", "packaging", "--params", ",".join(("table=invented", *params)))
 
 
-def last_bento(project: Project) -> bentoml.Bento:
-    store = project.path / "bentos/store/bentos/churn_invented"
+def last_bento(project: Project, table: str = "invented") -> bentoml.Bento:
+    store = project.path / f"bentos/store/bentos/churn_{table}"
     return bentoml.Bento.from_path(store / (store / "latest").read_text(encoding="utf-8"))
 
 

@@ -28,6 +28,7 @@ SERVICE = "churn_pipeline.serving.service:ChurnService"
 # The modules that the service imports; no other code is packaged, so its dependencies are not needed.
 CODE = (
     "__init__.py",
+    "costs.py",
     "documents.py",
     "contract/__init__.py",
     "contract/errors.py",

@@ -154,14 +154,14 @@ class Application:
     ) -> tuple[Probabilities, list[dict[str, Any]]]:
         """Score, count and log customers; return their probabilities and predictions."""
         probabilities = self._scorer.probabilities(*parser.inputs(customers))
-        amounts = self._amounts(customers, parser)
-        contact = self._decision.contacts(probabilities, amounts)
+        amounts = None if self._decision.column is None else parser.numbers(customers, self._decision.column)
+        contact = probabilities >= self._decision.thresholds(amounts)
         self._metrics.predicted(probabilities, contact)
         self._log.write(request_id, customers, probabilities, contact)
         predictions = [
             {"churn_probability": probability, "decision": DECISIONS[contacted], "threshold_basis": basis}
             for probability, contacted, basis in zip(
-                probabilities.tolist(), contact.tolist(), self._decision.bases(amounts), strict=True
+                probabilities.tolist(), contact.tolist(), self._decision.bases(amounts), strict=False
             )
         ]
         if self._id_column is not None:
@@ -170,11 +170,6 @@ class Application:
                 for customer, given in zip(customers, predictions, strict=True)
             ]
         return probabilities, predictions
-
-    def _amounts(self, customers: Sequence[dict[str, Any]], parser: RequestParser) -> Probabilities:
-        """What each customer's value is computed from; NaN if it is missing, or if all customers have one value."""
-        column = self._decision.column
-        return np.full(len(customers), np.nan) if column is None else parser.numbers(customers, column)
 
     def _head(self, request_id: str) -> dict[str, Any]:
         manifest = self._bundle.manifest

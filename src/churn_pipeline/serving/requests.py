@@ -168,9 +168,9 @@ class RequestParser:
             levels = np.array(texts, dtype=object).T
         return numbers, levels
 
-    def numbers(self, rows: Sequence[Row], name: str) -> npt.NDArray[np.float64]:
-        """A numeric column of parsed rows in double precision, of shape (rows,); NaN for missing."""
-        return np.array(_numbers(_column(rows, name), self._contract.columns[name].default), dtype=np.float64)
+    def numbers(self, rows: Sequence[Row], name: str) -> list[float | None]:
+        """A numeric column of parsed rows, with its default for missing values; without a default, None."""
+        return _numbers(_column(rows, name), self._contract.columns[name].default)
 
     def _check_size(self, body: bytes) -> None:
         """Reject a body with far more fields than the contract before parsing: pydantic would create one error per field.

@@ -164,12 +164,12 @@ def check_equivalence(
     session = open_session(onnx_model.SerializeToString(deterministic=True))
     predictors = Predictors(version.model, session, *columns, settings.tolerance)
     reports, problems = {}, []
-    for suffix, comparison in predictors.compare(features, rule.thresholds(_amounts(rule, features, customers))):
+    for suffix, comparison in predictors.compare(features, _thresholds(rule, features, customers)):
         name = f"held-out customers{suffix}"
         reports[name] = comparison.report()
         if len(comparison.failing_rows):
             problems.append(describe_customers(name, comparison))
-    for suffix, comparison in predictors.compare(made_up, rule.thresholds(_amounts(rule, made_up, customers))):
+    for suffix, comparison in predictors.compare(made_up, _thresholds(rule, made_up, customers.iloc[made_up.index])):
         name = f"hard rows{suffix}"
         reports[name] = comparison.report()
         if len(comparison.failing_rows):
@@ -186,12 +186,12 @@ def check_equivalence(
     }
 
 
-def _amounts(rule: DecisionRule, rows: pd.DataFrame, customers: pd.DataFrame) -> np.ndarray:
-    """What each row's value is computed from: its feature, or the column of the customer at the position in its index."""
+def _thresholds(rule: DecisionRule, rows: pd.DataFrame, customers: pd.DataFrame) -> np.ndarray:
+    """The threshold of each row: by its feature, or by the column of its customer; of shape (n,)."""
     if rule.column is None:
-        return np.full(len(rows), np.nan)
-    known = rows[rule.column] if rule.column in rows else customers[rule.column].iloc[rows.index]
-    return known.to_numpy(np.float64)
+        return np.full(len(rows), rule.threshold)
+    known = rows if rule.column in rows else customers
+    return rule.thresholds([None if pd.isna(amount) else amount for amount in known[rule.column].to_list()])
 
 
 def _raise_problems(problems: list[str], tolerance: float) -> None:
