@@ -33,10 +33,22 @@ class LeakFinding:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """The findings, the strongest first, and the AUC of each feature alone, highest first."""
+    """The result of the leak check.
+
+    Attributes
+    ----------
+    findings
+        The strongest first.
+    auc
+        The AUC of each feature alone, highest first.
+    rows, tested
+        Rows of the table, and rows that were tested; fewer if the table was sampled.
+    """
 
     findings: tuple[LeakFinding, ...]
     auc: dict[str, float]
+    rows: int
+    tested: int
 
     @property
     def stops(self) -> tuple[LeakFinding, ...]:
@@ -50,4 +62,5 @@ class LeakReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain types, for JSON."""
-        return {"findings": [asdict(f) | {"columns": list(f.columns)} for f in self.findings], "auc": self.auc}
+        findings = [{**asdict(finding), "columns": list(finding.columns)} for finding in self.findings]
+        return {"findings": findings, "auc": self.auc, "rows": self.rows, "tested": self.tested}
