@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from churn_pipeline.contract.errors import Finding, TableError
+from churn_pipeline.contract.mistakes import mistakes
 
 Dtype = Literal["str", "int64", "float64", "bool", "datetime64[ns]"]
 Number = int | float
@@ -197,10 +198,7 @@ class Contract(_Frozen):
         try:
             return cls.model_validate({**content, "name": name})
         except ValidationError as error:
-            findings = [
-                Finding(f"{'.'.join(map(str, item['loc'])) or 'contract'}: {item['msg'].removeprefix('Value error, ')}")
-                for item in error.errors(include_input=False, include_url=False)
-            ]
+            findings = [Finding(mistake) for mistake in mistakes(error, cls)]
             raise TableError(f"The contract of table '{name}' has mistakes", findings) from None
 
     @model_validator(mode="after")
