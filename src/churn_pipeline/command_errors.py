@@ -14,6 +14,7 @@ import click
 from yaml import YAMLError
 
 from churn_pipeline import progress
+from churn_pipeline.error_messages import configuration_mistake, dataset_mistake, parameter_mistakes
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +109,15 @@ def _explain(error: BaseException) -> str | None:
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, ParameterValidationError):
-        return f"The configuration has mistakes:\n{error}"
+        return parameter_mistakes(str(error))
     if isinstance(error, OmegaConfBaseException | YAMLError | MissingConfigException):
-        return f"The configuration has mistakes:\n  - {error}"
+        return configuration_mistake(error)
     if isinstance(error, TypeError) and "incompatible container" in str(error):
-        return f"The configuration has mistakes:\n  - {error}: an environment gives a list where base has keys, or the reverse"
+        return configuration_mistake(error)
+    if isinstance(error, DatasetError) and (message := dataset_mistake(error)):
+        return message
+    if isinstance(error, KeyError) and "Unable to find credentials" in str(error):
+        return f"The catalog has a mistake:\n  - {error.args[0].split(':')[0]}: add them to conf/local/credentials.yml"
     if isinstance(error, OSError):
         return _explain_system(error)
     if type(error).__module__.startswith("sqlalchemy.") and hasattr(error, "orig"):

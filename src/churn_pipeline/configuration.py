@@ -148,7 +148,9 @@ class TableConfigLoader(OmegaConfigLoader):
         try:
             content = _load_table(self.table_file, self.table_file.stat().st_mtime_ns)
         except yaml.YAMLError as error:
-            raise TableError(f"The table file {self.table_file.name}", f"is not valid YAML: {error}") from None
+            mark = getattr(error, "problem_mark", None)
+            where = f" at line {mark.line + 1} ({getattr(error, 'problem', '')})" if mark else ""
+            raise TableError(f"The table file {self.table_file.name}", f"is not valid YAML{where}") from None
         if not isinstance(content, DictConfig) or not content:
             raise TableError(f"The table file {self.table_file.name}", "is empty: draft one with `kedro table draft`")
         value = content.get(key, default)

@@ -23,26 +23,58 @@ def table() -> None:
 @click.option("--target", help="Column that says who churned, instead of a guess.")
 @click.option("--positive", help="Value of the target that means churned, instead of a guess.")
 @click.option("--id", help="Column that identifies a customer, instead of a guess.")
+@click.option("--sheet", help="Sheet of an Excel workbook; defaults to the first.")
 @click.pass_obj
 def draft(
-    metadata: ProjectMetadata, /, file: Path, name: str | None, shared: bool, force: bool, **choices: str | None
+    metadata: ProjectMetadata,
+    /,
+    file: Path,
+    name: str | None,
+    shared: bool,
+    force: bool,
+    sheet: str | None,
+    **choices: str | None,
 ) -> None:
-    """Draft a table file from a CSV or Parquet FILE: types, bounds, levels, missing values, guessed roles."""
+    """Draft a table file from a CSV, Excel or Parquet FILE: types, bounds, levels, missing values, guessed roles."""
     from churn_pipeline.contract import draft as drafting
     from churn_pipeline.contract.draft_roles import Choices
-    from churn_pipeline.contract.schema import read_contract
 
-    name = name or "".join(letter if letter.isalnum() else "_" for letter in file.stem).lower()
-    path = metadata.project_path / "conf" / ("base" if shared else "local") / "tables" / f"{name}.yml"
+    name = name or _name_of(file)
+    path = _new_file(metadata, name, shared=shared, force=force)
+    content, source = drafting.read_for_draft(file.resolve(), sheet)
+    _write(path, drafting.draft(content, source, Choices(**choices)), name, f"{len(content):,} rows")
+
+
+@table.command()
+@click.option("--force", is_flag=True, help="Overwrite an existing table file.")
+@click.pass_obj
+def new(metadata: ProjectMetadata, /, force: bool) -> None:
+    """Ask for file, target, churned value, id and costs, with guesses as defaults, and draft a table file."""
+    from churn_pipeline import table_questions as questions
+
+    file = questions.ask_file()
+    name = click.prompt("Name of the table", default=_name_of(file))
+    path = _new_file(metadata, name, shared=False, force=force)
+    content, text = questions.ask(file.resolve())
+    _write(path, text, name, f"{len(content):,} rows")
+
+
+def _new_file(metadata: ProjectMetadata, name: str, *, shared: bool, force: bool) -> Path:
+    path: Path = metadata.project_path / "conf" / ("base" if shared else "local") / "tables" / f"{name}.yml"
     if path.exists() and not force:
         raise click.ClickException(f"{_shown(path)} already exists: edit it, or overwrite it with --force")
-    content, source = drafting.read_for_draft(file.resolve())
-    text = drafting.draft(content, source, Choices(**choices))
+    return path
+
+
+def _write(path: Path, text: str, name: str, rows: str) -> None:
+    """Write a drafted table file, and say what was guessed and what comes next."""
+    from churn_pipeline.contract.schema import read_contract
+
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     contract = read_contract(path)
     roles = contract.roles
-    click.echo(f"Drafted {_shown(path)} from {len(content):,} rows and {content.shape[1]} columns.")
+    click.echo(f"Drafted {_shown(path)} from {rows} and {len(contract.columns)} columns.")
     click.echo(
         f"Guessed: target '{roles.target.column}' (churn = {roles.target.positive!r}), id {roles.id or 'none'}, "
         f"protected {', '.join(roles.protected) or 'none'}, ignored {', '.join(roles.ignored) or 'none'}."
@@ -79,6 +111,12 @@ def page(metadata: ProjectMetadata, name: str) -> None:
         folders[-1] / f"{name}.yml",
     )
     click.echo(contract_page(read_contract(file)), nl=False)
+
+
+def _name_of(file: Path) -> str:
+    """The table's name from its file's, without the suffix of its kind and of its compression."""
+    stem = Path(file.stem).stem if file.suffix.lower() in (".zip", ".gz", ".bz2", ".xz", ".zst") else file.stem
+    return "".join(letter if letter.isalnum() else "_" for letter in stem).lower()
 
 
 def _shown(path: Path) -> str:

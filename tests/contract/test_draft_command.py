@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
             "key": [f"k{number}" for number in range(40)],
             "code": [f"c{number}" for number in range(40)],
             "calls": [1, 2, 3, 4] * 10,
-            "grade": ["a", "b", "c", "b"] * 10,
+            "grade": (["a", "b", "c"] * 14)[:40],
             "churn": ["yes", "no", "no", "no", "yes"] * 8,
         }
     ).to_csv(path, index=False)
@@ -58,3 +58,40 @@ def test_an_option_that_does_not_fit_is_a_one_line_error_and_writes_nothing(
     (line,) = [line for line in ended.output.splitlines() if line and "CHURN_TRACEBACK" not in line]
     assert line.startswith(message)
     assert not (file.parent / "conf").exists()
+
+
+def answer(file: Path, *answers: object) -> tuple[Result, Path]:
+    metadata = SimpleNamespace(project_path=file.parent)
+    ended = CliRunner().invoke(commands, ["new"], obj=metadata, input="\n".join(map(str, answers)) + "\n")
+    return ended, file.parent / "conf/local/tables/customers.yml"
+
+
+def test_new_asks_and_takes_guesses_as_defaults(file: Path) -> None:
+    ended, path = answer(file, file, *[""] * 10)
+
+    assert ended.exit_code == 0, ended.output
+    contract = read_contract(path)
+    assert (contract.roles.target.column, contract.roles.target.positive, contract.roles.id) == ("churn", "yes", "key")
+    defaults = {"value": 500, "offer_cost": 50, "contact_cost": 5, "acceptance": 0.3, "currency": "€"}
+    assert contract.costs == defaults
+    assert "# costs:" not in path.read_text(encoding="utf-8")
+
+
+def test_new_asks_again_until_an_answer_fits(file: Path) -> None:
+    ended, path = answer(
+        *(file, "nothing.csv", file, "mine", "chrun", "grade", "z", "c", "code", "lots", "calls", 6, 20, 1, 2, 0.5, "$")
+    )
+
+    assert ended.exit_code == 0, ended.output
+    assert "target chrun is not a column of the file" in ended.output
+    assert "positive z is not a value of the column 'grade'" in ended.output
+    assert "lots is neither a positive number nor a numeric column" in ended.output
+    contract = read_contract(path.with_name("mine.yml"))
+    assert (contract.roles.target.column, contract.roles.target.positive, contract.roles.id) == ("grade", "c", "code")
+    assert contract.costs == {
+        "value": {"column": "calls", "months": 6},
+        "offer_cost": 20,
+        "contact_cost": 1,
+        "acceptance": 0.5,
+        "currency": "$",
+    }

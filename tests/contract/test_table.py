@@ -229,11 +229,14 @@ def test_the_value_column_is_that_of_the_costs(costs: dict[str, Any] | None, col
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "an unknown key": (lambda content: content.update(colums={}), "colums: Extra inputs are not permitted"),
+    "an unknown key": (
+        lambda content: content.update(colums={}),
+        "colums: is not a known key: did you mean 'columns'?",
+    ),
     "an unknown check": (lambda content: content["columns"]["age"].update(in_rnge=1), "columns.age.in_rnge"),
     "an unknown type": (lambda content: content["columns"]["age"].update(dtype="int"), "columns.age.dtype"),
-    "no label": (lambda content: content.pop("label"), "label: Field required"),
-    "no target": (lambda content: content["roles"].pop("target"), "roles.target: Field required"),
+    "no label": (lambda content: content.pop("label"), "label: is missing: add it"),
+    "no target": (lambda content: content["roles"].pop("target"), "roles.target: is missing: add it"),
     "unquoted levels": (
         lambda content: content["columns"]["churn"].update(isin=[False, True]),
         "put such levels in quotes",

@@ -63,7 +63,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     "an unknown dataset": (
         _writes("conf/local/catalog.yml", "customers: {type: pandas.CVSDataset, filepath: x.csv}\n"),
         TRAIN,
-        ("'CVSDataset' not found",),
+        ("'CVSDataset' was not found",),
     ),
     "a broken table file": (
         _writes("conf/local/tables/mine.yml", "roles: [\n"),

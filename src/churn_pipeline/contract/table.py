@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from churn_pipeline.contract.errors import Finding, TableError
 from churn_pipeline.contract.label import HORIZON_SYNTAX, Label
+from churn_pipeline.contract.mistakes import mistakes
 
 Dtype = Literal["str", "int64", "float64", "bool", "datetime64[ns]"]
 Number = int | float
@@ -199,10 +200,7 @@ class Contract(_Frozen):
         try:
             return cls.model_validate({**content, "name": name})
         except ValidationError as error:
-            findings = [
-                Finding(f"{'.'.join(map(str, item['loc'])) or 'contract'}: {item['msg'].removeprefix('Value error, ')}")
-                for item in error.errors(include_input=False, include_url=False)
-            ]
+            findings = [Finding(mistake) for mistake in mistakes(error, cls)]
             raise TableError(f"The contract of table '{name}' has mistakes", findings) from None
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """The raw customer table from any Kedro dataset, with read errors that name their fix."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +11,8 @@ from kedro.io import AbstractDataset, DatasetError
 
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.datasets.file_rows import file_rows
+
+ARGUMENT = re.compile(r"(?:unexpected keyword argument|missing \d+ required.*:) '(\w+)'")
 
 
 class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
@@ -23,7 +26,7 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
     """
 
     def __init__(self, dataset: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
-        self._source = AbstractDataset.from_config("source", dataset)
+        self._source = _made(dataset)
         self._filepath = dataset.get("filepath")
         self._dataset = dataset.get("dataset", dataset)  # a dataset that fetches its file names the one that reads it
         self.metadata = metadata
@@ -74,6 +77,26 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         return str(getattr(self._source, "filepath", None) or self._filepath or type(self._source).__name__)
 
 
+def _made(dataset: Any) -> AbstractDataset[Any, Any]:
+    """The dataset that a table file gives as its source."""
+    if not isinstance(dataset, dict) or "type" not in dataset:
+        raise TableError(
+            "The table file's source",
+            "needs a type and a file, such as {type: pandas.CSVDataset, filepath: data/01_raw/customers.csv}",
+        )
+    try:
+        return AbstractDataset.from_config("source", dataset)
+    except DatasetError as error:
+        unknown = next((found for cause in causes(error) if (found := ARGUMENT.search(str(cause)))), None)
+        if unknown is not None:
+            problem = f"has an unknown or missing argument, '{unknown[1]}': see the documentation of {dataset['type']}"
+        elif "not found" in str(error):
+            problem = f"has an unknown type, '{dataset['type']}': write for example pandas.CSVDataset"
+        else:
+            raise
+        raise TableError("The table file's source", problem) from error
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes: the error it was raised from, or the one that Kedro was handling when it raised.
 
@@ -87,6 +110,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _explain(error: BaseException) -> str | None:
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - files do not need it
+
     if isinstance(error, FileNotFoundError):
         public = (
             ""
@@ -107,15 +132,16 @@ def _explain(error: BaseException) -> str | None:
         return f"its rows cannot be parsed{detail}: check its separator and quotes, or copy the file again"
     if isinstance(error, UnicodeError):
         return "its encoding is not the one named in source.load_args.encoding"
-    if isinstance(error, pd.errors.DatabaseError) or _is_of_sqlalchemy(error):
+    if type(error).__name__ in ("CalamineError", "ZipError", "XmlError", "BadZipFile"):
+        return "it is not an Excel workbook or archive, or is truncated: copy the file again"
+    if isinstance(error, ValueError) and (sheet := re.search(r"Worksheet named '(.+)' not found", str(error))):
+        return f"the workbook has no sheet '{sheet[1]}': correct source.load_args.sheet_name in the table file"
+    if isinstance(error, TypeError) and (unknown := ARGUMENT.search(str(error))):
+        return f"source.load_args has an unknown argument, '{unknown[1]}': correct or remove it"
+    if isinstance(error, SQLAlchemyError | pd.errors.DatabaseError):
         # The database's message may contain a value.
         return (
             f"the database raised {type(error).__name__}: check its address, the source's credentials and the query; a "
             "database client shows the full message"
         )
     return None
-
-
-def _is_of_sqlalchemy(error: BaseException) -> bool:
-    """Whether SQLAlchemy raised the error; it need not be imported for files."""
-    return any(base.__name__ == "SQLAlchemyError" for base in type(error).__mro__)
