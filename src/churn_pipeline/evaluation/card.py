@@ -4,7 +4,17 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from churn_pipeline.evaluation.markdown import bullets, code, escape, interval, number, percent, table, words
+from churn_pipeline.evaluation.markdown import (
+    bullets,
+    code,
+    escape,
+    interval,
+    interval_or_chance,
+    number,
+    percent,
+    table,
+    words,
+)
 from churn_pipeline.evaluation.profit import CostModel, ValueColumn, contact_profit_stayer
 from churn_pipeline.evaluation.report import Facts, HoldoutResults, RunReport
 from churn_pipeline.evaluation.segments import ALL, FAIRNESS
@@ -98,7 +108,7 @@ def _metrics(results: HoldoutResults, customers: int) -> list[str]:
     known = "best_possible" in metrics and bool(metrics["best_possible"].notna().any())
     rows = [
         [
-            *[code(row["metric"]), number(row["value"]), interval(row, row["value"])],
+            *[code(row["metric"]), number(row["value"]), interval_or_chance(row, row["value"])],
             *([number(row["best_possible"], row["value"])] if known else []),
         ]
         for row in metrics.to_dict("records")
@@ -108,6 +118,10 @@ def _metrics(results: HoldoutResults, customers: int) -> list[str]:
         f"Measured on {customers:,} held-out customers, who were used neither to train nor to choose a model.",
         "",
         *table(["metric", "value", level, *(["best possible"] if known else [])], rows),
+        "",
+        "A calibrated model has a calibration intercept of 0 and a slope of 1. Above 0, the intercept means that probabilities "
+        "are too low; below 1, the slope means that they are too extreme. Miscalibration is how much an isotonic recalibration "
+        "lowers the log loss; a calibrated model has some by chance.",
     ]
 
 

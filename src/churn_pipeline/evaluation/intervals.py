@@ -12,8 +12,17 @@ from churn_pipeline.evaluation.predictions import Probabilities
 
 
 def percentile_interval(drawn: Probabilities, confidence_level: float) -> tuple[float, float]:
-    """The interval that holds the middle `confidence_level` of the drawn values."""
-    lower, upper = np.quantile(drawn, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
+    """The interval that holds the middle `confidence_level` of the values of which r were drawn.
+
+    The limits are order statistics of rank ``(r + 1) * share``. Other definitions of a quantile give intervals that are too
+    narrow: with 200 values and a level of 95%, they hold 94%.
+
+    References
+    ----------
+    Davison & Hinkley (1997), "Bootstrap Methods and their Application", section 5.2.1.
+    """
+    tails = [(1 - confidence_level) / 2, (1 + confidence_level) / 2]
+    lower, upper = np.quantile(drawn, tails, method="weibull")
     return float(lower), float(upper)
 
 
@@ -43,6 +52,11 @@ def wilson_interval(share: npt.ArrayLike, n: npt.ArrayLike, confidence_level: fl
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     margin = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     return np.minimum(share, middle - margin), np.maximum(share, middle + margin)
+
+
+def z_margin(standard_error: float, confidence_level: float) -> float:
+    """Half the width of a normal interval."""
+    return float(stats.norm.ppf((1 + confidence_level) / 2)) * standard_error
 
 
 def t_margin(standard_error: float, df: float, confidence_level: float) -> float:
