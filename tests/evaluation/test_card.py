@@ -50,7 +50,7 @@ def run() -> RunReport:
         metrics=bootstrap_metrics(y, p, ["auc"], few).assign(best_possible=0.8765),
         profit=profit_metrics(holdout, COSTS, resampling=few),
         segments=table,
-        segment_gaps=gaps(table),
+        segment_gaps=gaps(table, REPORT["protected"]),
         gate=evaluate_challenger(holdout, p, COSTS, GateSettings(resamples=100)).report(),
         costs=COSTS,
         confidence_level=0.95,
@@ -121,7 +121,7 @@ def test_unknown_facts_are_left_out(run: RunReport) -> None:
         run,
         metrics=run.results.metrics.assign(best_possible=np.nan),
         costs=by_column,
-        segment_gaps=run.results.segment_gaps.assign(beyond_noise=False),
+        segment_gaps=run.results.segment_gaps.assign(significant=False),
     )
     card = model_card(replace(sparse, data_report={**REPORT, "protected": []}), limitations=["Made up."])
     assert "best possible" not in card

@@ -17,7 +17,7 @@ from churn_pipeline.evaluation.markdown import (
 )
 from churn_pipeline.evaluation.profit import CostModel, ValueColumn, contact_profit_stayer
 from churn_pipeline.evaluation.report import Facts, HoldoutResults, RunReport
-from churn_pipeline.evaluation.segments import ALL, FAIRNESS
+from churn_pipeline.evaluation.segments import FAIRNESS
 
 # What no metric on a hold-out can show
 LIMITATIONS = (
@@ -174,7 +174,7 @@ def _fairness(results: HoldoutResults, protected: tuple[str, ...]) -> list[str]:
         for (segment, name, n), values in zip(wide.index, wide[columns].to_numpy(), strict=True)
     ]
     unscored = rows_of_protected[rows_of_protected["note"] != ""].to_dict("records")
-    compared = gaps[gaps["segment"].isin(protected) & gaps["metric"].isin(FAIRNESS)]
+    compared = gaps[gaps["segment"].isin(protected)]
     return [
         *table(["attribute", "level", "customers", *map(words, columns)], rows),
         "",
@@ -184,7 +184,7 @@ def _fairness(results: HoldoutResults, protected: tuple[str, ...]) -> list[str]:
 
 
 def _gap_lines(gaps: pd.DataFrame, confidence_level: float) -> Iterator[str]:
-    significant = gaps[gaps["beyond_noise"].astype(bool)]
+    significant = gaps[gaps["significant"].astype(bool)]
     for row in significant.to_dict("records"):
         yield (
             f"- `{row['segment']}`: {words(row['metric'])} differs by {row['gap'] * 100:.1f} points "
@@ -192,14 +192,13 @@ def _gap_lines(gaps: pd.DataFrame, confidence_level: float) -> Iterator[str]:
             f"for {escape(str(row['lowest']))}."
         )
     yield (
-        f"- {len(gaps) - len(significant)} of {len(gaps)} gaps are not significant at {confidence_level:.0%}. This does not "
-        "mean that there is no gap."
+        f"- {len(gaps) - len(significant)} of {len(gaps)} gaps are not significant at {confidence_level:.0%}, corrected for "
+        "the number of gaps (Holm). This does not mean that there is no gap."
     )
 
 
 def _other_segments(gaps: pd.DataFrame, protected: tuple[str, ...]) -> list[str]:
-    others = gaps[~gaps["segment"].isin((*protected, ALL)) & gaps["beyond_noise"].astype(bool)]
-    others = others[others["metric"].isin(("auc", "profit", "calibration_gap"))]
+    others = gaps[~gaps["segment"].isin(protected) & gaps["significant"].astype(bool)]
     if others.empty:
         return ["No gap in AUC, profit or calibration is significant."]
     rows = [

@@ -29,13 +29,15 @@ from scipy.special import betainc
 
 from churn_pipeline.evaluation.bootstrap import DEFAULT_RESAMPLING, Resampling
 from churn_pipeline.evaluation.holdout import Holdout, check_values
-from churn_pipeline.evaluation.intervals import percentile_interval
+from churn_pipeline.evaluation.intervals import basic_interval, percentile_interval
 from churn_pipeline.evaluation.predictions import Labels, Probabilities, check_predictions
 
 CURVE_RESAMPLING = Resampling(resamples=500)
 FACTORS = (0.5, 0.8, 1.0, 1.25, 2.0)
 # Finite, and above every churn probability
 NO_CONTACT_THRESHOLD = float(np.nextafter(1, 2))
+# The best threshold is selected on the rows that are evaluated
+OVERSTATED = ("hindsight_profit", "empc")
 Budget = int | float
 Mask = npt.NDArray[np.bool_]
 
@@ -262,7 +264,7 @@ def profit_metrics(
     threshold: float | None = None,
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> pd.DataFrame:
-    """Compute the profit of using the model on a set of customers, with percentile bootstrap intervals.
+    """Compute the profit of using the model on a set of customers, with bootstrap intervals.
 
     With the same seed, the resamples are those of `bootstrap_metrics`. Profits are per customer of the base.
 
@@ -308,9 +310,13 @@ def profit_metrics(
             drawn[name][i] = number
     level = resampling.confidence_level
     return pd.DataFrame(
-        [(name, number, *percentile_interval(drawn[name], level)) for name, number in metrics.items()],
+        [(name, number, *_limits(name, number, drawn[name], level)) for name, number in metrics.items()],
         columns=["metric", "value", "lower", "upper"],
     )
+
+
+def _limits(name: str, value: float, drawn: Probabilities, level: float) -> tuple[float, float]:
+    return basic_interval(value, drawn, level) if name in OVERSTATED else percentile_interval(drawn, level)
 
 
 def _budget_name(budget: Budget) -> str:
