@@ -51,7 +51,7 @@ def run() -> RunReport:
         metrics=bootstrap_metrics(y, p, ["auc"], few).assign(best_possible=0.8765),
         profit=profit_metrics(holdout, COSTS, resampling=few),
         segments=table,
-        segment_gaps=gaps(table),
+        segment_gaps=gaps(table, REPORT["protected"]),
         gate=evaluate_challenger(holdout, p, COSTS, GateSettings(resamples=100)).report(),
         decision=DecisionRule.of(COSTS, value),
         confidence_level=0.95,
@@ -122,7 +122,7 @@ def test_unknown_facts_are_left_out(run: RunReport) -> None:
         run,
         metrics=run.results.metrics.assign(best_possible=np.nan),
         decision=DecisionRule.of(by_column, np.full(1, 200.0)),
-        segment_gaps=run.results.segment_gaps.assign(beyond_noise=False),
+        segment_gaps=run.results.segment_gaps.assign(significant=False),
     )
     card = model_card(replace(sparse, data_report={**REPORT, "protected": []}), limitations=["Made up."])
     assert "best possible" not in card

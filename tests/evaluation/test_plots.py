@@ -15,12 +15,11 @@ from churn_pipeline.evaluation.metrics import auc, average_precision, lift_top_d
 from churn_pipeline.evaluation.plots import (
     gain_plot,
     precision_recall_plot,
-    reliability_plot,
     roc_plot,
 )
 from churn_pipeline.evaluation.predictions import Labels, Probabilities
 
-PLOTS: list[Callable[..., Figure]] = [roc_plot, precision_recall_plot, reliability_plot, gain_plot]
+PLOTS: list[Callable[..., Figure]] = [roc_plot, precision_recall_plot, gain_plot]
 Sample = tuple[Labels, Probabilities, Probabilities]
 
 
@@ -59,8 +58,7 @@ def test_titles_state_the_finding(sample: Sample) -> None:
     lift = lift_top_decile(y, p)
     assert titles[0] == f"ROC: AUC {auc(y, p):.3f} [0.250–0.750]"
     assert titles[1] == f"Precision–recall: average precision {average_precision(y, p):.3f} [0.250–0.750]"
-    assert titles[2].startswith("Reliability: calibration error 0.0")
-    assert titles[3] == f"Gain: top 10% contain {lift / 10:.0%} of churners, lift {lift:.2f} [0.25–0.75]"
+    assert titles[2] == f"Gain: top 10% contain {lift / 10:.0%} of churners, lift {lift:.2f} [0.25–0.75]"
     assert roc_plot(y, p).axes[0].get_title(loc="left") == f"ROC: AUC {auc(y, p):.3f}"
 
 
@@ -91,23 +89,6 @@ def test_the_best_possible_curve_is_drawn_if_the_truth_is_known(sample: Sample) 
         assert drawn == without + 1
     best = line(roc_plot(y, p, truth=truth), "best possible")
     assert trapezoid(best[1], best[0]) == pytest.approx(auc(y, truth), abs=1e-3)
-
-
-def test_intervals_of_reliability_bins_contain_the_truth(sample: Sample) -> None:
-    y, _, truth = sample
-    bars = reliability_plot(y, truth, confidence_level=0.999).axes[0].containers[0]
-    predicted, churned = (np.asarray(of) for of in bars.lines[0].get_data())  # type: ignore[attr-defined]
-    limits = np.array([segment[:, 1] for segment in bars.lines[2][0].get_segments()])  # type: ignore[attr-defined]
-    assert predicted.size == 10
-    assert predicted.mean() == pytest.approx(truth.mean())
-    assert churned.mean() == pytest.approx(y.mean())
-    assert ((limits[:, 0] <= predicted) & (predicted <= limits[:, 1])).all()
-
-
-def test_the_histogram_counts_everyone(sample: Sample) -> None:
-    y, p, _ = sample
-    beneath = reliability_plot(y, p).axes[1]
-    assert sum(bar.get_height() for bar in beneath.patches) == y.size  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("plot", PLOTS)

@@ -1,19 +1,22 @@
 """Segments: readable levels, metrics equal to hand calculation, and no significant gaps from noise."""
 
+import fairlearn.metrics as fairlearn
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from sklearn.metrics import precision_score
 
 from churn_pipeline.costs import CostModel
 from churn_pipeline.evaluation.bootstrap import Resampling
 from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.intervals import effective_rows
 from churn_pipeline.evaluation.metrics import auc
 from churn_pipeline.evaluation.predictions import Labels, Probabilities
 from churn_pipeline.evaluation.profit import realised_profit
-from churn_pipeline.evaluation.segment_gaps import gaps
+from churn_pipeline.evaluation.segment_gaps import gaps, holm
 from churn_pipeline.evaluation.segment_levels import segment_levels
 from churn_pipeline.evaluation.segments import ALL, FAIRNESS, SegmentScoring, segment_metrics
 
@@ -34,9 +37,10 @@ def evaluated(
     threshold: float | None = None,
     groups: np.ndarray | None = None,
     seed: int = 0,
+    resamples: int = 100,
 ) -> pd.DataFrame:
     scoring = SegmentScoring(COSTS, threshold=threshold)
-    return segment_metrics(Holdout(y, p, 200, groups), {"kind": of}, scoring, Resampling(100, seed=seed))  # type: ignore[arg-type]
+    return segment_metrics(Holdout(y, p, 200, groups), {"kind": of}, scoring, Resampling(resamples, seed=seed))  # type: ignore[arg-type]
 
 
 def test_words_stay_words_and_missing_is_a_level() -> None:
@@ -116,7 +120,7 @@ def test_no_contacts_still_have_an_interval() -> None:
     assert table.loc[(ALL, "contacted_share"), "value"] == 0
     assert 0 < table.loc[(ALL, "contacted_share"), "upper"] < 0.05  # type: ignore[operator]
     assert np.isnan(table.loc[(ALL, "precision"), "value"])  # type: ignore[arg-type]
-    assert "precision" not in set(gaps(table.reset_index())["metric"])
+    assert "precision" not in set(gaps(table.reset_index(), ["kind"])["metric"])
 
 
 def test_tiny_and_one_sided_levels_are_listed_and_not_scored() -> None:
@@ -128,7 +132,7 @@ def test_tiny_and_one_sided_levels_are_listed_and_not_scored() -> None:
     assert notes["note"].to_dict() == {"stayers": "one class only", "tiny": "fewer than 30 customers"}
     assert notes.loc["tiny", "rows"] == 12
     assert notes[["value", "lower", "upper", "churn_share"]].isna().all(axis=None)
-    assert not gaps(table)[["highest", "lowest"]].isin(["tiny", "stayers"]).any(axis=None)
+    assert not gaps(table, ["kind"])[["highest", "lowest"]].isin(["tiny", "stayers"]).any(axis=None)
 
 
 def test_repeated_customers_count_once() -> None:
@@ -159,7 +163,7 @@ def test_gaps_by_hand() -> None:
     assert (of_two["highest"], of_two["lowest"], of_two["gap"]) == ("b", "a", pytest.approx(0.2))
     assert of_two["lower"] == pytest.approx(0.2 - np.hypot(0.03, 0.03))
     assert of_two["upper"] == pytest.approx(0.2 + np.hypot(0.02, 0.04))
-    assert of_two["beyond_noise"]
+    assert of_two["significant"]
     of_three = gaps(table).iloc[0]
     assert of_three["gap"] == of_two["gap"]
     assert of_three["lower"] < of_two["lower"]
@@ -169,14 +173,95 @@ def test_an_unfair_model_has_significant_gaps_and_a_fair_one_does_not() -> None:
     alarms = 0
     for seed in range(15):
         y, p, kind = simulate(1200, seed)
-        found = gaps(evaluated(y, p, kind, seed=seed)).set_index("metric")
-        alarms += int(found.loc[list(FAIRNESS), "beyond_noise"].sum())
+        found = gaps(evaluated(y, p, kind, seed=seed), ["kind"]).set_index("metric")
+        alarms += int(found.loc[list(FAIRNESS), "significant"].sum())
         if seed < 3:
             bent = np.where(kind == "red", p**1.6, p)
-            unfair = gaps(evaluated(y, bent, kind, seed=seed)).set_index("metric")
-            assert unfair.loc[["contacted_share", "true_positive_rate", "calibration_gap"], "beyond_noise"].all()
+            unfair = gaps(evaluated(y, bent, kind, seed=seed), ["kind"]).set_index("metric")
+            assert unfair.loc[["contacted_share", "true_positive_rate", "calibration_gap"], "significant"].all()
             assert (unfair.loc[["contacted_share", "true_positive_rate"], "highest"] == "green").all()
-    assert alarms <= 10  # of 75, five dependent ones a time
+    assert alarms <= 3  # of 75
+
+
+def test_protected_attributes_are_compared_in_fairness_and_others_are_not() -> None:
+    y, p, kind = simulate(600)
+    table = evaluated(y, p, kind)
+    assert set(gaps(table, ["kind"])["metric"]) == set(FAIRNESS)
+    assert set(gaps(table)["metric"]) == {"auc", "profit", "calibration_gap"}
+
+
+def test_holms_correction_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == pytest.approx([1, 1])
+    assert holm([]).size == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holms_correction_lies_between_none_and_bonferronis(p_values: list[float]) -> None:
+    corrected, p = holm(p_values), np.array(p_values)
+    assert (corrected >= p).all()
+    assert (corrected <= np.minimum(1, p * p.size)).all()
+    assert corrected.min() == pytest.approx(min(1, p.min() * p.size))
+
+
+def test_more_gaps_make_each_less_significant() -> None:
+    y, p, kind = simulate(1500)
+    one, many = (
+        segment_metrics(
+            Holdout(y, np.where(kind == "red", p**1.15, p), np.full(1500, 200.0)),
+            {
+                "kind": kind,
+                **{f"noise {i}": pd.Series(np.random.default_rng(i).choice(["a", "b"], 1500)) for i in range(n)},
+            },
+            SegmentScoring(COSTS),
+            Resampling(50),
+        )
+        for n in (0, 6)
+    )
+    alone, among = (gaps(of, set(of["segment"])).set_index(["segment", "metric"]) for of in (one, many))
+    assert (among.loc["kind", "p_value"] >= alone.loc["kind", "p_value"]).all()
+    assert among.loc[("kind", "calibration_gap"), "p_value"] > alone.loc[("kind", "calibration_gap"), "p_value"]
+    assert among.loc["kind", "gap"].tolist() == alone.loc["kind", "gap"].tolist()
+
+
+def test_gaps_without_a_difference_are_significant_in_at_most_5_of_100_tables() -> None:
+    alarms = 0
+    for seed in range(60):
+        y, p, kind = simulate(700, seed)
+        alarms += int(gaps(evaluated(y, p, kind, seed=seed, resamples=40), ["kind"])["significant"].any())
+    assert alarms <= 7  # at most 3 are expected
+
+
+def test_shares_and_gaps_are_fairlearns() -> None:
+    y, p, kind = simulate(1000)
+    table = evaluated(y, p, kind, threshold=0.3)
+    contacted = (p >= 0.3).astype(int)
+    names = {
+        "contacted_share": fairlearn.selection_rate,
+        "true_positive_rate": fairlearn.true_positive_rate,
+        "false_positive_rate": fairlearn.false_positive_rate,
+        "precision": precision_score,
+    }
+    frame = fairlearn.MetricFrame(metrics=names, y_true=y, y_pred=contacted, sensitive_features=kind)
+    found = gaps(table, ["kind"]).set_index("metric")["gap"]
+    for name in names:
+        levels = table[(table["segment"] == "kind") & (table["metric"] == name)].set_index("level")["value"]
+        assert levels.to_dict() == pytest.approx(frame.by_group[name].to_dict())
+        assert found[name] == pytest.approx(frame.difference()[name])
+    parity = fairlearn.demographic_parity_difference(y, contacted, sensitive_features=kind)
+    assert found["contacted_share"] == pytest.approx(parity)
+    odds = fairlearn.equalized_odds_difference(y, contacted, sensitive_features=kind)
+    assert max(found["true_positive_rate"], found["false_positive_rate"]) == pytest.approx(odds)
+
+
+def test_shares_of_grouped_rows_have_the_effective_number_of_rows() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(300), 4)
+    alone = rng.random(1200) < 0.2
+    assert effective_rows(alone, groups) == pytest.approx(1200, rel=0.15)
+    assert effective_rows(np.repeat(alone[:300], 4), groups) == pytest.approx(300, rel=0.01)
+    assert effective_rows(np.zeros(1200, dtype=bool), groups) == 300
 
 
 def test_a_single_level_is_no_segment_and_has_no_gap() -> None:

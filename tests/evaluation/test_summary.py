@@ -70,7 +70,7 @@ def test_a_summary_accounts_for_rows_candidates_and_metrics() -> None:
     assert "churn 26.5%" in said
     assert said.index("splines") < said.index("logistic")
     assert "Chosen: splines (rule: lowest cross-validated log loss)" in said
-    assert "Evaluated on 200 held-out customers, with 95% bootstrap intervals" in said
+    assert "Evaluated on 200 held-out customers, with 95% intervals" in said
     assert "  auc                     0.8000   [0.7000, 0.9000]   best possible 0.8500" in said.splitlines()
     assert "  mine                    2.0000   [1.0000, 3.0000]" in said.splitlines()
     assert "empc" not in said

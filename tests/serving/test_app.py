@@ -88,6 +88,7 @@ def test_a_customer_without_an_id_is_answered_without_one(client: TestClient) ->
 def test_an_explanation_adds_up_and_gives_the_largest_effects_first(client: TestClient, bundle: Bundle) -> None:
     n_features = len(bundle.contract.features)
     said = client.post("/explain", json={"customers": rows_of(bundle, 5), "top": n_features}).json()
+    assert 0 < said["base_probability_standard_error"] < 0.05
     for each in said["predictions"]:
         effects = [reason["effect"] for reason in each["reasons"]]
         assert {reason["feature"] for reason in each["reasons"]} == set(bundle.contract.features)

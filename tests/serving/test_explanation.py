@@ -152,6 +152,23 @@ def test_the_standard_error_of_an_effect_is_a_hundredth_at_most() -> None:
     assert np.abs(np.mean(found, axis=0) - expected).max() < 0.004
 
 
+@pytest.mark.parametrize("model", [in_pairs, all_together])
+def test_the_true_base_lies_within_two_standard_errors_95_times_of_100(model: Callable[..., Floats]) -> None:
+    profile = make_training_profile()
+    found = [Explainer(model, NUMERIC, CATEGORICAL, profile, pairs=16, seed=seed) for seed in range(200)]
+    true_base = np.mean([explainer.base for explainer in found])
+    off = np.array([abs(explainer.base - true_base) / explainer.base_standard_error for explainer in found])
+    assert 0.9 <= (off <= 2).mean() <= 0.99
+
+
+def test_a_constant_model_has_an_exact_base() -> None:
+    def score(numbers: Numbers | None, _: Levels | None) -> Floats:
+        return np.full(0 if numbers is None else len(numbers), 0.25)
+
+    explainer = Explainer(score, NUMERIC, CATEGORICAL, make_training_profile())
+    assert (explainer.base, explainer.base_standard_error) == (0.25, 0.0)
+
+
 def test_the_onnx_model_is_explained(bundle: Bundle) -> None:
     def score(numbers: Numbers | None, levels: Levels | None) -> Floats:
         answer: Floats = bundle.session.run(None, {"numeric": numbers, "categorical": levels})[0]
@@ -286,8 +303,8 @@ def test_an_explanation_is_deterministic_and_independent_of_other_rows() -> None
 def test_the_model_is_called_a_few_times_only() -> None:
     model = RecordingModel(all_together)
     explainer = Explainer(model, NUMERIC, CATEGORICAL, make_training_profile())
-    assert model.calls == 1
+    assert model.calls == 2
     explainer.explain(*some_customers(1))
-    assert model.calls == 3
+    assert model.calls == 4
     explainer.explain(*some_customers(100))
-    assert model.calls <= 3 + 2 * 2
+    assert model.calls <= 4 + 2 * 2

@@ -190,7 +190,8 @@ def test_the_schema_accepts_valid_answers_only(openapi: Json) -> None:
     ):
         assert not accepts(openapi, "Predictions", {**answer, "predictions": [{**one, **wrong}]})
     reasons: list[Json] = [{"feature": "months", "effect": -0.2}]
-    explained = {**answer, "base_probability": 0.45, "predictions": [{**one, "reasons": reasons}]}
+    base = {"base_probability": 0.45, "base_probability_standard_error": 0.01}
+    explained = {**answer, **base, "predictions": [{**one, "reasons": reasons}]}
     assert accepts(openapi, "Explanations", explained)
     assert not accepts(openapi, "Explanations", answer)
     reasons[0]["feature"] = "age"

@@ -8,21 +8,33 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from churn_pipeline.evaluation.intervals import percentile_interval
-from churn_pipeline.evaluation.metrics import Metric, calibration_error, resolve_metric
+from churn_pipeline.evaluation.calibration import calibration_in_the_large, calibration_line
+from churn_pipeline.evaluation.intervals import percentile_interval, z_margin
+from churn_pipeline.evaluation.metrics import (
+    Metric,
+    calibration_error,
+    calibration_intercept,
+    calibration_slope,
+    miscalibration,
+    resolve_metric,
+)
 from churn_pipeline.evaluation.predictions import (
     Labels,
     Probabilities,
-    Tally,
     check_predictions,
     descending_ranks,
-    equal_mass_bins,
-    tally,
     tally_cells,
 )
 from churn_pipeline.evaluation.tally_metrics import TALLY_METRICS
 
 Rows = npt.NDArray[np.intp]
+# Robust standard errors of metrics that are not resampled
+STANDARD_ERRORS: dict[Metric, Callable[[Labels, Probabilities, npt.ArrayLike | None], float]] = {
+    calibration_intercept: lambda y, p, groups: calibration_in_the_large(y, p, groups).error,
+    calibration_slope: lambda y, p, groups: calibration_line(y, p, groups).slope_error,
+}
+# Biased upwards, because they are never negative
+WITHOUT_INTERVAL: tuple[Metric, ...] = (calibration_error, miscalibration)
 
 
 @dataclass(frozen=True)
@@ -99,9 +111,10 @@ def bootstrap_metrics(
     Customers are drawn with replacement, regardless of their class: the churn share is itself random, and drawing within
     classes would hide that. A resample without both classes is drawn again.
 
-    Limits are percentiles of the resamples. The limits of the calibration error are reflected about its value instead,
-    because the error is biased upwards and resampling adds to the bias; the lower limit is 0 if chance alone explains the
-    value. That last check treats rows of one group as independent.
+    Limits are percentiles of the resamples. Two kinds of metrics are not resampled:
+
+    - calibration intercept and slope have normal intervals with robust standard errors;
+    - miscalibration and calibration error are biased upwards, so that no interval has its coverage: limits are NaN.
 
     Parameters
     ----------
@@ -133,21 +146,23 @@ def bootstrap_metrics(
     ----------
     Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapters 8 (resample as the data were
     sampled) and 13 (percentile intervals).
-    Davison & Hinkley (1997), "Bootstrap Methods and their Application", section 5.2: reflected limits.
-    Bröcker & Smith (2007), "Increasing the Reliability of Reliability Diagrams", Weather and Forecasting
-    22: what chance alone explains.
     Field & Welsh (2007), "Bootstrapping clustered data", JRSS B 69(3): whole groups.
     """
     labels, probabilities = check_predictions(y, p)
     resampling.check(labels)
     functions = metrics if isinstance(metrics, Mapping) else {name: resolve_metric(name) for name in metrics}
     values = {name: _finite(name, function(labels, probabilities)) for name, function in functions.items()}
-    draws = _draw_metrics(labels, probabilities, functions, resampling, groups)
-    limits = {name: percentile_interval(drawn, resampling.confidence_level) for name, drawn in draws.items()}
-    counted = tally(labels, probabilities)
+    level = resampling.confidence_level
+    limits = dict.fromkeys(functions, (np.nan, np.nan))
     for name, function in functions.items():
-        if function is calibration_error:
-            limits[name] = _calibration_interval(values[name], draws[name], resampling, counted)
+        if function in STANDARD_ERRORS:
+            margin = z_margin(STANDARD_ERRORS[function](labels, probabilities, groups), level)
+            limits[name] = values[name] - margin, values[name] + margin
+    drawn_metrics = {
+        name: function for name, function in functions.items() if function not in (*STANDARD_ERRORS, *WITHOUT_INTERVAL)
+    }
+    for name, drawn in _draw_metrics(labels, probabilities, drawn_metrics, resampling, groups).items():
+        limits[name] = percentile_interval(drawn, level)
     return pd.DataFrame(
         [(name, value, *limits[name]) for name, value in values.items()],
         columns=["metric", "value", "lower", "upper"],
@@ -198,28 +213,3 @@ def _draw_metrics(
         for name, function in functions.items():
             draws[name][i] = fast[name](counted) if name in fast else _finite(name, function(y[rows], p[rows]))
     return draws
-
-
-def _calibration_interval(
-    value: float, drawn: Probabilities, resampling: Resampling, counted: Tally
-) -> tuple[float, float]:
-    """Interval of a calibration error, which is biased upwards: once in the value, twice in its resamples.
-
-    The percentile limits of a well calibrated model always lie above the truth. So the resamples are reflected about the
-    value (basic bootstrap), and the limits are stretched to contain the value. The lower limit is 0 if a perfectly
-    calibrated model could have this value by chance.
-    """
-    level = resampling.confidence_level
-    low, high = percentile_interval(drawn, level)
-    lower, upper = max(0.0, min(2 * value - high, value)), min(1.0, max(2 * value - low, value))
-    by_chance = np.quantile(_calibration_error_by_chance(counted, resampling.seed), (1 + level) / 2)
-    return (0.0 if value <= by_chance else lower), upper
-
-
-def _calibration_error_by_chance(counted: Tally, seed: int, times: int = 2000) -> Probabilities:
-    """Draw calibration errors as if the probabilities were true, by a normal approximation in each bin."""
-    customers = counted.customers
-    variance = np.bincount(equal_mass_bins(counted), weights=counted.p * (1 - counted.p) * customers)
-    noise = np.random.default_rng(seed).normal(size=(times, variance.size)) * np.sqrt(variance)
-    errors: Probabilities = np.abs(noise).sum(axis=1) / customers.sum()
-    return errors

@@ -5,9 +5,19 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from churn_pipeline.costs import CostModel, ValueColumn, contact_profit_stayer
-from churn_pipeline.evaluation.markdown import bullets, code, escape, interval, number, percent, table, words
+from churn_pipeline.evaluation.markdown import (
+    bullets,
+    code,
+    escape,
+    interval,
+    interval_or_chance,
+    number,
+    percent,
+    table,
+    words,
+)
 from churn_pipeline.evaluation.report import Facts, HoldoutResults, RunReport, decision_sentence
-from churn_pipeline.evaluation.segments import ALL, FAIRNESS
+from churn_pipeline.evaluation.segments import FAIRNESS
 
 # What no metric on a hold-out can show
 LIMITATIONS = (
@@ -99,7 +109,7 @@ def _metrics(results: HoldoutResults, customers: int) -> list[str]:
     known = "best_possible" in metrics and bool(metrics["best_possible"].notna().any())
     rows = [
         [
-            *[code(row["metric"]), number(row["value"]), interval(row, row["value"])],
+            *[code(row["metric"]), number(row["value"]), interval_or_chance(row, row["value"])],
             *([number(row["best_possible"], row["value"])] if known else []),
         ]
         for row in metrics.to_dict("records")
@@ -109,6 +119,10 @@ def _metrics(results: HoldoutResults, customers: int) -> list[str]:
         f"Measured on {customers:,} held-out customers, who were used neither to train nor to choose a model.",
         "",
         *table(["metric", "value", level, *(["best possible"] if known else [])], rows),
+        "",
+        "A calibrated model has a calibration intercept of 0 and a slope of 1. Above 0, the intercept means that probabilities "
+        "are too low; below 1, the slope means that they are too extreme. Miscalibration is how much an isotonic recalibration "
+        "lowers the log loss; a calibrated model has some by chance.",
     ]
 
 
@@ -163,7 +177,7 @@ def _fairness(results: HoldoutResults, protected: tuple[str, ...]) -> list[str]:
         for (segment, name, n), values in zip(wide.index, wide[columns].to_numpy(), strict=True)
     ]
     unscored = rows_of_protected[rows_of_protected["note"] != ""].to_dict("records")
-    compared = gaps[gaps["segment"].isin(protected) & gaps["metric"].isin(FAIRNESS)]
+    compared = gaps[gaps["segment"].isin(protected)]
     return [
         *table(["attribute", "level", "customers", *map(words, columns)], rows),
         "",
@@ -173,7 +187,7 @@ def _fairness(results: HoldoutResults, protected: tuple[str, ...]) -> list[str]:
 
 
 def _gap_lines(gaps: pd.DataFrame, confidence_level: float) -> Iterator[str]:
-    significant = gaps[gaps["beyond_noise"].astype(bool)]
+    significant = gaps[gaps["significant"].astype(bool)]
     for row in significant.to_dict("records"):
         yield (
             f"- `{row['segment']}`: {words(row['metric'])} differs by {row['gap'] * 100:.1f} points "
@@ -181,14 +195,13 @@ def _gap_lines(gaps: pd.DataFrame, confidence_level: float) -> Iterator[str]:
             f"for {escape(str(row['lowest']))}."
         )
     yield (
-        f"- {len(gaps) - len(significant)} of {len(gaps)} gaps are not significant at {confidence_level:.0%}. This does not "
-        "mean that there is no gap."
+        f"- {len(gaps) - len(significant)} of {len(gaps)} gaps are not significant at {confidence_level:.0%}, corrected for "
+        "the number of gaps (Holm). This does not mean that there is no gap."
     )
 
 
 def _other_segments(gaps: pd.DataFrame, protected: tuple[str, ...]) -> list[str]:
-    others = gaps[~gaps["segment"].isin((*protected, ALL)) & gaps["beyond_noise"].astype(bool)]
-    others = others[others["metric"].isin(("auc", "profit", "calibration_gap"))]
+    others = gaps[~gaps["segment"].isin(protected) & gaps["significant"].astype(bool)]
     if others.empty:
         return ["No gap in AUC, profit or calibration is significant."]
     rows = [

@@ -18,10 +18,11 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from churn_pipeline.costs import CostModel, contact_profit, contacts
-from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
+from churn_pipeline.evaluation.bootstrap import Resampling
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.intervals import percentile_interval
-from churn_pipeline.evaluation.metrics import auc, log_loss, tally_calibration_error
+from churn_pipeline.evaluation.metrics import auc, calibration_error, log_loss, tally_calibration_error
+from churn_pipeline.evaluation.miscalibration import calibrated_tallies
 from churn_pipeline.evaluation.predictions import (
     Labels,
     Probabilities,
@@ -195,14 +196,17 @@ def evaluate_challenger(
 
 def _standalone(holdout: Holdout, resampling: Resampling, constant: float | None) -> dict[str, float]:
     y, p, groups = holdout.y, holdout.p, holdout.groups
-    error = bootstrap_metrics(y, p, ["calibration_error"], resampling, groups)
+    error = calibration_error(y, p)
+    by_chance = [tally_calibration_error(drawn) for drawn in calibrated_tallies(p, groups, resampling.resamples)]
     share = float(y.mean()) if constant is None else constant
     saved = row_log_loss(y, np.full(y.size, share)) - row_log_loss(y, p)
     saved_drawn = np.array([saved[rows].mean() for rows in resampling.draw(y, groups)])
     return {
         "auc": auc(y, p),
-        "calibration_error": float(error["value"].iloc[0]),
-        "calibration_error_lower": float(error["lower"].iloc[0]),
+        "calibration_error": error,
+        "calibration_error_lower": max(
+            0.0, error - float(np.quantile(by_chance, (1 + resampling.confidence_level) / 2))
+        ),
         **_calibration_line_limits(y, p, resampling.confidence_level, groups),
         "saved_log_loss": float(saved.mean()),
         "saved_log_loss_lower": percentile_interval(saved_drawn, resampling.confidence_level)[0],

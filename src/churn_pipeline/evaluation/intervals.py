@@ -6,14 +6,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import stats
 
 from churn_pipeline.evaluation.predictions import Probabilities
 
 
 def percentile_interval(drawn: Probabilities, confidence_level: float) -> tuple[float, float]:
-    """The interval that holds the middle `confidence_level` of the drawn values."""
-    lower, upper = np.quantile(drawn, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
+    """The interval that holds the middle `confidence_level` of the values of which r were drawn.
+
+    The limits are order statistics of rank ``(r + 1) * share``. Other definitions of a quantile give intervals that are too
+    narrow: with 200 values and a level of 95%, they hold 94%.
+
+    References
+    ----------
+    Davison & Hinkley (1997), "Bootstrap Methods and their Application", section 5.2.1.
+    """
+    tails = [(1 - confidence_level) / 2, (1 + confidence_level) / 2]
+    lower, upper = np.quantile(drawn, tails, method="weibull")
     return float(lower), float(upper)
 
 
@@ -43,6 +53,53 @@ def wilson_interval(share: npt.ArrayLike, n: npt.ArrayLike, confidence_level: fl
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     margin = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
     return np.minimum(share, middle - margin), np.maximum(share, middle + margin)
+
+
+def effective_rows(hits: npt.NDArray[np.bool_], groups: npt.NDArray[np.generic]) -> float:
+    """Number of independent rows that would give the share of hits the same variance as these grouped rows.
+
+    Parameters
+    ----------
+    hits : ndarray of shape (n,), bool
+        The rows that the share counts.
+    groups : ndarray of shape (n,)
+        Group key of each row.
+
+    Returns
+    -------
+    float
+        At most n. If all rows are hits, or none is, the variance is unknown, and the number of groups is returned.
+
+    References
+    ----------
+    Korn & Graubard (1998), "Confidence intervals for proportions with small expected number of positive counts estimated
+    from survey data", Survey Methodology 24.
+    """
+    share = hits.mean()
+    off = pd.Series(hits - share).groupby(groups).sum().to_numpy()
+    variance = off.size / max(off.size - 1, 1) * float((off**2).sum())
+    if not 0 < share < 1 or variance == 0:
+        return float(off.size)
+    return float(min(hits.size, hits.size**2 * share * (1 - share) / variance))
+
+
+def z_margin(standard_error: float, confidence_level: float) -> float:
+    """Half the width of a normal interval."""
+    return float(stats.norm.ppf((1 + confidence_level) / 2)) * standard_error
+
+
+def basic_interval(value: float, drawn: Probabilities, confidence_level: float) -> tuple[float, float]:
+    """The percentile interval, reflected about the value of the whole.
+
+    It fits a metric that is overstated because something is selected on the same rows. The resamples overstate it once more,
+    so their percentiles lie too high.
+
+    References
+    ----------
+    Davison & Hinkley (1997), "Bootstrap Methods and their Application", section 5.2.
+    """
+    lower, upper = percentile_interval(drawn, confidence_level)
+    return 2 * value - upper, 2 * value - lower
 
 
 def t_margin(standard_error: float, df: float, confidence_level: float) -> float:

@@ -39,6 +39,14 @@ def interval(row: Mapping[Any, Any], like: float) -> str:
     return f"{number(row['lower'], like)} to {number(row['upper'], like)}"
 
 
+def interval_or_chance(row: Mapping[Any, Any], like: float) -> str:
+    """Format the limits of a row; without limits, what chance explains; empty if the row has neither."""
+    if np.isfinite(row["lower"]):
+        return interval(row, like)
+    by_chance = row.get("by_chance", np.nan)
+    return f"up to {number(by_chance, like)} by chance" if np.isfinite(by_chance) else ""
+
+
 def percent(value: float) -> str:
     """Format a share; empty if not finite."""
     return f"{value:.1%}" if np.isfinite(value) else ""

@@ -12,6 +12,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
+from churn_pipeline.evaluation.calibration import calibration_in_the_large, calibration_line
+from churn_pipeline.evaluation.miscalibration import tally_miscalibration
 from churn_pipeline.evaluation.predictions import (
     Labels,
     Probabilities,
@@ -93,7 +95,8 @@ def calibration_error(y: Labels, p: Probabilities, n_bins: int | None = None) ->
     -------
     float
         In [0, 1]. It is biased upwards: on 1,600 rows and with 10 bins, a perfectly calibrated model has an error of about
-        0.02 by chance. Compare models on the same rows only.
+        0.02 by chance. It has no interval for that reason. Use it to read a reliability diagram, and `miscalibration`,
+        `calibration_intercept` and `calibration_slope` to evaluate a model.
 
     References
     ----------
@@ -138,21 +141,65 @@ def tally_lift(counted: Tally, share: float = 0.1) -> float:
     return float(np.interp(share, contacted, gained) / share)
 
 
+def miscalibration(y: Labels, p: Probabilities) -> float:
+    """How much an isotonic recalibration on the same rows lowers the log loss, in nats; no bins are involved.
+
+    It is at least 0, and above 0 by chance even for a calibrated model: see `miscalibration_by_chance`.
+    """
+    return tally_miscalibration(tally(*check_predictions(y, p)))
+
+
+def calibration_intercept(y: Labels, p: Probabilities) -> float:
+    """Calibration in the large: what must be added to all log-odds to predict the observed number of churners.
+
+    0 is best. Above 0, the churn probabilities are too low.
+
+    Raises
+    ------
+    ValueError
+        If only one class is present.
+    """
+    y, p = check_predictions(y, p)
+    _check_classes(y, "calibration_intercept")
+    return calibration_in_the_large(y, p).value
+
+
+def calibration_slope(y: Labels, p: Probabilities) -> float:
+    """Slope of Cox's calibration line, a logistic regression of the label on the log-odds.
+
+    1 is best. Below 1, the model is overconfident.
+
+    Raises
+    ------
+    ValueError
+        If only one class is present.
+    """
+    y, p = check_predictions(y, p)
+    _check_classes(y, "calibration_slope")
+    return calibration_line(y, p).slope
+
+
 METRICS: dict[str, Metric] = {
     "auc": auc,
     "average_precision": average_precision,
     "log_loss": log_loss,
     "brier": brier,
-    "calibration_error": calibration_error,
     "lift_top_decile": lift_top_decile,
+    "calibration_intercept": calibration_intercept,
+    "calibration_slope": calibration_slope,
+    "miscalibration": miscalibration,
+    "calibration_error": calibration_error,
 }
+# By metrics without a direction: the value of a calibrated model
+BEST_AT = {"calibration_intercept": 0.0, "calibration_slope": 1.0}
 GREATER_IS_BETTER: dict[str, bool] = {
     "auc": True,
     "average_precision": True,
     "log_loss": False,
     "brier": False,
-    "calibration_error": False,
     "lift_top_decile": True,
+    "miscalibration": False,
+    "calibration_error": False,
 }
 
 
@@ -214,8 +261,10 @@ def greater_is_better(name: str) -> bool:
     Raises
     ------
     ValueError
-        If the metric is not found, or has no such attribute.
+        If the metric is not found, has no such attribute, or is best at a value between.
     """
+    if name in BEST_AT:
+        raise ValueError(f"Metric '{name}' has no direction: it is best at {BEST_AT[name]:g}.")
     if name in GREATER_IS_BETTER:
         return GREATER_IS_BETTER[name]
     answer = getattr(resolve_metric(name), "greater_is_better", None)

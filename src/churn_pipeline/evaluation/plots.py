@@ -1,14 +1,11 @@
-"""Plots of churn probabilities against labels: ROC, precision–recall, reliability and gain.
+"""Plots of churn probabilities against labels: ROC, precision–recall and gain.
 
 Each function returns a new `matplotlib.figure.Figure` whose title states the finding. Figures are made without pyplot, so
 they need no display, share no state between threads, and are freed with their last reference.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from churn_pipeline.evaluation.figures import (
@@ -17,24 +14,18 @@ from churn_pipeline.evaluation.figures import (
     MODEL,
     SOLID,
     Interval,
-    empty,
     label,
     legend,
     one_axes,
     shares,
-    style,
     thin,
     with_interval,
 )
-from churn_pipeline.evaluation.intervals import wilson_interval
-from churn_pipeline.evaluation.metrics import auc, average_precision, calibration_error, lift_top_decile
+from churn_pipeline.evaluation.metrics import auc, average_precision, lift_top_decile
 from churn_pipeline.evaluation.predictions import (
     Labels,
     Probabilities,
-    Tally,
     check_predictions,
-    descending_ranks,
-    equal_mass_bins,
     gain_curve,
     tally,
 )
@@ -130,99 +121,6 @@ def _precision_recall_curve(y: Labels, p: Probabilities) -> tuple[Probabilities,
     precision = found / np.cumsum(counted.customers)
     recall = np.concatenate(([0], found / found[-1]))
     return thin(recall, np.concatenate((precision[:1], precision)))
-
-
-def reliability_plot(
-    y: npt.ArrayLike,
-    p: npt.ArrayLike,
-    interval: Interval | None = None,
-    truth: npt.ArrayLike | None = None,
-    confidence_level: float = 0.95,
-) -> Figure:
-    """Plot the reliability diagram: the churn share of each equal-mass bin against its mean churn probability.
-
-    Bins have Wilson intervals. A histogram below shows the number of customers by churn probability.
-
-    Parameters
-    ----------
-    y, p : array-like of shape (n,)
-        Labels (1 for churned) and churn probabilities.
-    interval
-        Limits of the calibration error, for the title.
-    truth : array-like of shape (n,), optional
-        The true churn probabilities, if known; their mean in each bin is drawn as well.
-    confidence_level
-        Coverage of the bins' intervals.
-
-    Raises
-    ------
-    ValueError
-        If predictions are invalid.
-    """
-    labels, probabilities = check_predictions(y, p)
-    figure = empty(height=7.2)
-    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    error = with_interval(calibration_error(labels, probabilities), interval)
-    style(axes, f"Reliability: calibration error {error}")
-    axes.plot([0, 1], [0, 1], label="perfect", **DOTTED)
-    if truth is not None:
-        _draw_true_bins(axes, probabilities, check_predictions(labels, truth)[1])
-    _draw_bins(axes, _bins(tally(labels, probabilities), confidence_level), confidence_level)
-    label(axes, "", f"churn share (mean {labels.mean():.1%})")
-    legend(axes, "upper left")
-    style(below)
-    below.hist(probabilities, bins=np.linspace(0, 1, 41).tolist(), color=MODEL, alpha=0.6)
-    below.yaxis.set_major_formatter("{x:,.0f}")
-    label(below, f"churn probability (mean {probabilities.mean():.1%})", "customers")
-    shares(axes)
-    axes.set_xlim(-0.02, 1.02)  # room for a bin at the edge
-    axes.set_ylim(-0.02, 1.02)
-    return figure
-
-
-@dataclass(frozen=True)
-class _Bins:
-    """Mean churn probability, and churn share with its interval, each of shape (bins,)."""
-
-    predicted: Probabilities
-    churned: Probabilities
-    lower: Probabilities
-    upper: Probabilities
-
-
-def _bins(counted: Tally, confidence_level: float) -> _Bins:
-    assigned = equal_mass_bins(counted)
-    customers = np.bincount(assigned, weights=counted.customers)
-    churned = np.bincount(assigned, weights=counted.churned)
-    predicted = np.bincount(assigned, weights=counted.p * counted.customers)
-    filled = customers > 0  # a large tie can leave a bin empty
-    customers, churned, predicted = customers[filled], churned[filled], predicted[filled]
-    share = churned / customers
-    return _Bins(predicted / customers, share, *wilson_interval(share, customers, confidence_level))
-
-
-def _draw_bins(axes: Axes, bins: _Bins, confidence_level: float) -> None:
-    axes.errorbar(
-        bins.predicted,
-        bins.churned,
-        yerr=[bins.churned - bins.lower, bins.upper - bins.churned],
-        fmt="o",
-        ms=6,
-        color=MODEL,
-        ecolor=MODEL,
-        elinewidth=1.5,
-        capsize=3,
-        label=f"model: equal-mass bins, {confidence_level:.0%} intervals",
-    )
-
-
-def _draw_true_bins(axes: Axes, p: Probabilities, truth: Probabilities) -> None:
-    _, rank = descending_ranks(p)
-    assigned = equal_mass_bins(tally(np.zeros(p.size, dtype=np.int64), p))[rank]
-    customers = np.bincount(assigned)
-    filled = customers > 0
-    predicted, true = (np.bincount(assigned, weights=each)[filled] / customers[filled] for each in (p, truth))
-    axes.plot(predicted, true, label="true churn probability in the same bins", **DASHED)
 
 
 def gain_plot(

@@ -25,6 +25,8 @@ from churn_pipeline.evaluation.figures import (
     short,
     style,
 )
+from churn_pipeline.evaluation.intervals import z_margin
+from churn_pipeline.evaluation.segment_gaps import holm, two_sided
 from churn_pipeline.evaluation.segments import ALL
 
 DOT: dict[str, Any] = {"fmt": "o", "ms": 6, "color": MODEL, "elinewidth": 1.5, "capsize": 3}
@@ -108,9 +110,8 @@ def segments_plot(table: pd.DataFrame, metric: str, currency: str = "") -> Figur
     figure, axes = one_axes("", height=MARGIN_HEIGHT + 0.3 + ROW_HEIGHT * len(rows), width=7.6)
     share = any(part in metric for part in SHARES)
     value = f"{overall['value']:.1%}" if share else f"{overall['value']:.3g}"
-    outside = int(((levels["lower"] > overall["value"]) | (levels["upper"] < overall["value"])).sum())
-    scored = int((levels["note"] == "").sum())
-    style(axes, f"{metric_title(metric)}: {outside} of {scored} levels differ significantly")
+    significant, scored = _count_different(levels[levels["note"] == ""], overall["value"])
+    style(axes, f"{metric_title(metric)}: {significant} of {scored} levels differ significantly")
     axes.axvspan(overall["lower"], overall["upper"], color=REFERENCE, alpha=0.12, lw=0)
     axes.axvline(overall["value"], label=f"all customers: {value}", **DOTTED)
     _draw_rows(axes, [row.name for row in rows], np.array([row.estimate for row in rows]).reshape(-1, 3))
@@ -121,6 +122,18 @@ def segments_plot(table: pd.DataFrame, metric: str, currency: str = "") -> Figur
     label(axes, f"{metric_title(metric)}{f', {currency}' if in_currency and currency else ''}", "")
     _legend_above(axes)
     return figure
+
+
+def _count_different(levels: pd.DataFrame, overall: float, confidence_level: float = 0.95) -> tuple[int, int]:
+    """Number of levels that differ significantly from `overall`, corrected for the number of levels (Holm); and of all levels.
+
+    The intervals are taken as normal ones, and the error of `overall` as part of the levels' own.
+    """
+    differences = (overall - levels["value"]).to_numpy()
+    margins = np.where(differences > 0, levels["upper"] - levels["value"], levels["value"] - levels["lower"])
+    errors = np.maximum(margins, 0) / z_margin(1.0, confidence_level)
+    p_values = [two_sided(*pair) for pair in zip(differences, errors, strict=True) if np.isfinite(pair).all()]
+    return int((holm(p_values) < 1 - confidence_level).sum()), len(levels)
 
 
 def _legend_above(axes: Axes) -> None:

@@ -18,10 +18,12 @@ from churn_pipeline.costs import CostModel, check_values, contact_profit, contac
 from churn_pipeline.evaluation.bootstrap import DEFAULT_RESAMPLING, Resampling
 from churn_pipeline.evaluation.empc import empc_of_ranking
 from churn_pipeline.evaluation.holdout import Holdout
-from churn_pipeline.evaluation.intervals import percentile_interval
-from churn_pipeline.evaluation.predictions import check_predictions
+from churn_pipeline.evaluation.intervals import basic_interval, percentile_interval
+from churn_pipeline.evaluation.predictions import Probabilities, check_predictions
 from churn_pipeline.evaluation.ranking import Counts, best_cut, rank_customers
 
+# The best threshold is selected on the rows that are evaluated
+OVERSTATED = ("hindsight_profit", "empc")
 Budget = int | float
 
 
@@ -41,7 +43,7 @@ def profit_metrics(
     threshold: float | None = None,
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> pd.DataFrame:
-    """Compute the profit of using the model on a set of customers, with percentile bootstrap intervals.
+    """Compute the profit of using the model on a set of customers, with bootstrap intervals.
 
     With the same seed, the resamples are those of `bootstrap_metrics`. Profits are per customer of the base.
 
@@ -87,9 +89,13 @@ def profit_metrics(
             drawn[name][i] = number
     level = resampling.confidence_level
     return pd.DataFrame(
-        [(name, number, *percentile_interval(drawn[name], level)) for name, number in metrics.items()],
+        [(name, number, *_limits(name, number, drawn[name], level)) for name, number in metrics.items()],
         columns=["metric", "value", "lower", "upper"],
     )
+
+
+def _limits(name: str, value: float, drawn: Probabilities, level: float) -> tuple[float, float]:
+    return basic_interval(value, drawn, level) if name in OVERSTATED else percentile_interval(drawn, level)
 
 
 def _budget_name(budget: Budget) -> str:

@@ -18,7 +18,7 @@ class HoldoutResults:
     Attributes
     ----------
     metrics
-        Columns metric, value, lower, upper, best_possible (NaN if unknown).
+        Columns metric, value, lower, upper, by_chance, best_possible (NaN if unknown).
     profit
         Result of `profit_metrics`.
     segments, segment_gaps

@@ -10,7 +10,7 @@ import pandas as pd
 from churn_pipeline.costs import CostModel, Mask, contacts
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
 from churn_pipeline.evaluation.holdout import Holdout
-from churn_pipeline.evaluation.intervals import t_margin, wilson_interval
+from churn_pipeline.evaluation.intervals import effective_rows, t_margin, wilson_interval
 from churn_pipeline.evaluation.predictions import Probabilities
 from churn_pipeline.evaluation.profit import Budget, profit_metrics
 from churn_pipeline.evaluation.segment_levels import segment_levels
@@ -77,7 +77,7 @@ def segment_metrics(
         - ``precision``: share of contacted customers who churned;
         - ``calibration_gap``: mean churn probability minus churn share.
 
-        Shares have Wilson intervals, in which a repeated customer counts once, so they are rather too wide.
+        Shares have Wilson intervals. If customers have several rows, the intervals are those of the effective number of rows.
 
     Raises
     ------
@@ -155,7 +155,8 @@ class _Scores:
         if not among.any():
             return np.nan, np.nan, np.nan
         share = float(hits[among].mean())
-        n = self.holdout.count_customers(among)
+        groups = self.holdout.groups
+        n = float(among.sum()) if groups is None else effective_rows(hits[among], groups[among])
         lower, upper = wilson_interval(share, n, self.resampling.confidence_level)
         return share, float(lower), float(upper)
 

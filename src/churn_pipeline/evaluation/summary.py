@@ -5,9 +5,20 @@ from typing import Any
 
 import numpy as np
 
+from churn_pipeline.evaluation.markdown import interval_or_chance
 from churn_pipeline.evaluation.report import Facts, RunReport, decision_sentence
 
-DESCRIBED_METRICS = ("auc", "log_loss", "brier", "calibration_error", "lift_top_decile", "profit", "contacted_share")
+DESCRIBED_METRICS = (
+    "auc",
+    "log_loss",
+    "brier",
+    "lift_top_decile",
+    "calibration_intercept",
+    "calibration_slope",
+    "miscalibration",
+    "profit",
+    "contacted_share",
+)
 
 
 def run_description(report: RunReport) -> str:
@@ -28,7 +39,7 @@ def run_description(report: RunReport) -> str:
             "",
             f"| on {holdout['rows']:,} held-out customers | value | {results.confidence_level:.0%} interval |",
             "|---|---|---|",
-            *(f"| {row['metric']} | {row['value']:.4f} | {row['lower']:.4f} to {row['upper']:.4f} |" for row in rows),
+            *(f"| {row['metric']} | {row['value']:.4f} | {interval_or_chance(row, row['value'])} |" for row in rows),
             "",
             f"Trained on {train['rows']:,} customers of table `{data['table']}`; {train['churn_share']:.1%} of them churned. "
             "All results: `reports/model_card.md` in the artifacts.",
@@ -53,8 +64,7 @@ def summarise(report: RunReport) -> str:
         f"Chosen: {choice['candidate']} (rule: {choice['rule']})",
         *[f"  {sentence}" for sentence in choice.get("sentences", [])],
         "",
-        f"Evaluated on {split['hold-out']['rows']:,} held-out customers, with "
-        f"{results.confidence_level:.0%} bootstrap intervals",
+        f"Evaluated on {split['hold-out']['rows']:,} held-out customers, with {results.confidence_level:.0%} intervals",
         *[_metric_line(row) for row in results.metrics.to_dict("records")],
         *[
             _metric_line(row)
@@ -85,6 +95,8 @@ def _leak_lines(leaks: Facts) -> list[str]:
 
 
 def _metric_line(row: Mapping[Hashable, Any]) -> str:
-    best_possible = row.get("best_possible", np.nan)
+    limits = f"   [{row['lower']:.4f}, {row['upper']:.4f}]" if np.isfinite(row["lower"]) else ""
+    by_chance, best_possible = row.get("by_chance", np.nan), row.get("best_possible", np.nan)
+    chance = f"   up to {by_chance:.4f} by chance" if np.isfinite(by_chance) else ""
     best = f"   best possible {best_possible:.4f}" if np.isfinite(best_possible) else ""
-    return f"  {row['metric']:<22}{row['value']:>8.4f}   [{row['lower']:.4f}, {row['upper']:.4f}]{best}"
+    return f"  {row['metric']:<22}{row['value']:>8.4f}{limits}{chance}{best}"

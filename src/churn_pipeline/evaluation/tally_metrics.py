@@ -1,4 +1,4 @@
-"""The metrics of this project, computed from counts by distinct probability: fast enough for a thousand resamples.
+"""The metrics that are resampled, computed from counts by distinct probability: fast enough for a thousand resamples.
 
 Sums of products are not written with @: BLAS splits them among threads, so the order of additions and hence the result
 would depend on the machine.
@@ -13,10 +13,8 @@ from churn_pipeline.evaluation.metrics import (
     auc,
     average_precision,
     brier,
-    calibration_error,
     lift_top_decile,
     log_loss,
-    tally_calibration_error,
     tally_lift,
 )
 from churn_pipeline.evaluation.predictions import Probabilities, Tally
@@ -60,6 +58,5 @@ TALLY_METRICS: dict[Metric, Callable[[Probabilities], TallyMetric]] = {
     average_precision: lambda _: _average_precision,
     log_loss: _log_loss,
     brier: _brier,
-    calibration_error: lambda _: tally_calibration_error,
     lift_top_decile: lambda _: tally_lift,
 }

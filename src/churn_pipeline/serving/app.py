@@ -146,7 +146,9 @@ class Application:
         for prediction, row in zip(predictions, effects, strict=True):
             largest = np.argsort(-np.abs(row), kind="stable")[: int(request.get("top", DEFAULT_TOP))]
             prediction["reasons"] = [{"feature": names[index], "effect": float(row[index])} for index in largest]
-        answer = {**self._head(request_id), "base_probability": base, "predictions": predictions}
+        error = self._explainer.base_standard_error
+        head = {**self._head(request_id), "base_probability": base, "base_probability_standard_error": error}
+        answer = {**head, "predictions": predictions}
         return len(probabilities), to_json(answer)
 
     def _score(

@@ -344,6 +344,11 @@ def _predictions(contract: Contract, column: str | None, explained: bool) -> Jso
             **probability,
             "description": "Prediction if no feature is known: the Shapley base value.",
         }
+        head["base_probability_standard_error"] = {
+            "type": "number",
+            "minimum": 0,
+            "description": "Standard error of the base probability, which is a mean over synthetic customers.",
+        }
         effect = {"type": "number", "minimum": -1, "maximum": 1, "description": "Change of the churn probability."}
         reason = {"feature": {"enum": list(contract.features)}, "effect": effect}
         prediction["reasons"] = {

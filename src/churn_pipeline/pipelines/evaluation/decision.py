@@ -146,7 +146,7 @@ def evaluate_segments(
         SegmentScoring(CostModel.model_validate(cost_model), settings.segment_metrics, settings.budgets),
         Resampling(settings.segment_resamples, evaluation.confidence_level, seed),
     )
-    return table, gaps(table, evaluation.confidence_level)
+    return table, gaps(table, contract.roles.protected, evaluation.confidence_level)
 
 
 def compare_with_champion(

@@ -11,15 +11,10 @@ from churn_pipeline.contract.table import Contract
 from churn_pipeline.evaluation import plots
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
 from churn_pipeline.evaluation.importance import ImportanceSettings, permutation_importance
-from churn_pipeline.evaluation.metrics import resolve_metric
+from churn_pipeline.evaluation.metrics import miscalibration, resolve_metric
+from churn_pipeline.evaluation.miscalibration import miscalibration_by_chance
+from churn_pipeline.evaluation.plots_reliability import reliability_plot
 from churn_pipeline.pipelines.evaluation.holdout_rows import holdout_keys, match_to_holdout
-
-PLOTS = (
-    (plots.roc_plot, "auc"),
-    (plots.precision_recall_plot, "average_precision"),
-    (plots.reliability_plot, "calibration_error"),
-    (plots.gain_plot, "lift_top_decile"),
-)
 
 
 class EvaluationSettings(BaseModel):
@@ -100,14 +95,18 @@ def evaluate(
     Returns
     -------
     metrics : pandas.DataFrame
-        ``metric``, ``value``, ``lower``, ``upper``, and ``best_possible`` (NaN if the truth is unknown).
+        ``metric``, ``value``, ``lower``, ``upper`` (NaN if the metric has no interval), ``by_chance`` (what a calibrated model
+        exceeds in 5% of samples; only for miscalibration) and ``best_possible`` (NaN if the truth is unknown).
     logged : dict of float
         The same as flat metrics for logging.
     """
     y, p, truth = _predicted_and_true(predictions, true_probabilities, holdout, contract)
     functions = {name: resolve_metric(name) for name in settings.metrics}
     resampling = Resampling(settings.resamples, settings.confidence_level, seed)
-    metrics = bootstrap_metrics(y, p, functions, resampling, customer_groups(groups))
+    key = customer_groups(groups)
+    metrics = bootstrap_metrics(y, p, functions, resampling, key)
+    chance = miscalibration_by_chance(p, key, settings.confidence_level, seed=seed)
+    metrics["by_chance"] = [chance if function is miscalibration else np.nan for function in functions.values()]
     best = np.nan if truth is None else [function(y, truth) for function in functions.values()]
     metrics = metrics.assign(best_possible=best)
     return metrics, flat_metrics(metrics)
@@ -132,7 +131,7 @@ def customer_groups(groups: pd.DataFrame | None) -> np.ndarray | None:
 
 def flat_metrics(metrics: pd.DataFrame) -> dict[str, float]:
     """Flatten metrics and their intervals for logging; unknown values are omitted."""
-    endings = {"": "value", "_lower": "lower", "_upper": "upper", "_best_possible": "best_possible"}
+    endings = {"": "value"} | {f"_{part}": part for part in ("lower", "upper", "by_chance", "best_possible")}
     return {
         f"{str(row['metric']).rsplit('.', 1)[-1]}{ending}": float(row[part])
         for row in metrics.to_dict("records")
@@ -163,8 +162,15 @@ def draw_plots(
     metrics: pd.DataFrame,
     holdout: pd.DataFrame,
     contract: Contract,
+    groups: pd.DataFrame | None = None,
 ) -> tuple[Figure, ...]:
     """Draw ROC, precision–recall, reliability and gain on the hold-out, with the best possible curves if known."""
     y, p, truth = _predicted_and_true(predictions, true_probabilities, holdout, contract)
+    chance = dict(zip(metrics["metric"], metrics["by_chance"], strict=True))
     intervals = {row["metric"]: (row["lower"], row["upper"]) for row in metrics.to_dict("records")}
-    return tuple(draw(y, p, intervals.get(metric), truth) for draw, metric in PLOTS)
+    return (
+        plots.roc_plot(y, p, intervals.get("auc"), truth),
+        plots.precision_recall_plot(y, p, intervals.get("average_precision"), truth),
+        reliability_plot(y, p, chance.get("miscalibration"), truth, customer_groups(groups)),
+        plots.gain_plot(y, p, intervals.get("lift_top_decile"), truth),
+    )

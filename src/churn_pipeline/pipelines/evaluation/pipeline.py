@@ -103,7 +103,7 @@ def _plots() -> list[Node]:
     return [
         Node(
             nodes.draw_plots,
-            ["holdout_predictions", "true_probabilities", "metrics", "holdout_customers", "contract"],
+            ["holdout_predictions", "true_probabilities", "metrics", "holdout_customers", "contract", "holdout_groups"],
             ["roc_plot", "precision_recall_plot", "reliability_plot", "gain_plot"],
             name="draw_plots",
         ),
