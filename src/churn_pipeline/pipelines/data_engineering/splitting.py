@@ -35,19 +35,28 @@ class SplitSettings(BaseModel):
     folds: int = Field(ge=2)
 
 
-def stable_fraction(rows: pd.DataFrame) -> np.ndarray:
+def stable_fraction(rows: pd.DataFrame, rotation: int = 0) -> np.ndarray:
     """A number in [0, 1) for each row, which depends on the row's cells only.
 
     It is computed from an 8-byte BLAKE2b hash (RFC 7693) of the cells' text. It does not depend on the machine, on library
-    versions or on other rows, so a customer who was held out once stays held out.
+    versions or on other rows, so a customer who was held out once stays held out until the hold-out is rotated.
+
+    Parameters
+    ----------
+    rows
+        Rows whose cells are hashed.
+    rotation
+        Number of rotations; each gives other numbers.
 
     Returns
     -------
     numpy.ndarray of float64, shape (n_rows,)
     """
+    salt = f"{rotation}\x1f" if rotation else ""
     texts = (map(str, rows[name].tolist()) for name in rows.columns)
     hashes = (
-        hashlib.blake2b("\x1f".join(cells).encode(), digest_size=8).digest() for cells in zip(*texts, strict=True)
+        hashlib.blake2b((salt + "\x1f".join(cells)).encode(), digest_size=8).digest()
+        for cells in zip(*texts, strict=True)
     )
     # a float has 53 bits: with all 64 the result could be rounded up to 1
     return (np.frombuffer(b"".join(hashes), dtype=">u8") >> 11).astype("float64") / 2.0**53
@@ -78,6 +87,11 @@ def customer_groups(customers: pd.DataFrame, contract: Contract) -> np.ndarray:
     return pd.factorize(components[ids])[0].astype("int64")
 
 
+def holdout_key(contract: Contract) -> tuple[str, ...]:
+    """The columns whose cells decide who is held out: the id, or without an id the features."""
+    return (contract.roles.id,) if contract.roles.id else contract.features
+
+
 def sides(customers: pd.DataFrame, contract: Contract, settings: SplitSettings) -> pd.Series:
     """The side of each row: ``train``, ``hold-out``, or the reason why it is set aside.
 
@@ -86,7 +100,8 @@ def sides(customers: pd.DataFrame, contract: Contract, settings: SplitSettings) 
     held-out customers, and training has the other customers' rows whose label was known when the hold-out period began.
     """
     roles = contract.roles
-    held_out = stable_fraction(customers[[roles.id] if roles.id else list(contract.features)]) < settings.holdout_share
+    key = customers[list(holdout_key(contract))]
+    held_out = stable_fraction(key, contract.holdout_rotation) < settings.holdout_share
     side = np.where(held_out, HOLDOUT, TRAIN).astype(object)
     if roles.date is not None:
         dates: pd.Series[Any] = customers[roles.date]
