@@ -144,7 +144,6 @@ def quick_parameters(*candidates: str) -> dict[str, Any]:
         "candidates": {name: shipped[name] for name in candidates or shipped},
         "evaluation": {**base["evaluation"], "resamples": 200},
         "decision": {**base["decision"], "segment_resamples": 100},
-        "gate": {**base["gate"], "resamples": 200},
         "packaging": {**base["packaging"], "hard_rows": 2_000},
     }
 

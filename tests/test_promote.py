@@ -11,11 +11,12 @@ from click.testing import CliRunner, Result
 from churn_pipeline import cli
 
 Promote = Callable[..., Result]
+SAME = {"contract_digest": "c", "holdout_rule": "r"}
 
 
 @pytest.fixture
-def promote(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Promote:
-    """The command, on a table with three versions: passed, refused, passed; the last is the challenger."""
+def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
+    """A registry of this test's own with the model churn_mine, without versions."""
     shutil.copy(empty_store, tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
@@ -23,34 +24,114 @@ def promote(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(cli, "_configure_tracking", lambda _: None)
     client = mlflow.MlflowClient(uri, uri)
     client.create_registered_model("churn_mine")
-    for verdict in ("first", "worse", "better"):
-        made = client.create_model_version("churn_mine", f"file://{tmp_path}", tags={"gate": verdict})
-        client.set_registered_model_alias("churn_mine", "challenger", made.version)
     monkeypatch.setattr(mlflow, "MlflowClient", lambda: client)
-    return lambda *words: CliRunner().invoke(cli.promote, words)
+    return client
 
 
-def champion() -> int:
-    return int(mlflow.MlflowClient().get_model_version_by_alias("churn_mine", "champion").version)
+def register(verdict: str, champion: str = "none", anchor: str = "none", beats: bool = False, **tags: str) -> None:
+    """Register a challenger with the tags of its training."""
+    client = mlflow.MlflowClient()
+    tags = {
+        **SAME,
+        "gate": verdict,
+        "gate.champion": champion,
+        "gate.anchor": anchor,
+        "gate.beats_anchor": str(beats).lower(),
+        **tags,
+    }
+    made = client.create_model_version("churn_mine", "file:///nowhere", tags=tags)
+    client.set_registered_model_alias("churn_mine", "challenger", made.version)
 
 
-def test_the_challenger_is_promoted_and_an_older_version_can_be_restored(promote: Promote) -> None:
-    done = promote("mine")
-    assert (done.exit_code, champion()) == (0, 3)
-    assert done.output == "Version 3 of churn_mine is now the champion (gate: better).\n"
-    back = promote("mine", "--version", "1")
-    assert (back.exit_code, champion()) == (0, 1)
+@pytest.fixture
+def promote(client: mlflow.MlflowClient) -> Promote:
+    """The command, on a table whose first version has just become the champion."""
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(cli.promote, ["mine", *words])
+
+    register("first")
+    assert run().exit_code == 0
+    return run
 
 
-def test_a_version_that_failed_the_gate_needs_force(promote: Promote) -> None:
-    promote("mine")
-    refused = promote("mine", "--version", "2")
-    assert (refused.exit_code, champion()) == (1, 3)
-    assert "Version 2 was not promoted: its gate verdict is 'worse'." in refused.output
-    assert promote("mine", "--version", "2", "--force").exit_code == 0
-    assert champion() == 2
+def alias(name: str) -> int:
+    return int(mlflow.MlflowClient().get_model_version_by_alias("churn_mine", name).version)
+
+
+def test_the_first_champion_is_the_anchor(promote: Promote) -> None:
+    assert (alias("champion"), alias("anchor")) == (1, 1)
+
+
+def test_a_better_challenger_becomes_champion_and_anchor(promote: Promote) -> None:
+    register("better", "1", "1", beats=True)
+    done = promote()
+    assert (done.exit_code, alias("champion"), alias("anchor")) == (0, 2, 2)
+    assert done.output == "Version 2 of churn_mine is now the champion (gate: better). The anchor is version 2.\n"
+
+
+def test_a_challenger_that_is_no_worse_leaves_the_anchor(promote: Promote) -> None:
+    register("no worse", "1", "1")
+    assert promote().exit_code == 0
+    register("better", "2", "1")  # than the champion, but not than the anchor
+    assert promote().exit_code == 0
+    assert (alias("champion"), alias("anchor")) == (3, 1)
+
+
+@pytest.mark.parametrize("verdict", ["worse", "cannot tell", "refused"])
+def test_a_version_that_failed_the_gate_needs_force(promote: Promote, verdict: str) -> None:
+    register(verdict, "1", "1")
+    refused = promote()
+    assert (refused.exit_code, alias("champion")) == (1, 1)
+    assert f"Version 2 was not promoted: its gate verdict is '{verdict}'." in refused.output
+    assert promote("--force").exit_code == 0
+    assert (alias("champion"), alias("anchor")) == (2, 1)  # the standard to meet stays
+    assert promote("--force", "--reset-anchor").exit_code == 0
+    assert alias("anchor") == 2
+
+
+@pytest.mark.parametrize(("moved", "tags"), [("champion", ("7", "1")), ("anchor", ("1", "7"))])
+def test_a_superseded_verdict_is_refused(promote: Promote, moved: str, tags: tuple[str, str]) -> None:
+    register("better", *tags, beats=True)
+    refused = promote()
+    assert (refused.exit_code, alias("champion")) == (1, 1)
+    assert f"was measured against {moved} 7, and the {moved} is 1 now" in refused.output
+    assert "kedro run --pipelines training --params table=mine" in refused.output
+    assert promote("--force").exit_code == 0
+
+
+def test_two_challengers_of_one_champion_cannot_both_be_promoted(promote: Promote) -> None:
+    register("better", "1", "1", beats=True)
+    register("no worse", "1", "1")
+    assert promote("--version", "2").exit_code == 0
+    assert "superseded" in promote("--help").output
+    assert promote("--version", "3").exit_code == 1
+    assert alias("champion") == 2
+
+
+def test_a_former_champion_may_return_and_the_anchor_stays(promote: Promote) -> None:
+    register("better", "1", "1", beats=True)
+    promote()
+    back = promote("--version", "1")
+    assert (back.exit_code, alias("champion"), alias("anchor")) == (0, 1, 2)
+    again = promote("--version", "2")
+    assert (again.exit_code, alias("champion"), alias("anchor")) == (0, 2, 2)
+
+
+@pytest.mark.parametrize("changed", [{"contract_digest": "other"}, {"holdout_rule": "other"}])
+def test_a_changed_contract_or_rule_resets_the_anchor(promote: Promote, changed: dict[str, str]) -> None:
+    register("cannot tell", "1", "1", **changed)
+    assert promote("--force").exit_code == 0
+    assert (alias("champion"), alias("anchor")) == (2, 2)
+
+
+def test_a_version_registered_without_these_tags_needs_force(client: mlflow.MlflowClient) -> None:
+    client.create_model_version("churn_mine", "file:///nowhere", tags={"gate": "better"})
+    refused = CliRunner().invoke(cli.promote, ["mine", "--version", "1"])
+    assert "was measured against champion unknown" in refused.output
 
 
 def test_a_missing_version_or_table_is_an_error(promote: Promote) -> None:
-    assert "churn_mine has no version 9" in promote("mine", "--version", "9").output
-    assert "Table 'others' has no challenger" in promote("others").output
+    assert "churn_mine has no version 9" in promote("--version", "9").output
+    others = CliRunner().invoke(cli.promote, ["others"])
+    assert "Table 'others' has no challenger" in others.output

@@ -32,7 +32,7 @@ def test_evaluation_alone_registers_no_model(pipelines) -> None:
     registering = {name for name, pipeline in pipelines.items() if "registered_model@logged" in pipeline.all_outputs()}
 
     assert "registered_model@logged" not in pipelines["evaluation"].all_outputs()
-    assert registering == {"training", "__default__"}
+    assert registering == {"training", "__default__", "refit"}
 
 
 def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
@@ -84,7 +84,7 @@ def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:
 def test_training_reads_only_the_table_and_parameters(pipelines) -> None:
     free = {name.rsplit(".", 1)[-1] for name in pipelines["training"].inputs() if not name.startswith("params:")}
 
-    assert free == {"raw_customers", "contract", "truth", "champion", "studies"}
+    assert free == {"raw_customers", "contract", "truth", "champion", "anchor", "evaluations", "studies"}
 
 
 # Blocks that several nodes read; their names describe what they set.
@@ -112,7 +112,7 @@ def test_each_parameter_block_in_conf_is_read(pipelines, project: Project) -> No
         if name.startswith("params:")
     }
 
-    assert blocks - used <= {"table", "simulation_name"}  # the catalog reads these
+    assert blocks - used <= {"table", "simulation_name", "refit"}  # the catalog reads these
 
 
 # kedro-viz cannot draw a step back to an earlier layer: the chosen model depends on the first two, and packaging comes last.

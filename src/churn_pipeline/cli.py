@@ -61,30 +61,30 @@ def reproduce(metadata: ProjectMetadata, run: str, data: Path | None) -> None:
 @cli.command()
 @click.argument("name")
 @click.option("--version", type=int, help="Promote this version instead of the challenger, for example to roll back.")
-@click.option("--force", is_flag=True, help="Promote a version that did not pass the gate.")
+@click.option(
+    "--force", is_flag=True, help="Promote a version that did not pass the gate, or whose verdict is superseded."
+)
+@click.option("--reset-anchor", is_flag=True, help="Make this version the anchor, whatever its verdict.")
 @click.pass_obj
-def promote(metadata: ProjectMetadata, name: str, version: int | None, force: bool) -> None:
+def promote(metadata: ProjectMetadata, name: str, version: int | None, force: bool, reset_anchor: bool) -> None:
     """Make the challenger of the table NAME its champion. Training never promotes a model."""
-    import mlflow
+    from churn_pipeline.promotion import promote_version
 
     _configure_tracking(metadata)
-    client, model = mlflow.MlflowClient(), f"churn_{name}"
-    try:
-        chosen = (
-            client.get_model_version_by_alias(model, "challenger")
-            if version is None
-            else client.get_model_version(model, str(version))
-        )
-    except mlflow.exceptions.MlflowException:
-        if version is None:
-            raise click.ClickException(
-                f"Table '{name}' has no challenger: train one first (kedro run --pipelines training)."
-            ) from None
-        raise click.ClickException(f"{model} has no version {version}: `kedro mlflow ui` lists its versions.") from None
-    verdict = chosen.tags.get("gate", "unknown")
-    if verdict not in ("first", "better", "no worse") and not force:
-        raise click.ClickException(
-            f"Version {chosen.version} was not promoted: its gate verdict is '{verdict}'. --force promotes it anyway."
-        )
-    client.set_registered_model_alias(model, "champion", chosen.version)
-    click.echo(f"Version {chosen.version} of {model} is now the champion (gate: {verdict}).")
+    promote_version(name, version, force, reset_anchor)
+
+
+@cli.command("rotate-holdout")
+@click.argument("name")
+@click.pass_obj
+def rotate_holdout(metadata: ProjectMetadata, name: str) -> None:
+    """Hold out other customers of the table NAME, and refit anchor, champion and challenger without them.
+
+    The models keep their settings; nothing is searched. The table's file records the rotation.
+    """
+    from churn_pipeline.rotation import rotate
+
+    _configure_tracking(metadata)
+    versions = rotate(metadata.project_path, name)
+    refitted = ", ".join(f"{alias} is version {version}" for alias, version in versions.items())
+    click.echo(f"Table '{name}' holds out other customers now. Refitted: {refitted or 'nothing, there is no version'}.")

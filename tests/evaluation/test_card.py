@@ -11,7 +11,9 @@ import pytest
 from churn_pipeline.costs import CostModel, DecisionRule, ValueColumn
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
 from churn_pipeline.evaluation.card import LIMITATIONS, model_card
-from churn_pipeline.evaluation.gate import GateSettings, evaluate_challenger
+from churn_pipeline.evaluation.comparison import Baseline
+from churn_pipeline.evaluation.gate import evaluate_challenger
+from churn_pipeline.evaluation.gate_settings import GateSettings
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.profit import profit_metrics
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
@@ -33,6 +35,7 @@ REPORT = {
     "features": ["tenure", "Contract"],
     "protected": ["kind"],
 }
+USES = {"notes": ("This hold-out has been used for 7 different models.",)}
 CHOICE = {"candidate": "splines", "rule": "lowest cross-validated log loss"}
 
 
@@ -52,7 +55,10 @@ def run() -> RunReport:
         profit=profit_metrics(holdout, COSTS, resampling=few),
         segments=table,
         segment_gaps=gaps(table, REPORT["protected"]),
-        gate=evaluate_challenger(holdout, p, COSTS, GateSettings(resamples=100)).report(),
+        gate={
+            **evaluate_challenger(holdout, [Baseline("champion and anchor", "4", p)], COSTS, GateSettings()).report(),
+            **USES,
+        },
         decision=DecisionRule.of(COSTS, value),
         confidence_level=0.95,
     )
@@ -84,7 +90,10 @@ def test_every_section_has_its_facts(run: RunReport) -> None:
     assert all(limitation in section(card, "Limitations") for limitation in LIMITATIONS)
     assert "- Model digest: 9f31ab\n- Data digest: 222d0e" in section(card, "How to reproduce it")
     assert "- Seed: 7" in section(card, "How to reproduce it")
-    assert "| `log_loss` |" in section(card, "Gate")
+    gate = section(card, "Gate")
+    assert "| `log_loss` | champion and anchor |" in gate
+    assert "- This hold-out has been used for 7 different models." in gate
+    assert f"- {run.results.gate['reasons'][0]}" in gate
 
 
 def test_gaps_between_protected_levels_are_listed(run: RunReport) -> None:
@@ -108,7 +117,7 @@ def test_tables_are_tables(run: RunReport) -> None:
 def test_bad_news_is_shown(run: RunReport) -> None:
     rng = np.random.default_rng(1)
     noise = Holdout(rng.integers(0, 2, 800), rng.random(800), np.full(800, 200.0))
-    refused = evaluate_challenger(noise, None, COSTS, GateSettings(resamples=100)).report()
+    refused = evaluate_challenger(noise, (), COSTS, GateSettings()).report()
     report = {**REPORT, "leaks": {"findings": [{"columns": ["refund"], "evidence": "all 40 customers in it churned"}]}}
     card = model_card(replace(changed(run, gate=refused), data_report=report))
     assert "Gate: **refused**" in card

@@ -46,7 +46,11 @@ METRICS = pd.DataFrame(
 )
 PROFIT = pd.DataFrame({"metric": ["profit", "empc"], "value": [4.2, 5.0], "lower": [3.0, 4.0], "upper": [5.0, 6.0]})
 COSTS = CostModel(value=10, offer_cost=1, contact_cost=1, acceptance=0.5)
-GATE = {"verdict": "first", "reasons": ["There is no champion to compare with."]}
+GATE = {
+    "verdict": "first",
+    "reasons": ["There is no champion to compare with."],
+    "notes": ["This hold-out has been used once."],
+}
 RESULTS = HoldoutResults(
     METRICS, PROFIT, pd.DataFrame(), pd.DataFrame(), GATE, DecisionRule.of(COSTS, np.array([10.0])), 0.95
 )
@@ -76,6 +80,7 @@ def test_a_summary_accounts_for_rows_candidates_and_metrics() -> None:
     assert "empc" not in said
     assert "  Costs are taken from the parameters." in said.splitlines()
     assert "  Customers are contacted from a churn probability of 36.4% on, the break-even." in said.splitlines()
+    assert "Gate: first. There is no champion to compare with.\n  This hold-out has been used once.\n" in said
     assert "LEAK" not in said
 
 

@@ -187,6 +187,7 @@ class Contract(_Frozen):
     costs: dict[str, Any] | None = Field(
         default=None, description="The table's cost model; without it, the one in the parameters is used."
     )
+    holdout_rotation: int = Field(default=0, ge=0, description="Raised by `kedro rotate-holdout`.")
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], name: str) -> "Contract":
@@ -296,9 +297,8 @@ class Contract(_Frozen):
             yield f"costs.value uses the column '{name}', which is the target or not numeric"
 
     def digest(self) -> str:
-        """SHA-256 of the contract, whatever the layout of its file. Name, costs and segments are not part of it."""
-        content = self.model_dump(
-            mode="json", exclude={"name": True, "costs": True, "roles": {"segments"}}, exclude_defaults=True
-        )
+        """SHA-256 of the contract, whatever the layout of its file, without name, costs, segments and rotation."""
+        excluded = {"name": True, "costs": True, "holdout_rotation": True, "roles": {"segments"}}
+        content = self.model_dump(mode="json", exclude=excluded, exclude_defaults=True)
         content["columns"] = list(content["columns"].items())
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

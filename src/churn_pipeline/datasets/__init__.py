@@ -8,6 +8,7 @@ _MODULES = {
     "ChunkedCSVDataset": "chunked_csv",
     "ContractDataset": "contract_dataset",
     "FetchedDataset": "fetched_dataset",
+    "MlflowEvaluationsDataset": "mlflow_run",
     "MlflowMetricsDataset": "mlflow_run",
     "MlflowTagsDataset": "mlflow_run",
     "OnnxDataset": "onnx_dataset",

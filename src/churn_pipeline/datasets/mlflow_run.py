@@ -71,6 +71,45 @@ class MlflowMetricsDataset(AbstractDataset[dict[str, float], NoReturn]):
         return {"prefix": self._prefix}
 
 
+class MlflowEvaluationsDataset(AbstractDataset[NoReturn, list[dict[str, str]]]):
+    """Tags of all runs that evaluated a table on a hold-out, oldest first; deleted runs are missing.
+
+    Parameters
+    ----------
+    table
+        The table's name.
+
+    Examples
+    --------
+    >>> from churn_pipeline.datasets import MlflowEvaluationsDataset
+    >>> uses = MlflowEvaluationsDataset(table="telco").load()  # doctest: +SKIP
+    """
+
+    def __init__(self, table: str, metadata: dict[str, Any] | None = None) -> None:
+        self._table = table
+        self.metadata = metadata
+
+    def load(self) -> list[dict[str, str]]:
+        """Search the active run's experiment; without an active run (tracking is disabled) there are none."""
+        active = mlflow.active_run()
+        if active is None:
+            return []
+        runs = mlflow.search_runs(
+            [active.info.experiment_id],
+            filter_string=f"tags.table = '{self._table}' AND tags.holdout_rule != ''",
+            order_by=["start_time"],
+            output_format="list",
+        )
+        return [dict(run.data.tags) for run in runs if run.info.run_id != active.info.run_id]
+
+    def save(self, data: NoReturn) -> None:
+        """Raise an error: each run sets its own tags."""
+        raise DatasetError("Earlier evaluations are only ever read.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"table": self._table}
+
+
 def remove_group(metric: str) -> str:
     """Return a logged metric's name without its group, as older runs logged it.
 

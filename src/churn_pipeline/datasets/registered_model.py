@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +16,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets.mlflow_run import remove_group
 from churn_pipeline.datasets.skops_dataset import SkopsDataset
-from churn_pipeline.evaluation.model_record import ModelRecord
+from churn_pipeline.evaluation.model_record import ModelRecord, RegisteredVersion
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES
 
 CLASSES = 2
@@ -146,36 +145,7 @@ def _log_beside_model(client: mlflow.MlflowClient, model_id: str, folder: str, c
         client.log_model_artifacts(model_id, local, folder)
 
 
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """A registered version of a model, with what its training run recorded.
-
-    Attributes
-    ----------
-    name, version
-        The registered model's name and the version's number.
-    created
-        Time of registration.
-    model
-        The fitted pipeline.
-    documents, files
-        Texts and binary contents by file name, as stored beside the model.
-    run_id, tags, metrics
-        Of the training run; metrics by their names without groups.
-    """
-
-    name: str
-    version: str
-    created: datetime
-    model: Any
-    documents: Mapping[str, str]
-    run_id: str
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
-    files: Mapping[str, bytes] = field(default_factory=dict)
-
-
-class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
+class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion | None]):
     """Reads a version of a registered model: by default the champion, or the challenger if there is no champion.
 
     Parameters
@@ -184,6 +154,10 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
         The registered model's name.
     select
         An alias or a version's number; None for the default.
+    optional
+        Whether a load returns None if there is no such version.
+    reports
+        Names of artifacts of the training run, in its folder ``reports``, that are loaded as documents too.
 
     Examples
     --------
@@ -191,38 +165,50 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
     >>> seventh = RegisteredVersionDataset(name="churn", select=7).load()  # doctest: +SKIP
     """
 
-    def __init__(self, name: str, select: str | int | None = None, metadata: dict[str, Any] | None = None) -> None:
-        self._name = name
+    def __init__(
+        self,
+        name: str,
+        select: str | int | None = None,
+        optional: bool = False,
+        reports: Sequence[str] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._name, self._optional, self._reports = name, optional, tuple(reports)
         self._choices = ("champion", "challenger") if select is None else (str(select),)
         self.metadata = metadata
 
-    def load(self) -> RegisteredVersion:
+    def load(self) -> RegisteredVersion | None:
         """Load the version; its model is loaded with our own list of trusted types.
 
         Raises
         ------
         ProjectError
-            If there is no such version.
+            If there is no such version, and it is not optional.
         DatasetError
             If the model's file contains types that are not trusted.
         """
-        client = mlflow.MlflowClient()
-        version = self._find(client)
+        version = self._find(mlflow.MlflowClient())
+        if version is None:
+            return None
         folder = Path(mlflow.artifacts.download_artifacts(f"models:/{self._name}/{version.version}"))
         run = mlflow.get_run(str(version.run_id))
+        documents = {file.name: file.read_text(encoding="utf-8") for file in (folder / DOCUMENTS).glob("*")}
+        for report in self._reports:
+            documents[report] = mlflow.artifacts.load_text(f"runs:/{version.run_id}/reports/{report}")
         return RegisteredVersion(
             name=self._name,
             version=str(version.version),
             created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
             model=SkopsDataset(filepath=str(folder / "model.skops")).load(),
-            documents={file.name: file.read_text(encoding="utf-8") for file in (folder / DOCUMENTS).glob("*")},
+            documents=documents,
             files={file.name: file.read_bytes() for file in (folder / FILES).glob("*")},
             run_id=run.info.run_id,
             tags=run.data.tags,
+            version_tags=dict(version.tags),
             metrics={remove_group(name): value for name, value in run.data.metrics.items()},
         )
 
-    def _find(self, client: mlflow.MlflowClient) -> ModelVersion:
+    def _find(self, client: mlflow.MlflowClient) -> ModelVersion | None:
         for choice in self._choices:
             find = client.get_model_version if choice.isdecimal() else client.get_model_version_by_alias
             try:
@@ -230,6 +216,8 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion]):
             except mlflow.exceptions.MlflowException as error:
                 if error.error_code not in ABSENT:
                     raise
+        if self._optional:
+            return None
         raise ProjectError(
             f"The model '{self._name}'",
             f"has no version {' or '.join(self._choices)} in the registry: train one (`kedro run --pipelines training`), "

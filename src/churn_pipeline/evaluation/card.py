@@ -215,16 +215,26 @@ def _other_segments(gaps: pd.DataFrame, protected: tuple[str, ...]) -> list[str]
 
 
 def _gate(gate: Facts) -> list[str]:
-    lines = [f"**{gate['verdict']}**", "", *[f"- {reason}" for reason in gate["reasons"]]]
+    lines = [f"**{gate['verdict']}**", "", *[f"- {sentence}" for sentence in (*gate["reasons"], *gate["notes"])]]
     if gate.get("comparisons"):
         rows = [
             [
-                *[code(row["metric"]), number(row["challenger"]), number(row["champion"], row["challenger"])],
-                *[number(row["difference"], row["challenger"]), interval(row, row["challenger"])],
+                *[code(row["metric"]), row["baseline"], number(row["challenger"])],
+                *[number(row["baseline_value"], row["challenger"]), number(row["difference"], row["challenger"])],
+                *[interval(row, row["challenger"]), number(row["margin"], row["challenger"]), percent(row["power"])],
             ]
             for row in gate["comparisons"]
         ]
-        head = ["metric", "challenger", "champion", "difference (positive is better)", "interval"]
+        head = [
+            "metric",
+            "baseline",
+            "challenger",
+            "its value",
+            "difference (positive is better)",
+            "limits",
+            "margin",
+            "power",
+        ]
         lines += ["", *table(head, rows)]
     return lines
 

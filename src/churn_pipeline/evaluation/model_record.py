@@ -1,7 +1,8 @@
-"""A fitted model with everything that the model registry stores about it."""
+"""Fitted models with everything that the model registry stores about them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -35,3 +36,35 @@ class ModelRecord:
     documents: Mapping[str, str] = field(default_factory=dict)
     run_description: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A registered version of a model, with what its training run recorded.
+
+    Attributes
+    ----------
+    name, version
+        The registered model's name and the version's number.
+    created
+        Time of registration.
+    model
+        The fitted pipeline.
+    documents, files
+        Texts and binary contents by file name, as stored beside the model.
+    run_id, tags, metrics
+        Of the training run; metrics by their names without groups.
+    version_tags
+        Tags of the version itself, such as the gate's verdict.
+    """
+
+    name: str
+    version: str
+    created: datetime
+    model: Any
+    documents: Mapping[str, str]
+    run_id: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    version_tags: Mapping[str, str] = field(default_factory=dict)

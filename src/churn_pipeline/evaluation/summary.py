@@ -75,6 +75,7 @@ def summarise(report: RunReport) -> str:
         f"  {report.cost_source}",
         "",
         f"Gate: {results.gate['verdict']}. {' '.join(results.gate['reasons'])}",
+        *[f"  {note}" for note in results.gate["notes"]],
         "",
         "Look next:",
         f"  kedro mlflow ui             runs, metrics, plots and the registered model churn_{name}@challenger",

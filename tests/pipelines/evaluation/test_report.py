@@ -30,7 +30,8 @@ def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
 
 def recorded(model: Any, contract: Contract = CONTRACT) -> ModelRecord:
     empty = pd.DataFrame()
-    results = HoldoutResults(empty, empty, empty, empty, {"verdict": "first", "reasons": []}, DECISION, 0.95)
+    gate = {"verdict": "better", "champion": "3", "anchor": "2", "beats_anchor": True, "holdout_rule": "r"}
+    results = HoldoutResults(empty, empty, empty, empty, gate, DECISION, 0.95)
     digests = {"digests": {"data": "d", "contract": "c"}}
     report = RunReport(digests, empty, {}, {"candidate": "logistic", "model_digest": "m"}, results, "", 1)
     converted = convert_model(model, contract.numeric, contract.categorical)
@@ -83,7 +84,11 @@ def test_the_record_names_table_model_and_data() -> None:
     assert set(record.files) == {"model.onnx"}
     assert record.metadata == {
         "table": "customers",
-        "gate": "first",
+        "gate": "better",
+        "gate.champion": "3",
+        "gate.anchor": "2",
+        "gate.beats_anchor": "true",
+        "holdout_rule": "r",
         "candidate": "logistic",
         "model_digest": "m",
         "data_digest": "d",

@@ -13,7 +13,7 @@ from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.costs import CostModel, DecisionRule
-from churn_pipeline.datasets.registered_model import RegisteredVersion
+from churn_pipeline.evaluation.model_record import RegisteredVersion
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.pipelines.evaluation.training_profile import profile_training

@@ -59,9 +59,10 @@ def identify_customers(customers: pd.DataFrame, contract: Contract, identical_ro
     if contract.roles.id is not None:
         ids = customers[[contract.roles.id]]
         reason = f"Rows with the same '{contract.roles.id}' are one customer."
-        return Identity(_numbers(ids[contract.roles.id]), stable_fraction(ids), {"rule": "id", "reason": reason})
+        fractions = stable_fraction(ids, contract.holdout_rotation)
+        return Identity(_numbers(ids[contract.roles.id]), fractions, {"rule": "id", "reason": reason})
     features = customers[list(contract.features)]
-    fractions = stable_fraction(features)
+    fractions = stable_fraction(features, contract.holdout_rotation)
     groups = _numbers(fractions)
     identical, by_chance = _share_repeated(groups), share_by_chance(features)
     one_customer = by_chance < MAX_CHANCE * identical if identical_rows == "auto" else identical_rows == "one_customer"
@@ -77,7 +78,8 @@ def identify_customers(customers: pd.DataFrame, contract: Contract, identical_ro
     occurrence = pd.Series(groups).groupby(groups).cumcount().to_numpy()
     later = occurrence > 0
     numbered = features[later].reset_index(drop=True)
-    fractions[later] = stable_fraction(pd.concat([numbered, pd.Series(occurrence[later])], axis=1))
+    numbered = pd.concat([numbered, pd.Series(occurrence[later])], axis=1)
+    fractions[later] = stable_fraction(numbered, contract.holdout_rotation)
     return Identity(np.arange(len(customers), dtype=np.int64), fractions, report)
 
 
@@ -108,19 +110,28 @@ def share_by_chance(features: pd.DataFrame) -> float:
     return min(_share_repeated(rows - code + code[rng.permutation(len(code))]) for code in codes)
 
 
-def stable_fraction(rows: pd.DataFrame) -> npt.NDArray[np.float64]:
+def stable_fraction(rows: pd.DataFrame, rotation: int = 0) -> npt.NDArray[np.float64]:
     """A number in [0, 1) for each row, which depends on the row's cells only.
 
     It is computed from an 8-byte BLAKE2b hash (RFC 7693) of the cells' text. It does not depend on the machine, on library
-    versions or on other rows, so a customer who was held out once stays held out.
+    versions or on other rows, so a customer who was held out once stays held out until the hold-out is rotated.
+
+    Parameters
+    ----------
+    rows
+        Rows whose cells are hashed.
+    rotation
+        Number of rotations; each gives other numbers.
 
     Returns
     -------
     numpy.ndarray of float64, shape (n_rows,)
     """
+    salt = f"{rotation}\x1f" if rotation else ""
     texts = (map(str, column.tolist()) for _, column in rows.items())
     hashes = (
-        hashlib.blake2b("\x1f".join(cells).encode(), digest_size=8).digest() for cells in zip(*texts, strict=True)
+        hashlib.blake2b((salt + "\x1f".join(cells)).encode(), digest_size=8).digest()
+        for cells in zip(*texts, strict=True)
     )
     # a float has 53 bits: with all 64 the result could be rounded up to 1
     return (np.frombuffer(b"".join(hashes), dtype=">u8") >> 11).astype("float64") / 2.0**53

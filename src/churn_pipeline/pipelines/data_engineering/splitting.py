@@ -44,6 +44,11 @@ class SplitSettings(BaseModel):
     )
 
 
+def holdout_key(contract: Contract) -> tuple[str, ...]:
+    """The columns whose cells decide who is held out: the id, or without an id the features."""
+    return (contract.roles.id,) if contract.roles.id else contract.features
+
+
 def sides(customers: pd.DataFrame, identity: Identity, contract: Contract, settings: SplitSettings) -> pd.Series:
     """The side of each row: ``train``, ``hold-out``, or the reason why it is set aside.
 

@@ -1,10 +1,9 @@
-"""Nodes that evaluate the use of the chosen model: profit, segments, target list and promotion gate."""
+"""Nodes that evaluate the use of the chosen model: profit, segments and target list."""
 
 import logging
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sklearn.base import ClassifierMixin
@@ -14,7 +13,6 @@ from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.costs import CostModel, DecisionRule, break_even
 from churn_pipeline.evaluation.bootstrap import Resampling
-from churn_pipeline.evaluation.gate import GateSettings, evaluate_challenger
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.profit import profit_metrics
 from churn_pipeline.evaluation.profit_curve import CURVE_RESAMPLING, profit_curve
@@ -147,42 +145,6 @@ def evaluate_segments(
         Resampling(settings.segment_resamples, evaluation.confidence_level, seed),
     )
     return table, gaps(table, contract.roles.protected, evaluation.confidence_level)
-
-
-def compare_with_champion(
-    holdout: Holdout,
-    champion: ClassifierMixin | None,
-    features: pd.DataFrame,
-    train_label: pd.DataFrame,
-    cost_model: dict[str, Any],
-    settings: GateSettings,
-    seed: int,
-) -> tuple[dict[str, Any], dict[str, float], dict[str, str]]:
-    """Evaluate the chosen model on its own, and compare it with the registered champion on the same hold-out.
-
-    Returns
-    -------
-    report, logged, tags : dict
-        The verdict with reasons and metrics, the metrics to log, and the verdict as a tag.
-    """
-    champion_probabilities, problem = None, ""
-    if champion is not None:
-        try:
-            champion_probabilities = champion.predict_proba(features)[:, 1]
-        except (KeyError, ValueError) as error:
-            problem = (
-                f"The champion cannot score these customers: {error}. If the contract was changed, decide about the "
-                "promotion yourself."
-            )
-    constant = float(train_label["churned"].mean())
-    verdict = evaluate_challenger(
-        holdout, champion_probabilities, CostModel.model_validate(cost_model), settings, seed, constant
-    )
-    if problem and verdict.passed:  # without the comparison, the challenger may be worse
-        verdict = replace(verdict, verdict="unclear", reasons=(problem,))
-    logger.info("Gate: %s. %s", verdict.verdict, " ".join(verdict.reasons))
-    logged = {name: float(number) for name, number in verdict.numbers().items() if np.isfinite(number)}
-    return dict(verdict.report()), logged, {"gate": verdict.verdict}
 
 
 def list_targets(

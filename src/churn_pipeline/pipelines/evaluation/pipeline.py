@@ -4,7 +4,7 @@ from kedro.pipeline import Node, Pipeline
 
 from churn_pipeline.evaluation import summary
 from churn_pipeline.pipelines.boxes import box
-from churn_pipeline.pipelines.evaluation import decision, nodes, report, training_profile
+from churn_pipeline.pipelines.evaluation import decision, nodes, promotion, report, training_profile
 
 PREDICTED_CUSTOMERS = ["holdout_predictions", "holdout_customers", "contract"]
 SETTINGS = ["params:evaluation", "params:decision", "params:seed"]
@@ -85,8 +85,20 @@ def _profit() -> list[Node]:
 def _promotion() -> list[Node]:
     return [
         Node(
-            decision.compare_with_champion,
-            ["holdout", "champion", "holdout_features", "train_label", "cost_model", "params:gate", "params:seed"],
+            promotion.describe_holdout_use,
+            ["contract", "params:split", "data_report", "model_report", "evaluations"],
+            "holdout_use",
+            name="describe_holdout_use",
+        ),
+        Node(
+            promotion.score_baselines,
+            ["champion", "anchor", "holdout_features", "holdout_use"],
+            "baselines",
+            name="score_baselines",
+        ),
+        Node(
+            promotion.apply_gate,
+            ["holdout", "baselines", "holdout_use", "train_label", "cost_model", "params:gate"],
             ["gate", "logged_gate", "gate_tags"],
             name="gate",
         ),

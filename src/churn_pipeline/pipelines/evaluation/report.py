@@ -105,7 +105,7 @@ def record_model(
     The model card, the decision rule and the training profile are stored with the model, because packaging needs them. The
     example is made up from the contract.
     """
-    digests = report.data_report["digests"]
+    digests, gate = report.data_report["digests"], report.results.gate
     return ModelRecord(
         model=model,
         numeric=contract.numeric,
@@ -113,7 +113,11 @@ def record_model(
         example=model_inputs(example_customers(contract), contract),
         metadata={
             "table": contract.name,
-            "gate": str(report.results.gate["verdict"]),
+            "gate": str(gate["verdict"]),
+            "gate.champion": str(gate["champion"]),
+            "gate.anchor": str(gate["anchor"]),
+            "gate.beats_anchor": str(gate["beats_anchor"]).lower(),
+            "holdout_rule": str(gate["holdout_rule"]),
             **report.model_report,
             **{f"{name}_digest": digest for name, digest in digests.items()},
         },

@@ -16,8 +16,8 @@ from churn_pipeline.contract.errors import ProjectError, TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.costs import DecisionRule
 from churn_pipeline.datasets.bento_dataset import BentoContent
-from churn_pipeline.datasets.registered_model import RegisteredVersion
 from churn_pipeline.documents import CARD_FILE, DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
+from churn_pipeline.evaluation.model_record import RegisteredVersion
 from churn_pipeline.modelling.hard_rows import hard_rows
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.pipelines.packaging.equivalence import (

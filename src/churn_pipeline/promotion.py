@@ -1,0 +1,107 @@
+"""Promotion of a registered version: whether its verdict still holds, and which version is the anchor afterwards."""
+
+from datetime import UTC, datetime
+
+import click
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+PASSED = ("first", "better", "no worse")
+NONE = "none"
+# Tag of a version that is or was the champion: its time of promotion
+PROMOTED = "promoted"
+# If one of these tags differs, two versions cannot be compared
+COMPARABLE = ("contract_digest", "holdout_rule")
+
+
+def find_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion | None:
+    """Return the version under an alias; None without one."""
+    try:
+        return client.get_model_version_by_alias(model, alias)
+    except mlflow.exceptions.MlflowException:
+        return None
+
+
+def find_version(client: MlflowClient, table: str, number: int | None) -> ModelVersion:
+    """Return the version with this number, or the challenger.
+
+    Raises
+    ------
+    click.ClickException
+        If there is no such version.
+    """
+    model = f"churn_{table}"
+    if number is None:
+        challenger = find_alias(client, model, "challenger")
+        if challenger is None:
+            raise click.ClickException(
+                f"Table '{table}' has no challenger: train one first (kedro run --pipelines training)."
+            )
+        return challenger
+    try:
+        return client.get_model_version(model, str(number))
+    except mlflow.exceptions.MlflowException:
+        raise click.ClickException(f"{model} has no version {number}: `kedro mlflow ui` lists its versions.") from None
+
+
+def check_promotable(
+    chosen: ModelVersion, champion: ModelVersion | None, anchor: ModelVersion | None, table: str
+) -> None:
+    """Check that a version passed the gate, and that champion and anchor are still those it was measured against.
+
+    A version that has been champion before may return without a check.
+
+    Raises
+    ------
+    click.ClickException
+        If it may not be promoted; the message says why, and how to continue.
+    """
+    if PROMOTED in chosen.tags:
+        return
+    verdict = chosen.tags.get("gate", "unknown")
+    if verdict not in PASSED:
+        raise click.ClickException(
+            f"Version {chosen.version} was not promoted: its gate verdict is '{verdict}'. --force promotes it anyway."
+        )
+    for alias, now in (("champion", champion), ("anchor", anchor)):
+        measured, current = chosen.tags.get(f"gate.{alias}", "unknown"), NONE if now is None else str(now.version)
+        if measured != current:
+            raise click.ClickException(
+                f"Version {chosen.version} was not promoted: its verdict '{verdict}' was measured against {alias} {measured}, "
+                f"and the {alias} is {current} now. Train again (kedro run --pipelines training --params table={table}; "
+                "finished searches are reused) and promote the new version. --force promotes this one anyway."
+            )
+
+
+def next_anchor(chosen: ModelVersion, champion: ModelVersion | None, anchor: ModelVersion | None) -> ModelVersion:
+    """The version that is the anchor after a promotion.
+
+    It is the promoted one if that beats the anchor, if there is none, or if the two cannot be compared because contract or rule
+    of the hold-out changed. Without an anchor, as in older registries, the champion has been the anchor.
+    """
+    before = anchor or champion
+    beats = (
+        chosen.tags.get("gate.beats_anchor") == "true" and PROMOTED not in chosen.tags
+    )  # a rollback is no new evidence
+    if before is None or beats:
+        return chosen
+    changed = any(chosen.tags.get(name) != before.tags.get(name) for name in COMPARABLE)
+    return chosen if changed else before
+
+
+def promote_version(table: str, number: int | None, force: bool, reset_anchor: bool) -> None:
+    """Move the alias ``champion``, and ``anchor`` if needed, and print where they are."""
+    client, model = mlflow.MlflowClient(), f"churn_{table}"
+    chosen = find_version(client, table, number)
+    champion, anchor = (find_alias(client, model, alias) for alias in ("champion", "anchor"))
+    if not force:
+        check_promotable(chosen, champion, anchor, table)
+    following = chosen if reset_anchor else next_anchor(chosen, champion, anchor)
+    client.set_registered_model_alias(model, "champion", chosen.version)
+    client.set_registered_model_alias(model, "anchor", following.version)
+    client.set_model_version_tag(model, chosen.version, PROMOTED, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    click.echo(
+        f"Version {chosen.version} of {model} is now the champion (gate: {chosen.tags.get('gate', 'unknown')}). "
+        f"The anchor is version {following.version}."
+    )

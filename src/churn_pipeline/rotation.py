@@ -1,0 +1,95 @@
+"""Rotation of the hold-out: other customers are held out, and the registered models are refitted without them."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from kedro.framework.session import KedroSession
+
+from churn_pipeline.configuration import TableConfigLoader
+from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.schema import read_contract
+
+# In the order in which versions are refitted: each is then compared with those before it
+ALIASES = ("anchor", "champion", "challenger")
+
+
+def raise_rotation(file: Path) -> int:
+    """Raise ``holdout_rotation`` in a table file by 1, keep all other lines, and return the new number.
+
+    Raises
+    ------
+    TableError
+        If the file has no line to which the key can be added.
+    """
+    text, number = file.read_text(encoding="utf-8"), read_contract(file).holdout_rotation + 1
+    line = f"holdout_rotation: {number}"
+    changed, times = re.subn(r"(?m)^holdout_rotation:.*$", line, text)
+    if not times:
+        changed = re.sub(r"(?m)^roles:", f"{line}\nroles:", text, count=1)
+    file.write_text(changed, encoding="utf-8")
+    if read_contract(file).holdout_rotation != number:
+        file.write_text(text, encoding="utf-8")
+        raise TableError(
+            f"The table file {file.name}", f"was not changed: add the line '{line}' to it at the top level"
+        )
+    return number
+
+
+def rotate(project: Path, table: str) -> dict[str, str]:
+    """Hold out other customers of a table, and refit its anchor, champion and challenger.
+
+    Each distinct version is refitted once, with its settings, and its aliases move to the new version. If a refit fails, file
+    and aliases are restored.
+
+    Returns
+    -------
+    dict of str
+        The new version by alias.
+    """
+    file = _table_file(project, table)
+    client, model = mlflow.MlflowClient(), f"churn_{table}"
+    registered = client.search_registered_models(f"name = '{model}'")
+    held = {alias: str(number) for alias, number in registered[0].aliases.items()} if registered else {}
+    with _restored_on_error(client, model, held, file):
+        raise_rotation(file)
+        refitted: dict[str, str] = {}
+        for alias in ALIASES:
+            if alias not in held:
+                continue
+            if held[alias] not in refitted:
+                refitted[held[alias]] = _refit(project, table, held[alias])
+            client.set_registered_model_alias(model, alias, refitted[held[alias]])
+            if alias == "champion":
+                client.set_model_version_tag(model, refitted[held[alias]], "promoted", "rotated")
+    return {alias: refitted[held[alias]] for alias in ALIASES if alias in held}
+
+
+def _table_file(project: Path, table: str) -> Path:
+    session = KedroSession.create(project, runtime_params={"table": table})
+    with session:
+        loader = session.load_context().config_loader
+        assert isinstance(loader, TableConfigLoader)
+        return loader.table_file
+
+
+def _refit(project: Path, table: str, version: str) -> str:
+    """Refit a version, and return the number of the new one."""
+    session = KedroSession.create(project, runtime_params={"table": table, "refit": {"version": version}})
+    with session:
+        session.run(pipeline_names=["refit"])
+    return str(mlflow.MlflowClient().get_model_version_by_alias(f"churn_{table}", "challenger").version)
+
+
+@contextmanager
+def _restored_on_error(client: mlflow.MlflowClient, model: str, held: dict[str, str], file: Path) -> Iterator[None]:
+    text = file.read_text(encoding="utf-8")
+    try:
+        yield
+    except BaseException:
+        file.write_text(text, encoding="utf-8")
+        for alias, version in held.items():
+            client.set_registered_model_alias(model, alias, version)
+        raise
