@@ -7,6 +7,8 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from churn_pipeline.datasets.registered_model import ABSENT
+
 PASSED = ("first", "better", "no worse")
 NONE = "none"
 # Tag of a version that is or was the champion: its time of promotion
@@ -19,7 +21,9 @@ def find_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion | N
     """Return the version under an alias; None without one."""
     try:
         return client.get_model_version_by_alias(model, alias)
-    except mlflow.exceptions.MlflowException:
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
         return None
 
 

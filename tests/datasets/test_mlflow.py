@@ -20,6 +20,7 @@ from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.datasets import (
+    MlflowEvaluationsDataset,
     MlflowMetricsDataset,
     MlflowTagsDataset,
     RegisteredModelDataset,
@@ -285,3 +286,26 @@ def _trusted() -> tuple[str, ...]:
     from churn_pipeline.modelling.candidates import TRUSTED_TYPES
 
     return TRUSTED_TYPES
+
+
+def test_evaluations_are_the_other_runs_of_the_table_that_used_a_hold_out(store: Path) -> None:
+    def run(**tags: str) -> None:
+        with mlflow.start_run():
+            mlflow.set_tags(tags)
+
+    run(table="mine", holdout_rule="r", model_digest="m1")
+    run(table="mine", model_digest="m2")  # packaging, or a search
+    run(table="others", holdout_rule="r", model_digest="m3")
+    uses = MlflowEvaluationsDataset(table="mine")
+    assert uses.load() == []  # tracking is disabled
+    with mlflow.start_run():
+        mlflow.set_tags({"table": "mine", "holdout_rule": "r", "model_digest": "m4"})
+        assert [tags["model_digest"] for tags in uses.load()] == ["m1"]
+    with pytest.raises(DatasetError):
+        uses.save([])
+
+
+def test_a_missing_version_is_none_if_it_is_optional(store: Path) -> None:
+    assert RegisteredVersionDataset(name="nothing", select="anchor", optional=True).load() is None
+    with pytest.raises(DatasetError, match="has no version anchor"):
+        RegisteredVersionDataset(name="nothing", select="anchor").load()

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+import yaml
 from tests.conftest import Project
 
 from churn_pipeline import rotation
@@ -103,3 +104,12 @@ def test_a_table_without_versions_is_rotated_twice(project: Project) -> None:
         assert "nothing, there is no version" in ended.output
         assert read_contract(table_file(project)).holdout_rotation == number
     assert "There is no table 'missing'" in project.kedro("rotate-holdout", "missing").output
+
+
+def test_a_file_that_cannot_be_edited_is_left_as_it_is(project: Project) -> None:
+    text = json.dumps(yaml.safe_load(table_file(project).read_text(encoding="utf-8")))  # valid YAML in one line
+    table_file(project).write_text(text, encoding="utf-8")
+    ended = project.kedro("rotate-holdout", "simulated")
+    assert ended.code == 1
+    assert "add the line 'holdout_rotation: 1' to it at the top level" in ended.output
+    assert table_file(project).read_text(encoding="utf-8") == text

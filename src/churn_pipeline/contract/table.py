@@ -298,7 +298,7 @@ class Contract(_Frozen):
 
     def digest(self) -> str:
         """SHA-256 of the contract, whatever the layout of its file, without name, costs, segments and rotation."""
-        excluded = {"name": True, "costs": True, "holdout_rotation": True, "roles": {"segments"}}
+        excluded: Any = {"name": True, "costs": True, "holdout_rotation": True, "roles": {"segments"}}
         content = self.model_dump(mode="json", exclude=excluded, exclude_defaults=True)
         content["columns"] = list(content["columns"].items())
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -161,6 +161,25 @@ def test_an_empty_table_has_no_fractions() -> None:
     assert stable_fraction(pd.DataFrame({"id": pd.Series(dtype=object)})).shape == (0,)
 
 
+def test_a_rotation_draws_other_fractions_that_are_independent_of_the_former() -> None:
+    ids = pd.DataFrame({"id": [f"C-{number:05d}" for number in range(4000)]})
+    drawn = [stable_fraction(ids, rotation) for rotation in (0, 1, 2)]
+    assert drawn[0].tolist() == stable_fraction(ids).tolist()
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert abs(np.corrcoef(drawn[a], drawn[b])[0, 1]) < 0.06
+        # the share held out by both is the product of the shares
+        assert np.mean((drawn[a] < 0.2) & (drawn[b] < 0.2)) == pytest.approx(0.04, abs=0.015)
+
+
+def test_a_rotated_contract_holds_out_others_and_has_the_same_digest() -> None:
+    first = contract()
+    turned = first.model_copy(update={"holdout_rotation": 1})
+    rows = pd.DataFrame({name: [str(number) for number in range(600)] for name in first.columns})
+    before, after = (stable_fraction(rows[[str(of.roles.id)]], of.holdout_rotation) < 0.3 for of in (first, turned))
+    assert (before != after).any()
+    assert first.digest() == turned.digest()
+
+
 @pytest.mark.parametrize(
     "ids", [range(20_000), [f"C-{number:06d}" for number in range(20_000)]], ids=["numbers", "text"]
 )
