@@ -131,6 +131,7 @@ def _finish(finding: LeakFinding, settings: LeakSettings, sample: str) -> LeakFi
     return replace(finding, tier=tier, evidence=f"{finding.evidence}{sample}{note}")
 
 
-def _weakness(finding: LeakFinding) -> tuple[bool, float]:
-    """Sorts the strongest finding first: by tier, then by the share of churners or stayers, or the AUC."""
-    return finding.tier != "stop", -finding.figures.get("reach", finding.figures.get("auc", 0.0))
+def _weakness(finding: LeakFinding) -> tuple[bool, bool, float]:
+    """Sorts the strongest finding first: by tier, then what concerns all rows (the AUC), then large cells."""
+    figures = finding.figures
+    return finding.tier != "stop", "auc" not in figures, -figures.get("auc", figures.get("reach", 0.0))
