@@ -25,7 +25,7 @@ from churn_pipeline.leaks.rules import cell_finding, feature_findings
 from churn_pipeline.leaks.settings import LeakSettings
 from churn_pipeline.leaks.text_views import text_views
 from churn_pipeline.leaks.trees import tree_shares
-from churn_pipeline.leaks.views import number_views, order_view, pair_codes
+from churn_pipeline.leaks.views import number_views, pair_codes, relation_views
 
 # Pairs are tested among the features with the highest AUC, because their number grows with the square
 PAIR_FEATURES = 50
@@ -96,7 +96,7 @@ def _test_pairs(features: pd.DataFrame, labels: Labels, settings: LeakSettings) 
     """The strongest finding of each pair that gives away more than its two features alone."""
     coarse = {name: pair_codes(features[name]) for name in map(str, features)}
     odds = {name: labels.odds(out_of_fold_shares(codes, labels)) for name, codes in coarse.items()}
-    tests = 2 * len(coarse) * (len(coarse) - 1)
+    tests = 4 * len(coarse) * (len(coarse) - 1)  # four views of a pair, two groups each
     for pair in combinations(coarse, 2):
         cells: list[Cell] = []
         for view in _pair_views(pair, features, coarse):
@@ -111,7 +111,7 @@ def _pair_views(pair: tuple[str, str], features: pd.DataFrame, coarse: dict[str,
     first, second = coarse[pair[0]], coarse[pair[1]]
     yield View(pair, first * (second.max() + 1) + second, [Kind.PAIR], str, "combination of cells")
     if all(features[name].dtype.kind == "f" for name in pair):
-        yield from order_view(pair, *(features[name].to_numpy() for name in pair))
+        yield from relation_views(pair, *(features[name].to_numpy() for name in pair))
 
 
 def _cells(view: View, shares: Floats, labels: Labels, tests: int) -> Iterator[Cell]:
@@ -131,6 +131,7 @@ def _finish(finding: LeakFinding, settings: LeakSettings, sample: str) -> LeakFi
     return replace(finding, tier=tier, evidence=f"{finding.evidence}{sample}{note}")
 
 
-def _weakness(finding: LeakFinding) -> tuple[bool, float]:
-    """Sorts the strongest finding first: by tier, then by the share of churners or stayers, or the AUC."""
-    return finding.tier != "stop", -finding.figures.get("reach", finding.figures.get("auc", 0.0))
+def _weakness(finding: LeakFinding) -> tuple[bool, bool, float]:
+    """Sorts the strongest finding first: by tier, then what concerns all rows (the AUC), then large cells."""
+    figures = finding.figures
+    return finding.tier != "stop", "auc" not in figures, -figures.get("auc", figures.get("reach", 0.0))

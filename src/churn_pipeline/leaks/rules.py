@@ -9,10 +9,10 @@ from churn_pipeline.leaks.settings import LeakSettings
 # Least share of all churners that a pure cell contains, by kind and tier. The tail of a strong honest number is pure too,
 # but small, and not sharp.
 REACH: dict[Kind, tuple[float, float]] = {
-    Kind.LEVEL: (0.2, 0.08),
-    Kind.SPIKE: (0.25, 0.2),
+    Kind.LEVEL: (0.3, 0.08),
+    Kind.SPIKE: (0.3, 0.2),
     Kind.ORDERED: (0.4, 0.2),
-    Kind.PAIR: (0.5, 0.25),
+    Kind.PAIR: (0.6, 0.25),
 }
 SHARPNESS = 0.75
 # Least odds of churn in a pure cell, relative to the table. In a balanced table, a high share alone means little.
@@ -20,7 +20,7 @@ PURE_ODDS = 13.0
 # A level with noise warns: its least share of all churners, least odds relative to the table, and least churn share
 NOISY_REACH, NOISY_ODDS, NOISY_SHARE = 0.5, 9.0, 0.5
 # A cut warns if it contains this much more of the churners than of the stayers. A normal feature with AUC 0.92 reaches 0.68.
-CUT = 0.72
+CUT = 0.76
 # A cell without churners: its least share of all stayers, and its highest odds relative to the table
 STAY_STOP, STAY_WARN = (0.6, 0.01), (0.5, 0.04)
 

@@ -13,10 +13,10 @@ class LeakSettings(BaseModel):
     max_auc: float = Field(gt=0.5, le=1, default=0.95, description="The run stops if one feature has a higher AUC.")
     warn_auc: float = Field(gt=0.5, le=1, default=0.92, description="A feature with a higher AUC warns.")
     stop_share: float = Field(
-        gt=0.5, lt=1, default=0.95, description="The run stops if at least this share churned in a large cell."
+        gt=0.5, lt=1, default=0.9, description="The run stops if at least this share churned in a large cell."
     )
     warn_share: float = Field(
-        gt=0.5, lt=1, default=0.9, description="A large cell in which at least this share churned warns."
+        gt=0.5, lt=1, default=0.85, description="A large cell in which at least this share churned warns."
     )
     max_rows: int = Field(ge=1000, default=100_000, description="A larger table is checked on a sample of this size.")
     allowed: tuple[str, ...] = Field(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from churn_pipeline.leaks.cells import Integers, Kind, View
-from churn_pipeline.leaks.views import BINS, SPIKE_SHARE, bin_numbers
+from churn_pipeline.leaks.views import BINS, SPIKE_SHARE, bin_numbers, usual_view
 
 # A text feature with more levels may be id-like: its levels are not quoted, but its shape is tested
 QUOTED_LEVELS = 50
@@ -25,9 +25,7 @@ def text_views(name: str, texts: pd.Series) -> Iterator[View]:
         return f"the level is '{levels[code]}'" if quoted else "the cell has one of its levels"
 
     yield _view(name, codes, level, "level")
-    filled = (texts != "").to_numpy()
-    if filled.any() and not filled.all():
-        yield _view(name, filled, ("the cell is missing", "the cell is filled").__getitem__, "missing or filled cell")
+    yield from usual_view(name, codes, (texts == "").to_numpy())
     if not quoted:
         yield from _shape_views(name, codes, levels)
         yield from _number_in_text(name, codes, levels)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from churn_pipeline.leaks.cells import Floats, Integers, Kind, View
 
@@ -24,11 +25,29 @@ def pair_codes(feature: pd.Series) -> Integers:
     return np.asarray(pd.factorize(levels.where(levels.isin(frequent), "\0"))[0], dtype=np.int64)
 
 
-def order_view(pair: tuple[str, str], first: Floats, second: Floats) -> Iterator[View]:
-    """The order of two numbers: lower, equal, higher, or one is missing. Nothing if nearly all rows have the same order."""
-    codes = np.where(np.isnan(first) | np.isnan(second), 3, np.sign(first - second) + 1).astype(np.int64)
-    if np.bincount(codes).max() < 0.99 * len(codes):
-        yield View(pair, codes, [Kind.PAIR] * 4, str, "order (below, equal or above)")
+def relation_views(pair: tuple[str, str], first: Floats, second: Floats) -> Iterator[View]:
+    """How two numbers relate: their order, their difference and, if none is negative, their ratio."""
+    missing = np.isnan(first) | np.isnan(second)
+    order = np.where(missing, 3, np.sign(first - second) + 1).astype(np.int64)
+    if np.bincount(order).max() < 0.99 * len(order):
+        yield View(pair, order, [Kind.PAIR] * 4, str, "order (below, equal or above)")
+    yield View(pair, bin_numbers(first - second, BINS, SPIKE_SHARE)[0], [Kind.PAIR], str, "range of the difference")
+    if np.nanmin(first, initial=0) >= 0 and np.nanmin(second, initial=0) >= 0:
+        total = first + second
+        ratio = np.divide(first, total, out=np.full(len(first), np.nan), where=total > 0)
+        yield View(pair, bin_numbers(ratio, BINS, SPIKE_SHARE)[0], [Kind.PAIR], str, "range of the ratio")
+
+
+def usual_view(name: str, codes: Integers, missing: NDArray[np.bool_]) -> Iterator[View]:
+    """Views with two cells: missing or filled, and the most frequent value or another one."""
+    if missing.any() and not missing.all():
+        said = ("the cell is filled", "the cell is missing").__getitem__
+        yield View((name,), missing.astype(np.int64), [Kind.LEVEL] * 2, said, "missing or filled cell")
+    rows = np.bincount(codes)
+    if len(codes) / 2 <= rows.max() < len(codes):
+        said = ("the value is not the most frequent one", "the value is the most frequent one").__getitem__
+        usual = (codes == rows.argmax()).astype(np.int64)
+        yield View((name,), usual, [Kind.LEVEL] * 2, said, "usual or unusual value")
 
 
 def number_views(name: str, cells: Floats) -> Iterator[View]:
@@ -39,6 +58,7 @@ def number_views(name: str, cells: Floats) -> Iterator[View]:
     if not len(present):
         return
     exact = np.unique(cells, return_inverse=True)[1]
+    yield from usual_view(name, exact, np.isnan(cells))
     if exact.max() < len(cells) / EXACT_ROWS:
         yield View((name,), exact, [Kind.ORDERED] * (int(exact.max()) + 1), lambda _: "the cell has one value", "value")
     whole = bool((present == np.floor(present)).all())
