@@ -60,7 +60,10 @@ def identify_customers(customers: pd.DataFrame, contract: Contract, identical_ro
         ids = customers[[contract.roles.id]]
         reason = f"Rows with the same '{contract.roles.id}' are one customer."
         return Identity(_numbers(ids[contract.roles.id]), stable_fraction(ids), {"rule": "id", "reason": reason})
-    features = customers[list(contract.features)]
+    return _identify_by_features(customers[list(contract.features)], identical_rows)
+
+
+def _identify_by_features(features: pd.DataFrame, identical_rows: IdenticalRows) -> Identity:
     fractions = stable_fraction(features)
     groups = _numbers(fractions)
     identical, by_chance = _share_repeated(groups), share_by_chance(features)
@@ -73,12 +76,12 @@ def identify_customers(customers: pd.DataFrame, contract: Contract, identical_ro
     }
     if one_customer:
         return Identity(groups, fractions, report)
-    # The first of several identical rows keeps its number, so that a table without identical rows has one hold-out only.
+    # The first of several identical rows keeps its number, so that the rule affects only the others.
     occurrence = pd.Series(groups).groupby(groups).cumcount().to_numpy()
     later = occurrence > 0
     numbered = features[later].reset_index(drop=True)
     fractions[later] = stable_fraction(pd.concat([numbered, pd.Series(occurrence[later])], axis=1))
-    return Identity(np.arange(len(customers), dtype=np.int64), fractions, report)
+    return Identity(np.arange(len(features), dtype=np.int64), fractions, report)
 
 
 def share_by_chance(features: pd.DataFrame) -> float:
