@@ -31,6 +31,7 @@ CODE = (
     "documents.py",
     "contract/__init__.py",
     "contract/errors.py",
+    "contract/label.py",
     "contract/table.py",
     "serving/**/*",
 )
