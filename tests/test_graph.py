@@ -137,6 +137,7 @@ def test_only_these_datasets_are_previewed(site: Path) -> None:
     shown = {
         *(
             "contract_report",
+            "split_report",
             "leaks",
             "data_report",
             "leaderboard",

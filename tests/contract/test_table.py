@@ -159,6 +159,11 @@ def test_the_former_key_is_an_error_that_shows_the_new_one() -> None:
         make_contract(label={"meaning": "m", "horizon": "one month", "horizon_days": 31})
 
 
+def test_a_label_without_a_horizon_has_no_parts() -> None:
+    with pytest.raises(ValueError, match=r"label\.horizon is not set"):
+        _ = make_contract().label.horizon_parts
+
+
 # ---- copies ----------------------------------------------------------------------------------------------------------
 
 free = ["region", "months", "charge", "total", "calls", "plan", "lines", "paperless"]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-HORIZON = re.compile(r"([1-9]\d{0,4}) (day|month)s?")
+HORIZON = re.compile(r"([1-9]\d{0,3}) (day)s?|([1-9]\d{0,2}) (month)s?")
 HORIZON_SYNTAX = "write `horizon: 3 months` or `horizon: 31 days`"
 
 
@@ -50,4 +50,4 @@ class Label(BaseModel):
         match = HORIZON.fullmatch(self.horizon)
         if match is None:
             raise ValueError("label.horizon is not set")
-        return int(match[1]), "days" if match[2] == "day" else "months"
+        return (int(match[1]), "days") if match[2] else (int(match[3]), "months")

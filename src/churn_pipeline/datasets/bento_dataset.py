@@ -32,6 +32,7 @@ CODE = (
     "documents.py",
     "contract/__init__.py",
     "contract/errors.py",
+    "contract/label.py",
     "contract/table.py",
     "serving/**/*",
 )

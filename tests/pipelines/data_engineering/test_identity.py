@@ -113,6 +113,12 @@ def test_identical_rows_that_are_separate_customers_have_different_numbers() -> 
     assert stats.kstest(fractions, "uniform").statistic < 0.04
 
 
+@pytest.mark.parametrize("with_id", [True, False])
+def test_a_table_without_rows_has_no_customers(with_id: bool) -> None:
+    found = identify_customers(customers(5).head(0), contract(with_id))
+    assert found.groups.shape == found.fractions.shape == (0,)
+
+
 # ---- the stable hash -------------------------------------------------------------------------------------------------
 
 

@@ -61,8 +61,11 @@ def identify_customers(customers: pd.DataFrame, contract: Contract, identical_ro
         reason = f"Rows with the same '{contract.roles.id}' are one customer."
         fractions = stable_fraction(ids, contract.holdout_rotation)
         return Identity(_numbers(ids[contract.roles.id]), fractions, {"rule": "id", "reason": reason})
-    features = customers[list(contract.features)]
-    fractions = stable_fraction(features, contract.holdout_rotation)
+    return _identify_by_features(customers[list(contract.features)], identical_rows, contract.holdout_rotation)
+
+
+def _identify_by_features(features: pd.DataFrame, identical_rows: IdenticalRows, rotation: int) -> Identity:
+    fractions = stable_fraction(features, rotation)
     groups = _numbers(fractions)
     identical, by_chance = _share_repeated(groups), share_by_chance(features)
     one_customer = by_chance < MAX_CHANCE * identical if identical_rows == "auto" else identical_rows == "one_customer"
@@ -74,13 +77,12 @@ def identify_customers(customers: pd.DataFrame, contract: Contract, identical_ro
     }
     if one_customer:
         return Identity(groups, fractions, report)
-    # The first of several identical rows keeps its number, so that a table without identical rows has one hold-out only.
+    # The first of several identical rows keeps its number, so that the rule affects only the others.
     occurrence = pd.Series(groups).groupby(groups).cumcount().to_numpy()
     later = occurrence > 0
     numbered = features[later].reset_index(drop=True)
-    numbered = pd.concat([numbered, pd.Series(occurrence[later])], axis=1)
-    fractions[later] = stable_fraction(numbered, contract.holdout_rotation)
-    return Identity(np.arange(len(customers), dtype=np.int64), fractions, report)
+    fractions[later] = stable_fraction(pd.concat([numbered, pd.Series(occurrence[later])], axis=1), rotation)
+    return Identity(np.arange(len(features), dtype=np.int64), fractions, report)
 
 
 def share_by_chance(features: pd.DataFrame) -> float:

@@ -111,11 +111,7 @@ def split_customers(
     for part in (TRAIN, HOLDOUT):
         parts[part] = customers[side == part].reset_index(drop=True)
         groups[part] = pd.DataFrame({"customer": identity.groups[side == part]})
-        if churned(parts[part], contract).nunique() < 2:
-            raise TableError(
-                f"The table '{contract.name}' cannot be split",
-                f"{part} has {len(parts[part]):,} rows and lacks a class: provide more data, or change `split.holdout_share`",
-            )
+        _check_classes(parts[part], part, contract)
     splitting.check_disjoint(
         groups[TRAIN]["customer"].to_numpy(), groups[HOLDOUT]["customer"].to_numpy(), "the hold-out"
     )
@@ -126,6 +122,14 @@ def split_customers(
     }
     report |= {"set_aside": side[rest].value_counts().to_dict(), "customers": identity.report}
     return parts[TRAIN], parts[HOLDOUT], set_aside, groups[TRAIN], groups[HOLDOUT], report
+
+
+def _check_classes(rows: pd.DataFrame, part: str, contract: Contract) -> None:
+    if churned(rows, contract).nunique() < 2:
+        raise TableError(
+            f"The table '{contract.name}' cannot be split",
+            f"{part} has {len(rows):,} rows and lacks a class: provide more data, or change `split.holdout_share`",
+        )
 
 
 def features_and_label(customers: pd.DataFrame, contract: Contract) -> tuple[pd.DataFrame, pd.DataFrame]:

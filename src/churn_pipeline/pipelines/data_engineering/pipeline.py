@@ -5,6 +5,8 @@ from kedro.pipeline import Node, Pipeline
 from churn_pipeline.pipelines.boxes import box
 from churn_pipeline.pipelines.data_engineering import nodes
 
+PARTS = ["train_customers", "holdout_customers", "set_aside_customers"]
+
 
 def create_pipeline() -> Pipeline:
     """From ``raw_customers`` to features and label of the training and hold-out customers, and to the folds."""
@@ -33,14 +35,7 @@ def _split() -> list[Node]:
         Node(
             nodes.split_customers,
             ["customers", "contract", "params:split"],
-            [
-                "train_customers",
-                "holdout_customers",
-                "set_aside_customers",
-                "train_groups",
-                "holdout_groups",
-                "split_report",
-            ],
+            [*PARTS, "train_groups", "holdout_groups", "split_report"],
             name="split_customers",
         ),
         Node(

@@ -17,7 +17,7 @@ TRAIN, HOLDOUT = "train", "hold-out"
 EARLY = "set aside: row of a held-out customer before the hold-out period"
 LATE = "set aside: row in the hold-out period, or label unknown at its start"
 FIXES = {
-    EARLY: "Reduce `split.holdout_share`, or provide fewer early dates.",
+    EARLY: "Reduce `split.holdout_share`.",
     LATE: "Provide more dates, reduce `split.holdout_latest`, or check `label.horizon`. If the rest is enough, raise "
     "`split.max_set_aside`.",
 }
