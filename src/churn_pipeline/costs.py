@@ -215,12 +215,16 @@ class DecisionRule(BaseModel):
         -------
         ndarray of shape (n,), or of shape () for one value
         """
-        costs = self.costs
-        if amounts is None or not isinstance(costs.value, ValueColumn):
+        costs, value = self.costs, self.costs.value
+        if amounts is None or not isinstance(value, ValueColumn):
             return np.asarray(self.threshold)
-        months, acceptance = costs.value.months, costs.acceptance
-        offer_cost, contact_cost = costs.offer_cost, costs.contact_cost
-        loss, found = -contact_profit_stayer(costs), []
+        months, acceptance, offer_cost, contact_cost = (
+            value.months,
+            costs.acceptance,
+            costs.offer_cost,
+            costs.contact_cost,
+        )
+        loss, found = offer_cost + contact_cost, []
         for amount in amounts:
             if amount is None:
                 found.append(self.threshold)
@@ -231,6 +235,6 @@ class DecisionRule(BaseModel):
 
     def bases(self, amounts: Sequence[Amount] | None) -> Iterable[ThresholdBasis]:
         """What each customer's threshold is based on; `amounts` as in `thresholds`."""
-        if amounts is None or self.column is None:
+        if amounts is None:
             return repeat("one_value")
         return ["mean_value" if amount is None else "customer_value" for amount in amounts]

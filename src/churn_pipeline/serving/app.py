@@ -61,7 +61,7 @@ class Application:
         self._bundle, self._metrics = bundle, metrics
         contract, columns = bundle.contract, (bundle.numeric, bundle.categorical)
         self._id_column = contract.roles.id
-        self._decision = bundle.decision
+        self._decision, self._value_column = bundle.decision, bundle.decision.column
         self._scorer = Scorer(bundle)
         self._explainer = Explainer(self._scorer.probabilities, *columns, bundle.training_profile)
         self._predictions = RequestParser(contract, *columns, settings.max_rows)
@@ -156,7 +156,7 @@ class Application:
     ) -> tuple[Probabilities, list[dict[str, Any]]]:
         """Score, count and log customers; return their probabilities and predictions."""
         probabilities = self._scorer.probabilities(*parser.inputs(customers))
-        amounts = None if self._decision.column is None else parser.numbers(customers, self._decision.column)
+        amounts = None if self._value_column is None else parser.numbers(customers, self._value_column)
         contact = probabilities >= self._decision.thresholds(amounts)
         self._metrics.predicted(probabilities, contact)
         self._log.write(request_id, customers, probabilities, contact)
