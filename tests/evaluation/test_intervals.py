@@ -6,7 +6,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from churn_pipeline.evaluation.intervals import paired_difference, t_margin, wilson_interval
+from churn_pipeline.evaluation.intervals import (
+    basic_interval,
+    paired_difference,
+    percentile_interval,
+    t_margin,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize("drawn", [39, 200, 1000])
+def test_percentiles_hold_the_confidence_level_however_many_are_drawn(drawn: int) -> None:
+    rng = np.random.default_rng(0)
+    limits = np.array([percentile_interval(rng.random(drawn), 0.95) for _ in range(3000)])
+    # The probability mass of the uniform distribution between the limits
+    assert (limits[:, 1] - limits[:, 0]).mean() == pytest.approx(0.95, abs=0.002)
+
+
+def test_a_basic_interval_corrects_a_maximum() -> None:
+    """The best of eight equal arms is overstated, and percentiles of its resamples more so."""
+    rng, held = np.random.default_rng(0), []
+    for _ in range(150):
+        rows = rng.normal(size=(8, 60))
+        drawn = np.array([rows[:, rng.integers(60, size=60)].mean(axis=1).max() for _ in range(100)])
+        best = float(rows.mean(axis=1).max())
+        limits = [percentile_interval(drawn, 0.95), basic_interval(best, drawn, 0.95)]
+        held.append([low <= 0 <= high for low, high in limits])
+    percentile, basic = np.mean(held, axis=0)
+    assert percentile < 0.5
+    assert basic > percentile + 0.3
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95])

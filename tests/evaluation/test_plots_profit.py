@@ -16,7 +16,7 @@ from churn_pipeline.evaluation.plots_profit import profit_plot, sensitivity_plot
 from churn_pipeline.evaluation.plots_scores import lift_plot, score_plot
 from churn_pipeline.evaluation.profit import realised_profit
 from churn_pipeline.evaluation.profit_curve import profit_curve
-from churn_pipeline.evaluation.segments import SegmentScoring, segment_metrics
+from churn_pipeline.evaluation.segments import ALL, SegmentScoring, segment_metrics
 from churn_pipeline.evaluation.sensitivity import sensitivity
 
 COSTS = CostModel(value=200, offer_cost=10, contact_cost=1, acceptance=0.3, currency="USD")
@@ -57,6 +57,20 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def test_the_title_of_segments_counts_levels_that_differ_after_holms_correction() -> None:
+    levels = pd.DataFrame({"segment": "plan", "level": [f"level {i}" for i in range(10)], "rows": 100, "value": 0.8})
+    whole = pd.DataFrame({"segment": [ALL], "level": ALL, "rows": 1000, "value": 0.8})
+
+    def title(off: float) -> str:
+        """One of ten levels lies `off` margins of a 95% interval above the others."""
+        table = pd.concat([whole, levels.assign(value=[0.8 + off * 0.1, *[0.8] * 9])], ignore_index=True)
+        table = table.assign(metric="auc", lower=table["value"] - 0.1, upper=table["value"] + 0.1, note="")
+        return str(segments_plot(table, "auc").axes[0].get_title(loc="left"))
+
+    assert title(1.2) == "AUC: 0 of 10 levels differ significantly"
+    assert title(3.0) == "AUC: 1 of 10 levels differ significantly"
 
 
 def test_titles_state_the_finding() -> None:

@@ -92,6 +92,16 @@ def test_a_summary_says_that_each_value_has_its_own_threshold() -> None:
     )
 
 
+def test_a_metric_without_interval_shows_what_chance_explains() -> None:
+    rows = {"metric": ["miscalibration", "calibration_error"], "value": [0.002, 0.03], "lower": np.nan, "upper": np.nan}
+    metrics = pd.DataFrame({**rows, "by_chance": [0.004, np.nan], "best_possible": np.nan})
+    report = replace(REPORT, results=replace(RESULTS, metrics=metrics))
+    said = summarise(report).splitlines()
+    assert "  miscalibration          0.0020   up to 0.0040 by chance" in said
+    assert "  calibration_error       0.0300" in said
+    assert "| miscalibration | 0.0020 | up to 0.0040 by chance |" in run_description(report)
+
+
 def test_a_summary_warns_about_leaks() -> None:
     said = summarise(replace(REPORT, data_report=with_leak("plan")))
     assert "!! LIKELY LEAK: plan: it alone reaches AUC 0.987" in said

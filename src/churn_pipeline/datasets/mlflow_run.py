@@ -48,7 +48,12 @@ class MlflowMetricsDataset(AbstractDataset[dict[str, float], NoReturn]):
     >>> MlflowMetricsDataset(prefix="holdout").save({"auc": 0.85, "auc_lower": 0.83})  # doctest: +SKIP
     """
 
-    GROUPS = {"_lower": "intervals/", "_upper": "intervals/", "_best_possible": "best_possible/"}  # noqa: RUF012
+    GROUPS = {  # noqa: RUF012
+        "_lower": "intervals/",
+        "_upper": "intervals/",
+        "_by_chance": "intervals/",
+        "_best_possible": "best_possible/",
+    }
 
     def __init__(self, prefix: str, metadata: dict[str, Any] | None = None) -> None:
         self._prefix = prefix

@@ -13,7 +13,7 @@ from churn_pipeline.evaluation.predictions import Probabilities, check_predictio
 
 # Probabilities are clipped this far from 0 and 1, where log-odds are infinite
 EPSILON = 1e-6
-# Log-odds beyond this are not told from 0 and 1
+# Log-odds beyond this count as 0 and 1
 WIDEST_SHIFT = 50.0
 
 

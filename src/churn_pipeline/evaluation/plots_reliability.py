@@ -88,7 +88,7 @@ def reliability_plot(
         *thin(counted.p, recalibrate(counted)), drawstyle="steps-mid", label="model: isotonic regression", **SOLID
     )
     label(axes, "", f"churn share (mean {labels.mean():.1%})")
-    legend(axes, "upper left")
+    legend(axes, "lower right")
     style(below)
     below.hist(probabilities, bins=np.linspace(0, 1, 41).tolist(), color=MODEL, alpha=0.6)
     below.yaxis.set_major_formatter("{x:,.0f}")

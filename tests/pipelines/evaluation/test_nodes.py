@@ -143,6 +143,20 @@ def test_unknown_values_are_not_logged(holdout: pd.DataFrame) -> None:
     assert all(np.isfinite(value) for value in logged.values())
 
 
+def test_miscalibration_has_no_interval_but_what_chance_explains(holdout: pd.DataFrame) -> None:
+    settings = SETTINGS.model_copy(update={"metrics": ("miscalibration", "calibration_slope")})
+    made = predictions(holdout)
+    metrics, logged = evaluate(made, UNKNOWN, holdout, CONTRACT, settings, seed=1)
+    assert set(logged) == {
+        "miscalibration",
+        "miscalibration_by_chance",
+        *(f"calibration_slope{ending}" for ending in ("", "_lower", "_upper")),
+    }
+    assert 0 < logged["miscalibration_by_chance"] < 1
+    title = draw_plots(made, UNKNOWN, metrics, holdout, CONTRACT)[2].axes[0].get_title(loc="left")
+    assert title.endswith(f"(up to {logged['miscalibration_by_chance']:.4f} by chance)")
+
+
 def test_an_evaluation_is_the_same_for_the_same_seed(holdout: pd.DataFrame) -> None:
     made = predictions(holdout)
     one, same, other = (evaluate(made, UNKNOWN, holdout, CONTRACT, SETTINGS, seed)[0] for seed in (1, 1, 2))

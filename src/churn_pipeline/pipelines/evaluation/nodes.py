@@ -105,8 +105,10 @@ def evaluate(
     resampling = Resampling(settings.resamples, settings.confidence_level, seed)
     key = customer_groups(groups)
     metrics = bootstrap_metrics(y, p, functions, resampling, key)
-    chance = miscalibration_by_chance(p, key, settings.confidence_level, seed=seed)
-    metrics["by_chance"] = [chance if function is miscalibration else np.nan for function in functions.values()]
+    metrics["by_chance"] = [
+        miscalibration_by_chance(p, key, settings.confidence_level, seed=seed) if of is miscalibration else np.nan
+        for of in functions.values()
+    ]
     best = np.nan if truth is None else [function(y, truth) for function in functions.values()]
     metrics = metrics.assign(best_possible=best)
     return metrics, flat_metrics(metrics)
