@@ -171,11 +171,6 @@ class Roles(_Frozen):
         return roles
 
 
-def _value_column(costs: Mapping[str, Any]) -> str | None:
-    value = costs.get("value")
-    return value.get("column") if isinstance(value, Mapping) else None
-
-
 class Contract(_Frozen):
     """The contract of a customer table."""
 
@@ -226,7 +221,7 @@ class Contract(_Frozen):
         ]
         if not problems:
             problems += self._role_problems()
-        problems += self.value_problems(self.costs or {})
+        problems += self.value_problems(self.value_column)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -286,11 +281,11 @@ class Contract(_Frozen):
     @property
     def value_column(self) -> str | None:
         """The column that the table's own cost model takes customer values from."""
-        return _value_column(self.costs or {})
+        value = (self.costs or {}).get("value")
+        return value.get("column") if isinstance(value, Mapping) else None
 
-    def value_problems(self, costs: Mapping[str, Any]) -> Iterator[str]:
-        """What is wrong with the value column of a cost model."""
-        name = _value_column(costs)
+    def value_problems(self, name: str | None) -> Iterator[str]:
+        """What is wrong with the value column of a cost model; None if it has none."""
         if name is not None and name not in self.columns:
             yield f"costs.value uses the column '{name}', which is missing from columns"
         elif name is not None and (self.columns[name].kind != "numeric" or name == self.roles.target.column):

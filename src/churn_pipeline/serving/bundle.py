@@ -241,7 +241,7 @@ def _model_columns(session: onnxruntime.InferenceSession) -> tuple[tuple[str, ..
 def _check_decision(decision: DecisionRule, manifest: Manifest, contract: Contract) -> None:
     if decision.threshold != manifest.threshold:
         raise BundleError(f"{DECISION_FILE} and {MANIFEST_FILE} have different thresholds. Package the model again")
-    for problem in contract.value_problems(decision.costs.model_dump()):
+    for problem in contract.value_problems(decision.column):
         raise BundleError(f"{DECISION_FILE} does not fit {CONTRACT_FILE}: {problem}. Train again")
 
 

@@ -61,10 +61,9 @@ def cost_model(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
         raise TableError(
             subject, "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
         ) from None
-    dumped = model.model_dump(mode="json")
-    if mistakes := list(contract.value_problems(dumped)):
-        raise TableError(subject, f"{mistakes[0]}: name a numeric column of the contract, or give one number")
-    return dumped
+    for mistake in contract.value_problems(getattr(model.value, "column", None)):
+        raise TableError(subject, f"{mistake}: name a numeric column of the contract, or give one number")
+    return model.model_dump(mode="json")
 
 
 def join_holdout(
