@@ -160,3 +160,15 @@ def test_a_session_made_in_python_sends_no_usage_data_without_a_telemetry_file(p
     assert "mlflow None" in ended.stdout
     assert "anonymous usage data" not in ended.stdout + ended.stderr
     assert "kedro_telemetry" not in (project.path / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_table_start_without_mlflow_and_plugins() -> None:
+    code = (
+        "import sys\nfrom churn_pipeline.__main__ import main\n"
+        "main(['table', 'page', 'telco'], standalone_mode=False)\n"
+        "assert not {'mlflow', 'kedro_mlflow', 'kedro_viz', 'sklearn', 'matplotlib'} & sys.modules.keys()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 0, ended.stderr
+    assert "| `tenure` | numeric feature |" in ended.stdout
