@@ -90,7 +90,7 @@ def node(site: Path, name: str, kind: str = "data") -> dict[str, Any]:
 def test_every_pipeline_has_its_layers_in_the_order_of_the_data(site: Path) -> None:
     pipelines = {each["id"] for each in graph(site, "__default__")["pipelines"]}
     assert pipelines == {
-        *("__default__", "training", "data_engineering", "modelling", "evaluation", "packaging", "simulation")
+        *("__default__", "training", "data_engineering", "modelling", "evaluation", "packaging", "simulation", "refit")
     }
     for name in pipelines:
         content = graph(site, name)

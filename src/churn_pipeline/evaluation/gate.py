@@ -149,7 +149,7 @@ def _verdict(
 ) -> tuple[Verdict, list[str]]:
     if not compared and not problems:
         return "first", ["There is no champion to compare with."]
-    if worse := significantly_worse(compared, settings.error_rate):
+    if worse := significantly_worse(compared, settings.error_rate / 2):
         return "worse", [comparison_sentence(row, "is significantly worse") for row in worse]
     if problems:
         return "cannot tell", list(problems)

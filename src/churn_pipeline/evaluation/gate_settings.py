@@ -13,7 +13,7 @@ class GateSettings(BaseModel):
     min_auc
         A model with a lower AUC is refused.
     calibration_shift
-        Tolerated calibration-in-the-large, in log-odds: 0.2 is odds that are 1.2 times too high or too low. A model is
+        Tolerated calibration-in-the-large, in log-odds: 0.18 is odds that are 1.2 times too high or too low. A model is
         refused if the whole interval lies outside.
     calibration_slope
         Tolerated slope of Cox's calibration line, by the same rule. Below 1 a model is overconfident, above 1
@@ -23,7 +23,8 @@ class GateSettings(BaseModel):
     profit_share
         Margin of the profit: the share of the baseline's profit that may be lost.
     error_rate
-        Probability of each one-sided error when models are compared.
+        Error of the limits that show that little is lost, one-sided. A loss is significant at the same error, two-sided,
+        over all comparisons together.
     sufficient_power
         The gate says that it can tell two equal models from a loss of one margin if its power is at least this.
     """
@@ -32,7 +33,7 @@ class GateSettings(BaseModel):
 
     confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
     min_auc: float = Field(default=0.6, ge=0.5, lt=1)
-    calibration_shift: tuple[float, float] = (-0.2, 0.2)
+    calibration_shift: tuple[float, float] = (-0.18, 0.18)
     calibration_slope: tuple[float, float] = (0.75, 1.33)
     log_loss_share: float = Field(default=0.1, gt=0, lt=1)
     profit_share: float = Field(default=0.2, gt=0, lt=1)
