@@ -34,7 +34,7 @@ def ask_file() -> Path:
 
 
 def ask(file: Path) -> tuple[pd.DataFrame, str]:
-    """Ask for roles and costs of the table in a file; an answer that does not fit is asked for again.
+    """Ask for roles and costs of the table in a file; an answer that does not fit repeats the question.
 
     Returns
     -------
