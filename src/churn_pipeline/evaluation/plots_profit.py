@@ -40,18 +40,21 @@ def profit_plot(
     curve
         Result of `profit_curve`.
     threshold
-        The threshold in use.
+        The break-even at the mean value.
     individual_profit
-        Profit if each customer's own break-even is the threshold. If values differ, it is not on the curve.
+        Profit if each customer's own break-even is the threshold, as in pipeline and service. If values differ, it is not on
+        the curve.
     currency
         Used in the axis label.
     """
     at = [float(np.interp(threshold, curve["threshold"], curve[name])) for name in ("profit", "lower", "upper")]
     figure = empty(height=7.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    style(axes, f"Profit: {with_interval(at[0], (at[1], at[2]), digits=2)} per customer")
+    style(axes, f"One threshold for all: {with_interval(at[0], (at[1], at[2]), digits=2)} per customer")
     _draw_profit_curve(axes, curve, individual_profit)
-    axes.plot([threshold], [at[0]], "o", ms=8, color=MODEL, ls="", label=f"chosen threshold: {threshold:.3f}")
+    axes.plot(
+        [threshold], [at[0]], "o", ms=8, color=MODEL, ls="", label=f"break-even at the mean value: {threshold:.3f}"
+    )
     below.plot(curve["threshold"], curve["contacted_share"], **SOLID)
     for panel in (below, axes):
         panel.axvline(threshold, color=MODEL, lw=1, ls="--")
@@ -74,7 +77,7 @@ def _draw_profit_curve(axes: Axes, curve: pd.DataFrame, individual_profit: float
     axes.fill_between(curve["threshold"], curve["lower"], curve["upper"], color=MODEL, alpha=0.15, lw=0)
     axes.plot(curve["threshold"], curve["profit"], label="model, with interval", **SOLID)
     if individual_profit is not None:
-        axes.axhline(individual_profit, label=f"individual thresholds: {individual_profit:.2f}", **DASHED)
+        axes.axhline(individual_profit, label=f"each customer's own break-even: {individual_profit:.2f}", **DASHED)
     best = curve.loc[curve["profit"].idxmax()]
     name = f"best in hindsight: {best['profit']:.2f} at {best['threshold']:.3f}"
     look: dict[str, Any] = {"ms": 7, "mfc": "white", "mec": BEST_POSSIBLE, "mew": 1.5, "ls": ""}
