@@ -37,7 +37,7 @@ IMPORTANCE = pd.DataFrame(
 BOARD = pd.DataFrame({"candidate": ["b", "a"], "log_loss": [0.41, 0.4], "log_loss_se": [0.01, 0.01]})
 PLOTS: dict[str, Callable[[], Figure]] = {
     "profit": lambda: profit_plot(CURVE, 0.2, currency="USD"),
-    "profit by customer": lambda: profit_plot(CURVE, NO_CONTACT_THRESHOLD, individual_profit=12.0),
+    "profit by customer": lambda: profit_plot(CURVE, NO_CONTACT_THRESHOLD, decided=(12.0, 11.0, 13.5)),
     "lift": lambda: lift_plot(Y, P, (3.0, 3.4)),
     "scores": lambda: score_plot(Y, P, 0.2),
     "importance": lambda: importance_plot(IMPORTANCE),
@@ -76,7 +76,7 @@ def test_the_title_of_segments_counts_levels_that_differ_after_holms_correction(
 def test_titles_state_the_finding() -> None:
     drawn = CURVE[CURVE["threshold"] == CURVE["threshold"].iloc[70]].iloc[0]
     assert title(profit_plot(CURVE, drawn["threshold"])) == (
-        f"One threshold for all: {drawn['profit']:.2f} [{drawn['lower']:.2f}–{drawn['upper']:.2f}] per customer"
+        f"Profit: {drawn['profit']:.2f} [{drawn['lower']:.2f}–{drawn['upper']:.2f}] per customer"
     )
     assert title(PLOTS["lift"]()).endswith("[3.00–3.40]")
     assert title(PLOTS["scores"]()).startswith("Scores: median 0.")
@@ -88,12 +88,11 @@ def test_titles_state_the_finding() -> None:
 
 def test_the_chosen_threshold_lies_on_the_curve() -> None:
     axes = PLOTS["profit"]().axes[0]
-    (chosen,) = [
-        line for line in axes.get_lines() if str(line.get_label()).startswith("break-even at the mean value: 0.200")
-    ]
+    (chosen,) = [line for line in axes.get_lines() if str(line.get_label()).startswith("threshold at the mean value: ")]
     assert float(np.asarray(chosen.get_ydata())[0]) == pytest.approx(realised_profit(Y, P, 200, COSTS, 0.2), abs=0.5)
     lines = {str(line.get_label()) for line in PLOTS["profit by customer"]().axes[0].get_lines()}
-    assert "each customer's own break-even: 12.00" in lines
+    assert "each customer's own threshold: 12.00" in lines
+    assert title(PLOTS["profit by customer"]()) == "Profit: 12.00 [11.00–13.50] per customer"
 
 
 def test_large_losses_do_not_flatten_the_curve() -> None:

@@ -121,7 +121,7 @@ def _plots() -> list[Node]:
         ),
         Node(
             report.draw_profit_plots,
-            [*PREDICTED_CUSTOMERS, "decision_rule", "profit_curve", "sensitivity", "params:evaluation"],
+            ["holdout", "profit", "decision_rule", "profit_curve", "sensitivity", "params:evaluation"],
             ["profit_plot", "sensitivity_plot", "lift_plot", "scores_plot"],
             name="draw_profit_plots",
         ),

@@ -15,10 +15,10 @@ from churn_pipeline.costs import DecisionRule
 from churn_pipeline.documents import CARD_FILE, DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.evaluation import plots_comparison, plots_profit, plots_scores
 from churn_pipeline.evaluation.card import model_card
+from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.model_record import ModelRecord
-from churn_pipeline.evaluation.profit import realised_profit
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
-from churn_pipeline.pipelines.evaluation.decision import cost_source, join_holdout
+from churn_pipeline.pipelines.evaluation.decision import cost_source
 from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings
 
 IN_SAMPLE = (
@@ -55,9 +55,8 @@ def collect_report(
 
 
 def draw_profit_plots(
-    predictions: pd.DataFrame,
-    customers: pd.DataFrame,
-    contract: Contract,
+    holdout: Holdout,
+    profit: pd.DataFrame,
     decision_rule: dict[str, Any],
     curve: pd.DataFrame,
     sensitivity: pd.DataFrame,
@@ -66,10 +65,10 @@ def draw_profit_plots(
     """Draw profit by threshold, sensitivity, lift and scores."""
     decision = DecisionRule.model_validate(decision_rule)
     costs, threshold = decision.costs, decision.threshold
-    holdout = join_holdout(predictions, customers, contract, decision_rule["costs"])
-    individual = realised_profit(holdout.y, holdout.p, holdout.value, costs)
+    row = profit.set_index("metric").loc["profit"]
+    decided = (float(row["value"]), float(row["lower"]), float(row["upper"]))
     return (
-        plots_profit.profit_plot(curve, threshold, individual, costs.currency),
+        plots_profit.profit_plot(curve, threshold, decided, costs.currency),
         plots_profit.sensitivity_plot(sensitivity, costs.currency),
         plots_scores.lift_plot(holdout.y, holdout.p, confidence_level=evaluation.confidence_level),
         plots_scores.score_plot(holdout.y, holdout.p, threshold),
