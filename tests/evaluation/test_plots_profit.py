@@ -76,7 +76,7 @@ def test_the_title_of_segments_counts_levels_that_differ_after_holms_correction(
 def test_titles_state_the_finding() -> None:
     drawn = CURVE[CURVE["threshold"] == CURVE["threshold"].iloc[70]].iloc[0]
     assert title(profit_plot(CURVE, drawn["threshold"])) == (
-        f"Profit: {drawn['profit']:.2f} [{drawn['lower']:.2f}–{drawn['upper']:.2f}] per customer"
+        f"One threshold for all: {drawn['profit']:.2f} [{drawn['lower']:.2f}–{drawn['upper']:.2f}] per customer"
     )
     assert title(PLOTS["lift"]()).endswith("[3.00–3.40]")
     assert title(PLOTS["scores"]()).startswith("Scores: median 0.")
@@ -88,10 +88,12 @@ def test_titles_state_the_finding() -> None:
 
 def test_the_chosen_threshold_lies_on_the_curve() -> None:
     axes = PLOTS["profit"]().axes[0]
-    (chosen,) = [line for line in axes.get_lines() if str(line.get_label()).startswith("threshold at the mean value: ")]
+    (chosen,) = [
+        line for line in axes.get_lines() if str(line.get_label()).startswith("break-even at the mean value: ")
+    ]
     assert float(np.asarray(chosen.get_ydata())[0]) == pytest.approx(realised_profit(Y, P, 200, COSTS, 0.2), abs=0.5)
     lines = {str(line.get_label()) for line in PLOTS["profit by customer"]().axes[0].get_lines()}
-    assert "each customer's own threshold: 12.00" in lines
+    assert "each customer's own break-even: 12.00" in lines
     assert title(PLOTS["profit by customer"]()) == "Profit: 12.00 [11.00–13.50] per customer"
 
 
