@@ -76,7 +76,7 @@ def test_the_title_of_segments_counts_levels_that_differ_after_holms_correction(
 def test_titles_state_the_finding() -> None:
     drawn = CURVE[CURVE["threshold"] == CURVE["threshold"].iloc[70]].iloc[0]
     assert title(profit_plot(CURVE, drawn["threshold"])) == (
-        f"One threshold for all: {drawn['profit']:.2f} [{drawn['lower']:.2f}–{drawn['upper']:.2f}] per customer"
+        f"Profit: {drawn['profit']:.2f} [{drawn['lower']:.2f}–{drawn['upper']:.2f}] per customer"
     )
     assert title(PLOTS["lift"]()).endswith("[3.00–3.40]")
     assert title(PLOTS["scores"]()).startswith("Scores: median 0.")

@@ -143,10 +143,10 @@ def final_dtype(column: Column) -> str:
 
 def current_customers(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     """The customers who have not churned. If the table has dates, only rows of the latest date count."""
-    current = customers[churned(customers, contract) == 0]
-    if contract.roles.date is None:
-        return current
-    return current[current[contract.roles.date] == customers[contract.roles.date].max()]
+    kept = churned(customers, contract) == 0
+    if contract.roles.date is not None:
+        kept &= customers[contract.roles.date] == customers[contract.roles.date].max()
+    return customers[kept]
 
 
 def model_inputs(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
