@@ -8,7 +8,8 @@ import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
-from churn_pipeline import cli
+from churn_pipeline import cli, rotation
+from tests.conftest import ROOT
 
 Promote = Callable[..., Result]
 SAME = {"contract_digest": "c", "holdout_rule": "r"}
@@ -116,6 +117,26 @@ def test_a_former_champion_may_return_and_the_anchor_stays(promote: Promote) -> 
     assert (back.exit_code, alias("champion"), alias("anchor")) == (0, 1, 2)
     again = promote("--version", "2")
     assert (again.exit_code, alias("champion"), alias("anchor")) == (0, 2, 2)
+
+
+def test_champion_and_anchor_may_return_after_a_rotation(
+    promote: Promote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register("no worse", "1", "1")
+    promote()
+    assert (alias("champion"), alias("anchor")) == (2, 1)
+
+    def refit(*_: object) -> str:
+        register("cannot tell", "2", "1", holdout_rule="rotated")
+        return str(alias("challenger"))
+
+    file = Path(shutil.copy(ROOT / "conf/base/tables/simulated.yml", tmp_path))
+    monkeypatch.setattr(rotation, "_table_file", lambda *_: file)
+    monkeypatch.setattr(rotation, "_refit", refit)
+    assert rotation.rotate(tmp_path, "mine") == {"anchor": "3", "champion": "4", "challenger": "4"}
+    for version in ("3", "4"):
+        assert promote("--version", version).exit_code == 0
+        assert (alias("champion"), alias("anchor")) == (int(version), 3)
 
 
 @pytest.mark.parametrize("changed", [{"contract_digest": "other"}, {"holdout_rule": "other"}])

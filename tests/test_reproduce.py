@@ -73,6 +73,14 @@ def test_a_part_of_a_pipeline_is_not_rebuilt(tmp_path: Path) -> None:
         rebuild(partial, tmp_path)
 
 
+def test_a_refit_is_not_rebuilt_without_the_registry(tmp_path: Path) -> None:
+    for names in ("['refit']", "refit"):
+        update = {"command": {"pipeline_names": names}, "parameters": {"refit": {"version": "3"}}}
+
+        with pytest.raises(ReproduceError, match=r"refitted version 3 from the model registry.*Reproduce the run that"):
+            rebuild(ORIGINAL.model_copy(update=update), tmp_path)
+
+
 def test_a_missing_commit_is_an_error(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from churn_pipeline.pipelines.data_engineering.identity import stable_fraction
 from churn_pipeline.table_check import TableCheck, check_table
 from churn_pipeline.table_commands import table as commands
 from tests.conftest import ROOT
@@ -197,6 +198,72 @@ def test_repeated_rows_and_columns_missing_from_the_contract_are_named(project: 
 
     assert "missing from the contract" in line_about(check.looks, "column 'fee'")
     assert line_about(check.looks, "repeat the features of an earlier row")
+
+
+COSTS = {"value": 100, "offer_cost": 5, "contact_cost": 1, "acceptance": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("costs", "words"),
+    [
+        ({"acceptance": 2}, ("The costs of table 'mine': acceptance", "less than or equal to 1")),
+        ({"offer_costs": 5}, ("The costs of table 'mine': offer_costs", "did you mean 'offer_cost'")),
+        ({"value": {"column": "fee"}}, ("column 'fee'", "3 of ", "customer values are missing or negative")),
+    ],
+    ids=["a share above 1", "an unknown key", "customers without a value"],
+)
+def test_costs_that_stop_the_evaluation_stop_the_check(
+    costs: dict[str, Any], words: tuple[str, ...], project: Path
+) -> None:
+    table = customers()
+    table["fee"] = table["fee"].mask((table["churn"] == "no") & (table["churn"] == "no").cumsum().le(3))
+
+    check = checked(project, table, lambda content: content.update(costs={**COSTS, **costs}))
+
+    assert check.stops == [line_about(check.stops, *words)]
+
+
+def test_costs_of_the_parameters_that_name_a_missing_column_stop_the_check(project: Path) -> None:
+    (project / "conf/local").mkdir()
+    text = "costs: {value: {column: salary, months: 12}}"
+    (project / "conf/local/parameters.yml").write_text(text, encoding="utf-8")
+
+    assert line_about(checked(project, customers()).stops, "'salary', which is missing from columns")
+
+
+def test_a_churner_in_training_needs_no_value(project: Path) -> None:
+    table = customers()
+    missing = table["churn"].eq("yes") & (stable_fraction(table[["member"]]) >= 0.2)
+    table["fee"] = table["fee"].mask(missing)
+
+    check = checked(project, table, lambda content: content.update(costs={**COSTS, "value": {"column": "fee"}}))
+
+    assert missing.sum() > 50
+    assert not [line for line in check.stops if "customer values" in line]
+
+
+def test_a_table_is_checked_from_any_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = drafted(project, customers(), lambda content: None)
+    path.write_text(path.read_text(encoding="utf-8").replace(f"{project}/mine.csv", "mine.csv"), encoding="utf-8")
+    monkeypatch.chdir(elsewhere := tmp_path_factory.mktemp("elsewhere"))
+
+    assert "filepath: mine.csv" in path.read_text(encoding="utf-8")
+    assert check_table(project, "mine").stops == []
+    assert Path.cwd() == elsewhere
+
+
+def test_invalid_rows_below_the_limit_deserve_a_look_even_if_something_else_stops_training(project: Path) -> None:
+    drafted(project, customers(), lambda content: content["columns"]["visits"]["in_range"].update(max_value=100))
+    table = customers(churn="no")
+    table.loc[0, "visits"] = 5000
+    table.to_csv(project / "mine.csv", index=False)
+
+    check = check_table(project, "mine")
+
+    assert line_about(check.stops, "no customer churned")
+    assert line_about(check.looks, "column 'visits'", "line 2")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from churn_pipeline.datasets.registered_model import ABSENT
+from churn_pipeline.evaluation.baselines import NO_VERSION
+from churn_pipeline.evaluation.gate import PASSED
 
-PASSED = ("first", "better", "no worse")
-NONE = "none"
 # Tag of a version that is or was the champion: its time of promotion
 PROMOTED = "promoted"
 # If one of these tags differs, two versions cannot be compared
@@ -69,7 +69,7 @@ def check_promotable(
             f"Version {chosen.version} was not promoted: its gate verdict is '{verdict}'. --force promotes it anyway."
         )
     for alias, now in (("champion", champion), ("anchor", anchor)):
-        measured, current = chosen.tags.get(f"gate.{alias}", "unknown"), NONE if now is None else str(now.version)
+        measured, current = chosen.tags.get(f"gate.{alias}", "unknown"), NO_VERSION if now is None else str(now.version)
         if measured != current:
             raise click.ClickException(
                 f"Version {chosen.version} was not promoted: its verdict '{verdict}' compares it with {alias} {measured}, "

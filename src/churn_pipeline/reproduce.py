@@ -73,6 +73,11 @@ def rebuild(record: Record, project: Path, data: Path | None = None) -> Record:
         raise ReproduceError(
             f"The run was only a part of a pipeline ({', '.join(sorted(partial))}). Only whole runs can be rebuilt."
         )
+    if "refit" in _pipelines(record).split(","):
+        raise ReproduceError(
+            f"The run refitted version {record.parameters.get('refit', {}).get('version', 'unknown')} from the model registry, "
+            "which a rebuild does not have. Reproduce the run that trained that version."
+        )
     folder = project / REBUILDS / record.run_id
     print(f"1 of 3: check out the commit in {folder}", flush=True)
     _check_out(record, project, folder)

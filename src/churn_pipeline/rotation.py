@@ -11,6 +11,7 @@ from kedro.framework.session import KedroSession
 from churn_pipeline.configuration import TableConfigLoader
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.schema import read_contract
+from churn_pipeline.promotion import PROMOTED
 
 # In the order in which versions are refitted: each is then compared with those before it
 ALIASES = ("anchor", "champion", "challenger")
@@ -62,8 +63,8 @@ def rotate(project: Path, table: str) -> dict[str, str]:
             if held[alias] not in refitted:
                 refitted[held[alias]] = _refit(project, table, held[alias])
             client.set_registered_model_alias(model, alias, refitted[held[alias]])
-            if alias == "champion":
-                client.set_model_version_tag(model, refitted[held[alias]], "promoted", "rotated")
+            if alias != "challenger":  # each anchor has been champion
+                client.set_model_version_tag(model, refitted[held[alias]], PROMOTED, "rotated")
     return {alias: refitted[held[alias]] for alias in ALIASES if alias in held}
 
 

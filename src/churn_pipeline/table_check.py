@@ -2,24 +2,26 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from kedro.config import MissingConfigException
-from kedro.framework.context.context import _convert_paths_to_absolute_posix
 from kedro.io import DataCatalog
 from kedro.validation.parameter_validator import ParameterValidator
 
 from churn_pipeline.configuration import LOADER_ARGS, TableConfigLoader
+from churn_pipeline.contract.cells import current_customers
 from churn_pipeline.contract.errors import EXAMPLES, Finding, TableError
 from churn_pipeline.contract.review import level_shares, review_columns, review_customers, review_file
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.costs import CostModel
 from churn_pipeline.datasets.raw_table_dataset import causes
 from churn_pipeline.leaks import find_leaks
 from churn_pipeline.pipelines.data_engineering import create_pipeline
+from churn_pipeline.pipelines.table_costs import cost_model, customer_values
 
 # What training needs from data engineering. The leak check is called here, because the node raises the findings of one tier.
 OUTPUTS = ("train_features", "train_label", "folds")
@@ -48,8 +50,14 @@ def check_table(project: Path, name: str, env: str | None = None) -> TableCheck:
     ProjectError
         When the configuration or the contract has mistakes.
     """
+    # Paths in the catalog are relative to the project.
+    with chdir(project):
+        return _check_table(Path.cwd(), name, env)
+
+
+def _check_table(project: Path, name: str, env: str | None) -> TableCheck:
     loader = TableConfigLoader(str(project / "conf"), env=env, runtime_params={"table": name}, **LOADER_ARGS)
-    catalog = _catalog(project, loader)
+    catalog = _catalog(loader)
     contract: Contract = catalog.load("contract")
     check = TableCheck()
     check.looks += map(str, review_file(loader.table_file.read_text(encoding="utf-8"), contract))
@@ -65,21 +73,21 @@ def check_table(project: Path, name: str, env: str | None = None) -> TableCheck:
     check.looks += map(str, review_columns(raw, contract))
     data = {"raw_customers": raw, "contract": contract, **_parameters(loader)}
     with _no_warnings():
-        check.stops += _run_nodes(data)
+        check.stops += [*_run_nodes(data), *_check_costs(data)]
     _add_invalid_rows(check, data, catalog.get("raw_customers"))
     if "valid_rows" in data and len(data["valid_rows"]):
         _review(check, data)
     return check
 
 
-def _catalog(project: Path, loader: TableConfigLoader) -> DataCatalog:
+def _catalog(loader: TableConfigLoader) -> DataCatalog:
     """The two datasets that a check reads; making all of the catalog's would import MLflow."""
     entries = {name: loader["catalog"][name] for name in ("contract", "raw_customers")}
     try:
         credentials = loader["credentials"]
     except MissingConfigException:
         credentials = {}
-    return DataCatalog.from_config(_convert_paths_to_absolute_posix(project.resolve(), entries), credentials)
+    return DataCatalog.from_config(entries, credentials)
 
 
 def _parameters(loader: TableConfigLoader) -> dict[str, Any]:
@@ -98,6 +106,17 @@ def _run_nodes(data: dict[str, Any]) -> Iterator[str]:
                 yield from _lines(error)
 
 
+def _check_costs(data: dict[str, Any]) -> Iterator[str]:
+    """What makes the evaluation stop: a mistake in the cost model, or a customer without a value."""
+    try:
+        costs = CostModel.model_validate(cost_model(data["contract"], data["params:costs"]))
+        if "holdout_customers" in data:
+            customer_values(costs, data["holdout_customers"])
+            customer_values(costs, current_customers(data["customers"], data["contract"]))
+    except TableError as error:
+        yield from _lines(error)
+
+
 def _lines(error: TableError) -> Iterator[str]:
     for finding in error.findings:
         # Rows have a line of their own, and check writes no quarantine file.
@@ -112,11 +131,12 @@ def _add_invalid_rows(check: TableCheck, data: dict[str, Any], raw_dataset: Any)
     if report is None:
         return
     rows, findings = report["rows"], [Finding(**finding) for finding in report["findings"]]
-    lines = check.stops if "customers" not in data else check.looks
+    most = data["params:quarantine"].max_share
+    lines = check.stops if rows["quarantined"] > most * rows["in"] else check.looks
     lines += [str(finding) for finding in _with_places(findings, raw_dataset)]
     share = f"{rows['in']:,} rows: {rows['valid']:,} valid, {rows['quarantined']:,} invalid"
     if "customers" in data:
-        check.fine.append(f"{share}; training stops above {data['params:quarantine'].max_share:.1%}")
+        check.fine.append(f"{share}; training stops above {most:.1%}")
 
 
 def _with_places(findings: Sequence[Finding], raw_dataset: Any) -> list[Finding]:
@@ -133,9 +153,9 @@ def _review(check: TableCheck, data: dict[str, Any]) -> None:
     customers: pd.DataFrame = data["valid_rows"]
     leaking = set()
     if "train_label" in data:
-        report = find_leaks(
-            data["train_features"], data["train_label"]["churned"].to_numpy(), data["params:leaks"], data["params:seed"]
-        )
+        churned, groups = data["train_label"]["churned"], data["train_groups"]["customer"]
+        settings, seed = data["params:leaks"], data["params:seed"]
+        report = find_leaks(data["train_features"], churned.to_numpy(), settings, seed, groups.to_numpy())
         for leak in report.findings:
             fix = "If it is known only after the churn, add it to roles.ignored; if not, to leaks.allowed."
             line = str(Finding(f"likely leak, {leak.evidence}", ", ".join(leak.columns), fix=fix))

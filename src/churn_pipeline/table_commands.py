@@ -22,7 +22,7 @@ def table() -> None:
 @click.option("--force", is_flag=True, help="Overwrite an existing table file.")
 @click.option("--target", help="Column that says who churned, instead of a guess.")
 @click.option("--positive", help="Value of the target that means churned, instead of a guess.")
-@click.option("--id", help="Column that identifies a customer, instead of a guess.")
+@click.option("--id", help="Column that identifies a customer, instead of a guess; none if there is none.")
 @click.option("--sheet", help="Sheet of an Excel workbook; defaults to the first.")
 @click.pass_obj
 def draft(

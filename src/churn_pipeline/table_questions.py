@@ -10,14 +10,15 @@ import click
 import pandas as pd
 
 from churn_pipeline.contract import draft_names as names
-from churn_pipeline.contract.draft import draft, read_for_draft, typed_columns
-from churn_pipeline.contract.draft_roles import Choices, GuessedRoles, guess_roles
+from churn_pipeline.contract.draft import draft, read_for_draft, sheets, typed_columns
+from churn_pipeline.contract.draft_roles import NO_ID, Choices, GuessedRoles, guess_roles
 from churn_pipeline.contract.draft_target import OptionError
 from churn_pipeline.contract.draft_text import quoted
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.guesses import DraftedColumn
 
-NONE = "none"
+NONE = NO_ID[0]
+ID_QUESTION = f"Column that identifies a customer ({' or '.join(NO_ID)} if there is none)"
 NUMBER = re.compile(r"0*[1-9]\d*(\.\d+)?|0*\.0*[1-9]\d*|0+\.0*[1-9]\d*")
 AMOUNT = click.FloatRange(min=0)
 POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -34,7 +35,7 @@ def ask_file() -> Path:
 
 
 def ask(file: Path) -> tuple[pd.DataFrame, str]:
-    """Ask for roles and costs of the table in a file; an answer that does not fit repeats the question.
+    """Ask for sheet, roles and costs of the table in a file; an answer that does not fit repeats the question.
 
     Returns
     -------
@@ -43,13 +44,22 @@ def ask(file: Path) -> tuple[pd.DataFrame, str]:
     text : str
         The table file.
     """
-    table, source = read_for_draft(file)
+    table, source = read_for_draft(file, _ask_sheet(file))
     columns = typed_columns(table, source)
     target = _ask("Column that says who churned", columns, Choices(), lambda guess: guess.target.column, "target")
     positive = _ask("Its value for churned customers", columns, target, lambda guess: guess.target.positive, "positive")
-    chosen = _ask("Column that identifies a customer", columns, positive, lambda guess: guess.id or NONE, "id")
+    chosen = _ask(ID_QUESTION, columns, positive, lambda guess: guess.id or NONE, "id")
     costs = _ask_costs(columns, guess_roles(columns, chosen))
     return table, COSTS.sub(lambda _: costs, draft(table, source, chosen), count=1)
+
+
+def _ask_sheet(file: Path) -> str | None:
+    """Ask for the sheet of a workbook with several sheets."""
+    known = sheets(file)
+    if len(known) <= 1:
+        return None
+    asked: str = click.prompt("Sheet with the customers", default=known[0], type=click.Choice(known))
+    return asked
 
 
 def _ask(

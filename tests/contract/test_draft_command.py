@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from tests.workbooks import write_workbook
 
 from churn_pipeline.contract.schema import read_contract
 from churn_pipeline.table_commands import table as commands
@@ -75,6 +76,39 @@ def test_new_asks_and_takes_guesses_as_defaults(file: Path) -> None:
     defaults = {"value": 500, "offer_cost": 50, "contact_cost": 5, "acceptance": 0.3, "currency": "€"}
     assert contract.costs == defaults
     assert "# costs:" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("declined", ["none", "-"])
+def test_new_and_draft_accept_that_there_is_no_id(file: Path, declined: str) -> None:
+    ended, path = answer(file, file, "", "", "", declined, *[""] * 6)
+
+    assert ended.exit_code == 0, ended.output
+    assert read_contract(path).roles.id is None
+    assert "# id: none, as given" in path.read_text(encoding="utf-8")
+    assert {"key", "code"} <= set(read_contract(path).roles.ignored)
+    assert run(file, "--id", declined).exit_code == 0
+    assert read_contract(path.with_name("mine.yml")).roles.id is None
+
+
+def test_a_column_named_none_can_be_the_id(file: Path) -> None:
+    table = pd.read_csv(file).rename(columns={"code": "none"})
+    table.to_csv(file, index=False)
+
+    assert run(file, "--id", "none").exit_code == 0
+    assert read_contract(file.parent / "conf/local/tables/mine.yml").roles.id == "none"
+
+
+def test_new_asks_for_the_sheet_of_a_workbook_with_several(file: Path) -> None:
+    book = file.with_name("Customers.xlsx")
+    write_workbook(book, {"About": pd.DataFrame({"note": ["made by", "the shop"]}), "Data": pd.read_csv(file)})
+
+    ended, path = answer(file, book, "", "Dota", "Data", *[""] * 8)
+
+    assert ended.exit_code == 0, ended.output
+    assert "Sheet with the customers (About, Data) [About]" in ended.output
+    assert "'Dota' is not one of" in ended.output
+    assert read_contract(path).roles.target.column == "churn"
+    assert 'sheet_name: "Data"' in path.read_text(encoding="utf-8")
 
 
 def test_new_asks_again_until_an_answer_fits(file: Path) -> None:

@@ -28,6 +28,7 @@ REPORT = {
     "split": {
         "train": {"rows": 6441, "churn_share": 0.2399},
         "hold-out": {"rows": 800, "churn_share": 0.2369},
+        "customers": {"rule": "id", "reason": "Rows with the same 'member|key' are one customer."},
         "set_aside": {"its features are those of a held-out customer": 2},
     },
     "leaks": {"findings": []},
@@ -78,6 +79,7 @@ def test_every_section_has_its_facts(run: RunReport) -> None:
     assert card.startswith("# Model card: churn of 'simulated'")
     assert "Gate: **no worse**" in card
     assert "The customer leaves within three months." in section(card, "What the label means")
+    assert "- Customers: Rows with the same 'member\\|key' are one customer." in section(card, "Data")
     assert "Observed" not in card  # the contract does not say when
     assert "`222d0e`" in section(card, "Data")
     assert "| quarantined | 10 |" in section(card, "Data")

@@ -204,3 +204,34 @@ def test_limits_of_the_tiers_must_be_in_order() -> None:
         LeakSettings(warn_auc=0.96)
     with pytest.raises(ValidationError, match="`warn_share` must not be above `stop_share`"):
         LeakSettings(warn_share=0.96)
+
+
+@pytest.mark.parametrize("rows", [4, 12])
+def test_a_feature_that_only_recognises_customers_is_no_leak(rows: int) -> None:
+    """Each customer has several rows with one label, so a fee of its own gives the label away in the customer's other rows."""
+    rng = np.random.default_rng(4)
+    number, churned = 1000, label(rows=1000)
+    customer = np.repeat(np.arange(number), rows)
+    street = np.char.add("street ", np.arange(number).astype(str))
+    features = pd.DataFrame({"fee": rng.normal(50, 10, number)[customer], "street": street[customer]})
+
+    assert find_leaks(features, churned[customer], SETTINGS, 1).stops
+    assert find_leaks(features, churned[customer], SETTINGS, 1, customer).findings == ()
+    copy = features.assign(copy=np.where(churned[customer] == 1, "left", "here"))
+    found = find_leaks(copy, churned[customer], SETTINGS, 1, customer)
+    assert [finding.columns for finding in found.stops] == [("copy",)]
+
+
+def test_folds_hold_whole_customers_and_a_sample_keeps_them() -> None:
+    customer = np.random.default_rng(1).integers(0, 700, ROWS)
+    churned = label()
+    labels = make_labels(churned, 1, customer)
+
+    pairs = set(zip(customer.tolist(), labels.folds.tolist(), strict=True))
+    assert len(pairs) == len(np.unique(customer))
+    shares = pd.Series(churned).groupby(labels.folds).mean()
+    assert shares.max() - shares.min() < 0.08
+    street = np.char.add("street ", customer.astype(str))
+    per_customer = (customer % 5 == 0).astype(int)
+    small = LeakSettings(max_rows=2000)
+    assert find_leaks(pd.DataFrame({"street": street}), per_customer, small, 1, customer).findings == ()

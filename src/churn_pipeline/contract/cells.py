@@ -141,6 +141,14 @@ def final_dtype(column: Column) -> str:
     return {"str": "object"}.get(column.dtype, column.dtype)
 
 
+def current_customers(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
+    """The customers who have not churned. If the table has dates, only rows of the latest date count."""
+    kept = churned(customers, contract) == 0
+    if contract.roles.date is not None:
+        kept &= customers[contract.roles.date] == customers[contract.roles.date].max()
+    return customers[kept]
+
+
 def model_inputs(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     """The features of customers as model inputs.
 

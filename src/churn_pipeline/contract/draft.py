@@ -5,6 +5,8 @@ import gzip
 import lzma
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +103,40 @@ def _head(path: Path, encoding: str) -> str:
         return str(opened.read().decode(encoding)[:20_000])
 
 
+def sheets(path: Path) -> list[str]:
+    """The sheets of an Excel workbook; none for another kind of file.
+
+    Raises
+    ------
+    TableError
+        When the workbook does not exist or cannot be read.
+    """
+    if path.suffix.lower() not in EXCEL:
+        return []
+    with _excel_errors(path), pd.ExcelFile(path, engine="calamine") as book:
+        return [str(name) for name in book.sheet_names]
+
+
 def _read_excel(path: Path, sheet: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
     arguments: dict[str, Any] = {"engine": "calamine", "dtype": "str", "keep_default_na": False}
+    known = sheets(path)
     if sheet is not None:
         arguments["sheet_name"] = sheet
-    try:
-        with pd.ExcelFile(path, engine="calamine") as book:
-            if sheet is not None and sheet not in book.sheet_names:
-                raise TableError(
-                    f"--sheet {sheet}", f"is not a sheet; the sheets are {', '.join(map(str, book.sheet_names))}"
-                )
+        if sheet not in known:
+            raise TableError(f"--sheet {sheet}", f"is not a sheet; the sheets are {', '.join(known)}")
+    with _excel_errors(path):
         table = pd.read_excel(path, **arguments)
+    return table, {"type": "pandas.ExcelDataset", "filepath": str(path), "load_args": arguments}
+
+
+@contextmanager
+def _excel_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise TableError(f"The file {path.name}", "does not exist") from None
-    except (CalamineError, zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, TableError):
-            raise
+    except (CalamineError, zipfile.BadZipFile, ValueError):
         raise TableError(f"The file {path.name}", "is not an Excel workbook, or is truncated") from None
-    return table, {"type": "pandas.ExcelDataset", "filepath": str(path), "load_args": arguments}
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

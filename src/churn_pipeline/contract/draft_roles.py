@@ -1,5 +1,6 @@
 """Guesses the roles of a drafted table's columns: id, date, protected attributes, and columns to ignore."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,15 +11,25 @@ from churn_pipeline.contract.draft_target import GuessedTarget, OptionError, che
 from churn_pipeline.contract.guesses import MAX_LEVELS, MAX_PERSONAL_LEVELS, DraftedColumn
 
 MAX_REPEATED_SHARE = 0.05
+# As the chosen id: the table has none
+NO_ID = ("none", "-")
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Roles chosen by a person instead of guessed; ``positive`` is the text of the value."""
+    """Roles chosen by a person instead of guessed.
+
+    ``positive`` is the text of the value. An ``id`` of ``none`` or ``-`` means that the table has no id, unless it has a column
+    of that name.
+    """
 
     target: str | None = None
     positive: str | None = None
     id: str | None = None
+
+    def decline_id(self, columns: Iterable[str]) -> bool:
+        """Whether a person said that the table with these columns has no id."""
+        return self.id is not None and self.id.lower() in NO_ID and self.id not in columns
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ def guess_roles(columns: dict[str, DraftedColumn], choices: Choices) -> GuessedR
     """
     target = guess_target(columns, choices.target, choices.positive)
     ignored = dict(copies_of_target(columns, target))
-    if choices.id is not None:
+    if choices.id is not None and not choices.decline_id(columns):
         _check_id(choices.id, columns, target)
         ignored.pop(choices.id, None)
     identity, date = _guess_key(columns, target, choices, ignored)
@@ -75,6 +86,8 @@ def _guess_key(
     columns: dict[str, DraftedColumn], target: GuessedTarget, choices: Choices, ignored: dict[str, str]
 ) -> tuple[str | None, str | None]:
     """The id and the date of a row. An id that is repeated for other reasons than the date is added to ``ignored``."""
+    if choices.decline_id(columns):
+        return None, None
     dates = [name for name, drafted in columns.items() if drafted.column.kind == "date" and name not in ignored]
     date = next((name for name in dates if not columns[name].column.nullable), None)
     candidates = [choices.id] if choices.id else _id_candidates(columns, target, ignored)

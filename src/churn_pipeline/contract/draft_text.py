@@ -120,6 +120,8 @@ def _role_lines(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> list[
 def _id_line(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> str:
     if roles.id:
         return f"  id: {quoted(roles.id)}  # {'given' if roles.choices.id else 'guessed'}"
+    if roles.choices.decline_id(columns):
+        return "  # id: none, as given; rows are then identified by their feature values"
     unique = [name for name in columns if columns[name].is_unique and columns[name].column.dtype == "int64"]
     if unique:
         return f"  # id: {quoted(unique[0])}  # not chosen: different in every row, but its name is that of a quantity"

@@ -93,7 +93,8 @@ def _data(report: Facts) -> list[str]:
             ["set aside to prevent leaks", f"{sum(split.get('set_aside', {}).values()):,}", ""],
         ],
     )
-    facts = {f"Digest of {words(name)}": code(digest) for name, digest in report["digests"].items()}
+    facts = {"Customers": escape(split["customers"]["reason"])} if "customers" in split else {}
+    facts |= {f"Digest of {words(name)}": code(digest) for name, digest in report["digests"].items()}
     facts[f"Features ({len(report['features'])})"] = ", ".join(report["features"])
     leaks = report.get("leaks", {}).get("findings", ())
     if leaks:

@@ -109,14 +109,19 @@ class Labels:
         return np.asarray(shares / np.maximum(1 - np.asarray(shares), 1e-9) * self.stayers / self.churners)
 
 
-def make_labels(churned: Integers, seed: int) -> Labels:
-    """Assign rows to folds at random, with the same churn share in each fold."""
-    folds = np.empty(len(churned), dtype=np.int64)
+def make_labels(churned: Integers, seed: int, groups: Integers | None = None) -> Labels:
+    """Assign customers to folds at random, with about the same share of customers who ever churned in each fold.
+
+    All rows of a customer are in one fold. Otherwise a feature that only recognises customers would give their labels away.
+    """
+    customer = np.arange(len(churned)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    churners = np.bincount(customer, weights=churned) > 0
+    folds = np.empty(len(churners), dtype=np.int64)
     rng = np.random.default_rng(seed)
-    for side in (0, 1):
-        rows = np.flatnonzero(churned == side)
-        folds[rng.permutation(rows)] = np.arange(len(rows)) % FOLDS
-    return Labels(churned, folds)
+    for side in (False, True):
+        members = np.flatnonzero(churners == side)
+        folds[rng.permutation(members)] = np.arange(len(members)) % FOLDS
+    return Labels(churned, folds[customer])
 
 
 def out_of_fold_shares(codes: Integers, labels: Labels) -> Floats:

@@ -31,7 +31,9 @@ from churn_pipeline.leaks.views import number_views, pair_codes, relation_views
 PAIR_FEATURES = 50
 
 
-def find_leaks(features: pd.DataFrame, churned: Integers, settings: LeakSettings, seed: int) -> LeakReport:
+def find_leaks(
+    features: pd.DataFrame, churned: Integers, settings: LeakSettings, seed: int, groups: Integers | None = None
+) -> LeakReport:
     """Find features that give the label away, alone or in pairs.
 
     The explanation "Why leak-free" describes the tests and the two tiers.
@@ -46,6 +48,8 @@ def find_leaks(features: pd.DataFrame, churned: Integers, settings: LeakSettings
         Limits, and the features that may not stop a run.
     seed
         Decides the folds, and the sample of a large table.
+    groups : int array of shape (n,), optional
+        The customer of each row; None if each row is a customer of its own.
     """
     rows = len(features)
     churned = np.asarray(churned, dtype=np.int64)
@@ -54,7 +58,8 @@ def find_leaks(features: pd.DataFrame, churned: Integers, settings: LeakSettings
     if rows > settings.max_rows:
         drawn = np.sort(np.random.default_rng(seed).choice(rows, settings.max_rows, replace=False))
         features, churned = features.iloc[drawn], churned[drawn]
-    labels = make_labels(churned, seed)
+        groups = None if groups is None else groups[drawn]
+    labels = make_labels(churned, seed, groups)
     aucs, alone = _test_features(features, labels, settings)
     rest = features[[name for name in sorted(aucs, key=lambda name: -aucs[name]) if (name,) not in alone]]
     found = [*alone.values(), *_test_pairs(rest[rest.columns[:PAIR_FEATURES]], labels, settings)]

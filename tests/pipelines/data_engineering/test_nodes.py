@@ -187,8 +187,11 @@ def features() -> pd.DataFrame:
     )
 
 
+EACH = pd.DataFrame({"customer": range(2000)})
+
+
 def leaks(features: pd.DataFrame, churn: np.ndarray) -> dict[str, Any]:
-    return check_leaks(features, pd.DataFrame({"churned": churn}), LEAKS, seed=1)
+    return check_leaks(features, pd.DataFrame({"churned": churn}), EACH, LEAKS, seed=1)
 
 
 def test_ordinary_features_are_no_leaks(features: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
@@ -196,6 +199,15 @@ def test_ordinary_features_are_no_leaks(features: pd.DataFrame, caplog: pytest.L
     assert found["findings"] == []
     assert all(abs(auc - 0.5) < 0.05 for auc in found["auc"].values())
     assert "LEAK" not in caplog.text
+
+
+def test_rows_of_one_customer_do_not_give_their_label_away_to_each_other() -> None:
+    groups = pd.DataFrame({"customer": np.arange(2000) // 10})
+    names = pd.DataFrame({"street": [f"street {customer}" for customer in groups["customer"]]})
+    churn = (groups["customer"] % 3 == 0).astype("int64").to_frame("churned")
+    assert check_leaks(names, churn, groups, LEAKS, seed=1)["findings"] == []
+    with pytest.raises(TableError, match="column 'street'"):
+        check_leaks(names, churn, EACH, LEAKS, seed=1)
 
 
 @pytest.mark.parametrize("leak", ["number", "middle", "level", "missing"])
@@ -214,7 +226,7 @@ def test_a_feature_that_gives_the_label_away_stops_the_run_unless_it_is_allowed(
     with pytest.raises(TableError, match=r"column 'leaked': likely leak, .*roles\.ignored"):
         leaks(features.assign(leaked=cells), churn)
     allowed = LEAKS.model_copy(update={"allowed": ("leaked",)})
-    found = check_leaks(features.assign(leaked=cells), pd.DataFrame({"churned": churn}), allowed, seed=1)
+    found = check_leaks(features.assign(leaked=cells), pd.DataFrame({"churned": churn}), EACH, allowed, seed=1)
     assert [(leak["columns"], leak["tier"]) for leak in found["findings"]] == [(["leaked"], "warn")]
     assert next(iter(found["auc"])) == "leaked"
     assert "LIKELY LEAK: leaked: " in caplog.text

@@ -7,7 +7,7 @@ from tests.customers import make_contract, table_file
 
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.pipelines.evaluation.decision import cost_model, cost_source
+from churn_pipeline.pipelines.table_costs import cost_model, cost_source
 
 OWN = {"value": 100.0, "offer_cost": 5, "contact_cost": 1, "acceptance": 0.2}
 PARAMETERS = {"value": 600.0, "offer_cost": 50, "contact_cost": 5, "acceptance": 0.3}

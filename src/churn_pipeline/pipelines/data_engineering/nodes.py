@@ -149,7 +149,9 @@ def make_folds(
     return splitting.folds(train, label["churned"], groups["customer"].to_numpy(), contract, settings, seed)
 
 
-def check_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSettings, seed: int) -> dict[str, Any]:
+def check_leaks(
+    features: pd.DataFrame, label: pd.DataFrame, groups: pd.DataFrame, settings: LeakSettings, seed: int
+) -> dict[str, Any]:
     """Look for features that give the label away; see `churn_pipeline.leaks`.
 
     Returns
@@ -162,7 +164,7 @@ def check_leaks(features: pd.DataFrame, label: pd.DataFrame, settings: LeakSetti
     TableError
         When a finding stops the run.
     """
-    report = find_leaks(features, label["churned"].to_numpy(), settings, seed)
+    report = find_leaks(features, label["churned"].to_numpy(), settings, seed, groups["customer"].to_numpy())
     for finding in report.warnings:
         logger.warning("LIKELY LEAK: %s. Is it known before the label?", finding)
     if report.stops:

@@ -58,7 +58,7 @@ def _split() -> list[Node]:
         ),
         Node(
             nodes.check_leaks,
-            ["train_features", "train_label", "params:leaks", "params:seed"],
+            ["train_features", "train_label", "train_groups", "params:leaks", "params:seed"],
             "leaks",
             name="leaks",
         ),

@@ -1,15 +1,13 @@
 """Nodes that evaluate the use of the chosen model: profit, segments and target list."""
 
-import logging
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from sklearn.base import ClassifierMixin
 
-from churn_pipeline.contract.cells import churned, model_inputs
-from churn_pipeline.contract.errors import TableError
+from churn_pipeline.contract.cells import current_customers, model_inputs
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.costs import CostModel, DecisionRule, break_even
 from churn_pipeline.evaluation.bootstrap import Resampling
@@ -23,8 +21,7 @@ from churn_pipeline.evaluation.sensitivity import sensitivity
 from churn_pipeline.evaluation.targets import TargetSettings, target_list
 from churn_pipeline.pipelines.evaluation.holdout_rows import match_to_holdout
 from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings, customer_groups, flat_metrics
-
-logger = logging.getLogger(__name__)
+from churn_pipeline.pipelines.table_costs import customer_values
 
 
 class DecisionSettings(BaseModel):
@@ -35,35 +32,6 @@ class DecisionSettings(BaseModel):
     budgets: tuple[float, ...] = Field(min_length=1, description="Shares of customers that may be contacted.")
     segment_metrics: tuple[str, ...] = Field(min_length=1)
     segment_resamples: int = Field(ge=100)
-
-
-def cost_source(contract: Contract) -> str:
-    """Say which of the two cost models is used: the one in the table's file, or the one in the parameters."""
-    if contract.costs:
-        return f"Costs are taken from the file of table '{contract.name}'; `costs` in the parameters is ignored."
-    return f"Costs are taken from `costs` in the parameters; the file of table '{contract.name}' has none."
-
-
-def cost_model(contract: Contract, costs: dict[str, Any]) -> dict[str, Any]:
-    """Select the cost model: the table's own, or else the one in the parameters.
-
-    Raises
-    ------
-    TableError
-        If it is not a valid cost model, or uses a column missing from the contract.
-    """
-    logger.info("%s", cost_source(contract))
-    subject = f"The costs of table '{contract.name}'"
-    try:
-        model = CostModel.model_validate(contract.costs or costs)
-    except ValidationError as error:
-        problems = error.errors(include_input=False)
-        raise TableError(
-            subject, "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
-        ) from None
-    for mistake in contract.value_problems(getattr(model.value, "column", None)):
-        raise TableError(subject, f"{mistake}: name a numeric column of the contract, or give one number")
-    return model.model_dump(mode="json")
 
 
 def join_holdout(
@@ -86,10 +54,7 @@ def join_holdout(
         If a prediction is missing or repeated, or the cost model does not fit the customers.
     """
     matched = match_to_holdout(predictions, customers, contract, "The predictions of the hold-out")
-    try:
-        value = CostModel.model_validate(cost_model).values(customers)
-    except ValueError as error:
-        raise TableError("The cost model does not fit the customers", str(error)) from None
+    value = customer_values(CostModel.model_validate(cost_model), customers)
     return Holdout(matched["churned"].to_numpy(), matched["probability"].to_numpy(), value, customer_groups(groups))
 
 
@@ -155,12 +120,10 @@ def list_targets(
 ) -> pd.DataFrame:
     """List the current customers worth contacting, by expected profit and up to the budget.
 
-    Current customers are those who have not churned. If the table has dates, only rows of the latest date count.
+    Current customers are those of `current_customers`.
     """
     costs = CostModel.model_validate(cost_model)
-    current = customers[churned(customers, contract) == 0]
-    if contract.roles.date is not None:
-        current = current[current[contract.roles.date] == customers[contract.roles.date].max()]
+    current = current_customers(customers, contract)
     ids = current[contract.roles.id] if contract.roles.id else pd.Series(current.index + 1, index=current.index)
     p = model.predict_proba(model_inputs(current, contract))[:, 1]
-    return target_list(ids.to_numpy(), p, costs.values(current), costs, settings)
+    return target_list(ids.to_numpy(), p, customer_values(costs, current), costs, settings)

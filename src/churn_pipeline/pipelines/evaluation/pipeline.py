@@ -5,6 +5,7 @@ from kedro.pipeline import Node, Pipeline
 from churn_pipeline.evaluation import summary
 from churn_pipeline.pipelines.boxes import box
 from churn_pipeline.pipelines.evaluation import decision, nodes, promotion, report, training_profile
+from churn_pipeline.pipelines.table_costs import cost_model
 
 PREDICTED_CUSTOMERS = ["holdout_predictions", "holdout_customers", "contract"]
 SETTINGS = ["params:evaluation", "params:decision", "params:seed"]
@@ -59,7 +60,7 @@ def _evaluation() -> list[Node]:
 
 def _profit() -> list[Node]:
     return [
-        Node(decision.cost_model, ["contract", "params:costs"], "cost_model", name="costs"),
+        Node(cost_model, ["contract", "params:costs"], "cost_model", name="costs"),
         Node(
             decision.join_holdout,
             [*PREDICTED_CUSTOMERS, "cost_model", "holdout_groups"],

@@ -18,8 +18,8 @@ from churn_pipeline.evaluation.card import model_card
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
-from churn_pipeline.pipelines.evaluation.decision import cost_source
 from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings
+from churn_pipeline.pipelines.table_costs import cost_source
 
 IN_SAMPLE = (
     "The target list of this run includes customers that the model was trained on, so their expected profit is too high. "
