@@ -98,7 +98,7 @@ def _coverage_table(covered: list["pd.Series[float]"]) -> str:
         rows.append([f"`{name}`", before, *(["no interval"] * len(after) if name == "calibration_error" else after)])
     return (
         "Share of hold-outs, in percent, whose 95% interval contains the truth. The truth comes from 1,000,000 rows of a logistic "
-        "world in which the model is overconfident (slope 1.1) and ignores a feature. In the panel, customers have four rows and a "
+        "world in which the model is overconfident (log-odds × 1.1) and ignores a feature. In the panel, customers have four rows and a "
         f"hidden lasting effect. {weights[0]} hold-outs of 1,500 rows and {weights[2]} of 8,000, {RESAMPLES} resamples; the "
         "standard error of a cell is 1.3 and 2.2 points, that of a mean 0.7.\n\n"
         + _table(["metric", "before, mean", *(f"after: {world.name}" for world in WORLDS), "after, mean"], rows)
