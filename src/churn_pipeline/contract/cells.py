@@ -143,10 +143,11 @@ def final_dtype(column: Column) -> str:
 
 def current_customers(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     """The customers who have not churned. If the table has dates, only rows of the latest date count."""
-    current = customers[churned(customers, contract) == 0]
-    if contract.roles.date is None:
-        return current
-    return current[current[contract.roles.date] == customers[contract.roles.date].max()]
+    current = churned(customers, contract) == 0
+    if contract.roles.date is not None:
+        dates = customers[contract.roles.date]
+        current &= dates == dates.max()
+    return customers.loc[current]
 
 
 def model_inputs(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:

@@ -62,9 +62,8 @@ def draw_profit_plots(
     decision_rule: dict[str, Any],
     curve: pd.DataFrame,
     sensitivity: pd.DataFrame,
-    evaluation: EvaluationSettings,
 ) -> tuple[Figure, ...]:
-    """Draw profit by threshold, sensitivity, lift and scores."""
+    """Draw profit by threshold, and sensitivity."""
     decision = DecisionRule.model_validate(decision_rule)
     costs, threshold = decision.costs, decision.threshold
     holdout = join_holdout(predictions, customers, contract, decision_rule["costs"])
@@ -72,7 +71,24 @@ def draw_profit_plots(
     return (
         plots_profit.profit_plot(curve, threshold, individual, costs.currency),
         plots_profit.sensitivity_plot(sensitivity, costs.currency),
-        plots_scores.lift_plot(holdout.y, holdout.p, confidence_level=evaluation.confidence_level),
+    )
+
+
+def draw_score_plots(
+    predictions: pd.DataFrame,
+    customers: pd.DataFrame,
+    contract: Contract,
+    decision_rule: dict[str, Any],
+    evaluation: EvaluationSettings,
+    groups: pd.DataFrame | None = None,
+) -> tuple[Figure, ...]:
+    """Draw lift and scores."""
+    holdout = join_holdout(predictions, customers, contract, decision_rule["costs"], groups)
+    threshold = DecisionRule.model_validate(decision_rule).threshold
+    return (
+        plots_scores.lift_plot(
+            holdout.y, holdout.p, confidence_level=evaluation.confidence_level, groups=holdout.groups
+        ),
         plots_scores.score_plot(holdout.y, holdout.p, threshold),
     )
 
