@@ -1,6 +1,7 @@
 """The registered pipelines: their parts, inputs, boxes and parameters."""
 
 from collections.abc import Callable
+from inspect import signature
 
 import pytest
 import yaml
@@ -33,6 +34,21 @@ def test_evaluation_alone_registers_no_model(pipelines) -> None:
 
     assert "registered_model@logged" not in pipelines["evaluation"].all_outputs()
     assert registering == {"training", "__default__", "refit"}
+
+
+def test_every_node_that_can_use_groups_gets_them(pipelines) -> None:
+    """Without them, several rows of a customer would count as independent customers."""
+    using = {
+        node.name: node
+        for name in ("training", "refit")
+        for node in pipelines[name].nodes
+        if "groups" in signature(node.func).parameters
+    }
+
+    assert {"split.leaks", "decision.join_holdout", "evaluation.measure_importance"} <= set(using)
+    for name, node in using.items():
+        given = list(node.inputs)[list(signature(node.func).parameters).index("groups") :]
+        assert given[:1] in (["train_groups"], ["holdout_groups"]), name
 
 
 def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:

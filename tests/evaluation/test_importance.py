@@ -53,6 +53,22 @@ def test_intervals_have_their_coverage() -> None:
     assert (pd.concat(held, axis=1).mean(axis=1) >= 0.8).all()
 
 
+def test_rows_of_one_customer_are_not_independent() -> None:
+    """Intervals of ten equal rows per customer are as wide as those of the customers, not a third as wide."""
+    x, y = simulate(300)
+    rows = np.repeat(np.arange(300), 10)
+    width = {}
+    for name, (of, labels, groups) in {
+        "customers": (x, y, None),
+        "rows": (x.iloc[rows], y[rows], None),
+        "grouped": (x.iloc[rows], y[rows], rows),
+    }.items():
+        table = permutation_importance(predict, of, labels, settings=ImportanceSettings(repeats=20), groups=groups)
+        width[name] = (table["upper"] - table["lower"]).iloc[0]
+    assert width["grouped"] == pytest.approx(width["customers"], rel=0.15)
+    assert width["rows"] < 0.5 * width["grouped"]
+
+
 def test_importance_does_not_depend_on_other_columns_and_inputs_are_not_modified() -> None:
     x, y = simulate(200)
     before = x.copy()

@@ -109,6 +109,19 @@ def test_bars_are_the_lifts_of_tenths() -> None:
     assert bars == pytest.approx([tenth.mean() / Y.mean() for tenth in tenths])
 
 
+def test_lifts_of_customers_with_several_rows_have_wider_intervals() -> None:
+    rows = np.repeat(np.arange(Y.size), 9)
+
+    def widths(figure: Figure) -> np.ndarray:
+        (segments,) = [item.get_segments() for item in figure.axes[0].collections if hasattr(item, "get_segments")]
+        return np.array([segment[1][1] - segment[0][1] for segment in segments])
+
+    whole, repeated = widths(lift_plot(Y, P)), widths(lift_plot(Y[rows], P[rows]))
+    grouped = widths(lift_plot(Y[rows], P[rows], groups=rows))
+    assert grouped == pytest.approx(whole, rel=0.05)
+    assert (repeated < 0.5 * whole).all()
+
+
 def test_each_class_adds_up_to_one() -> None:
     stayed = sum(bar.get_height() for bar in score_plot(Y, P).axes[0].patches[:40])  # type: ignore[attr-defined]
     assert stayed == pytest.approx(1)

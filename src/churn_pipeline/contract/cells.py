@@ -143,10 +143,11 @@ def final_dtype(column: Column) -> str:
 
 def current_customers(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     """The customers who have not churned. If the table has dates, only rows of the latest date count."""
-    kept = churned(customers, contract) == 0
+    current = churned(customers, contract) == 0
     if contract.roles.date is not None:
-        kept &= customers[contract.roles.date] == customers[contract.roles.date].max()
-    return customers[kept]
+        dates = customers[contract.roles.date]
+        current &= dates == dates.max()
+    return customers.loc[current]
 
 
 def model_inputs(customers: pd.DataFrame, contract: Contract) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from churn_pipeline.evaluation.comparison import mean_with_error
 from churn_pipeline.evaluation.intervals import t_margin
 from churn_pipeline.evaluation.predictions import Labels, Probabilities, check_predictions, row_log_loss
 
@@ -45,6 +46,7 @@ def permutation_importance(
     y: npt.ArrayLike,
     columns: Sequence[str] | None = None,
     settings: ImportanceSettings = DEFAULT_SETTINGS,
+    groups: npt.NDArray[np.generic] | None = None,
 ) -> pd.DataFrame:
     """Compute the increase in log loss when the cells of one column are shuffled among the customers.
 
@@ -64,6 +66,8 @@ def permutation_importance(
         The columns to shuffle; by default all. The shuffles of a column do not depend on the other columns.
     settings
         Number of shuffles and rows, confidence level and seed.
+    groups : ndarray of shape (n,), optional
+        Group key of each row; rows with the same key are not treated as independent.
 
     Returns
     -------
@@ -92,13 +96,15 @@ def permutation_importance(
         rng = np.random.default_rng(settings.seed)
         sampled = np.sort(rng.choice(labels.size, settings.max_rows, replace=False))
         features, labels = features.iloc[sampled], labels[sampled]
+        groups = None if groups is None else groups[sampled]
     baseline = row_log_loss(*check_predictions(labels, predict(features)))
+    customers = labels.size if groups is None else len(np.unique(groups))
     rows = []
     for name in columns or [str(column) for column in features.columns]:
         increase = _loss_increase(predict, features, labels, baseline, name, settings)
-        error = float(increase.std(ddof=1) / np.sqrt(increase.size))
-        margin = t_margin(error, increase.size - 1, settings.confidence_level)
-        rows.append((name, increase.mean(), increase.mean() - margin, increase.mean() + margin))
+        mean, error = mean_with_error(increase, groups)
+        margin = t_margin(error, customers - 1, settings.confidence_level)
+        rows.append((name, mean, mean - margin, mean + margin))
     table = pd.DataFrame(rows, columns=["feature", "importance", "lower", "upper"])
     return table.sort_values(["importance", "feature"], ascending=[False, True], ignore_index=True)
 

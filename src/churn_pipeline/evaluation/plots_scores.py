@@ -20,13 +20,17 @@ from churn_pipeline.evaluation.figures import (
     one_axes,
     with_interval,
 )
-from churn_pipeline.evaluation.intervals import wilson_interval
+from churn_pipeline.evaluation.intervals import effective_rows, wilson_interval
 from churn_pipeline.evaluation.metrics import lift_top_decile
-from churn_pipeline.evaluation.predictions import check_predictions, gain_curve, tally
+from churn_pipeline.evaluation.predictions import Labels, Probabilities, check_predictions, gain_curve, tally
 
 
 def lift_plot(
-    y: npt.ArrayLike, p: npt.ArrayLike, interval: Interval | None = None, confidence_level: float = 0.95
+    y: npt.ArrayLike,
+    p: npt.ArrayLike,
+    interval: Interval | None = None,
+    confidence_level: float = 0.95,
+    groups: npt.NDArray[np.generic] | None = None,
 ) -> Figure:
     """Plot the lift of each tenth of customers, highest churn probability first, with Wilson intervals.
 
@@ -40,6 +44,8 @@ def lift_plot(
         Limits of the lift in the top decile, for the title.
     confidence_level
         Coverage of the bars' intervals.
+    groups : ndarray of shape (n,), optional
+        Group key of each row; rows with the same key are not treated as independent.
     """
     labels, probabilities = check_predictions(y, p)
     value = lift_top_decile(labels, probabilities)
@@ -48,7 +54,7 @@ def lift_plot(
     lift = np.diff(np.interp(edges, *gain_curve(tally(labels, probabilities)))) * 10
     share = labels.mean()
     rate = np.clip(lift * share, 0, 1)
-    lower, upper = wilson_interval(rate, labels.size / 10, confidence_level)
+    lower, upper = wilson_interval(rate, _rows_of_tenths(labels, probabilities, groups), confidence_level)
     errors = np.array([rate - lower, upper - rate]) / share
     tenths = np.arange(1, 11)
     axes.bar(tenths, lift, color=MODEL, alpha=0.75, width=0.8, label="model")
@@ -64,6 +70,16 @@ def lift_plot(
     label(axes, "tenth of customers, highest churn probability first", "lift: churn share relative to all customers")
     legend(axes, "upper right")
     return figure
+
+
+def _rows_of_tenths(
+    labels: Labels, probabilities: Probabilities, groups: npt.NDArray[np.generic] | None
+) -> Probabilities:
+    """Number of independent rows in each tenth, highest churn probability first, of shape (10,)."""
+    if groups is None:
+        return np.full(10, labels.size / 10)
+    tenths = np.array_split(np.argsort(-probabilities, kind="stable"), 10)
+    return np.array([effective_rows(labels[rows] == 1, groups[rows]) if rows.size else 1.0 for rows in tenths])
 
 
 def score_plot(y: npt.ArrayLike, p: npt.ArrayLike, threshold: float | None = None, bins: int = 40) -> Figure:

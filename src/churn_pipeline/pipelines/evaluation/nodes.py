@@ -143,7 +143,12 @@ def flat_metrics(metrics: pd.DataFrame) -> dict[str, float]:
 
 
 def measure_importance(
-    model: ClassifierMixin, features: pd.DataFrame, label: pd.DataFrame, settings: EvaluationSettings, seed: int
+    model: ClassifierMixin,
+    features: pd.DataFrame,
+    label: pd.DataFrame,
+    settings: EvaluationSettings,
+    seed: int,
+    groups: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Compute the permutation importance of each feature on the hold-out, in log loss."""
 
@@ -155,6 +160,7 @@ def measure_importance(
         features,
         label["churned"].to_numpy(),
         settings=ImportanceSettings(repeats=settings.importance_repeats, seed=seed),
+        groups=customer_groups(groups),
     )
 
 

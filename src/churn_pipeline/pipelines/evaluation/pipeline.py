@@ -51,7 +51,14 @@ def _evaluation() -> list[Node]:
         ),
         Node(
             nodes.measure_importance,
-            ["chosen_model", "holdout_features", "holdout_label", "params:evaluation", "params:seed"],
+            [
+                "chosen_model",
+                "holdout_features",
+                "holdout_label",
+                "params:evaluation",
+                "params:seed",
+                "holdout_groups",
+            ],
             "importance",
             name="measure_importance",
         ),
@@ -122,9 +129,15 @@ def _plots() -> list[Node]:
         ),
         Node(
             report.draw_profit_plots,
-            ["holdout", "profit", "decision_rule", "profit_curve", "sensitivity", "params:evaluation"],
-            ["profit_plot", "sensitivity_plot", "lift_plot", "scores_plot"],
+            ["holdout", "profit", "decision_rule", "profit_curve", "sensitivity"],
+            ["profit_plot", "sensitivity_plot"],
             name="draw_profit_plots",
+        ),
+        Node(
+            report.draw_score_plots,
+            ["holdout", "decision_rule", "params:evaluation"],
+            ["lift_plot", "scores_plot"],
+            name="draw_score_plots",
         ),
         Node(
             report.draw_comparison_plots,

@@ -60,9 +60,8 @@ def draw_profit_plots(
     decision_rule: dict[str, Any],
     curve: pd.DataFrame,
     sensitivity: pd.DataFrame,
-    evaluation: EvaluationSettings,
 ) -> tuple[Figure, ...]:
-    """Draw profit by threshold, sensitivity, lift and scores."""
+    """Draw profit by threshold, and sensitivity."""
     decision = DecisionRule.model_validate(decision_rule)
     costs, threshold = decision.costs, decision.threshold
     row = profit.set_index("metric").loc["profit"]
@@ -70,7 +69,18 @@ def draw_profit_plots(
     return (
         plots_profit.profit_plot(curve, threshold, decided, costs.currency),
         plots_profit.sensitivity_plot(sensitivity, costs.currency),
-        plots_scores.lift_plot(holdout.y, holdout.p, confidence_level=evaluation.confidence_level),
+    )
+
+
+def draw_score_plots(
+    holdout: Holdout, decision_rule: dict[str, Any], evaluation: EvaluationSettings
+) -> tuple[Figure, ...]:
+    """Draw lift and scores."""
+    threshold = DecisionRule.model_validate(decision_rule).threshold
+    return (
+        plots_scores.lift_plot(
+            holdout.y, holdout.p, confidence_level=evaluation.confidence_level, groups=holdout.groups
+        ),
         plots_scores.score_plot(holdout.y, holdout.p, threshold),
     )
 
