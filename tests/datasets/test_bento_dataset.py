@@ -5,6 +5,8 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from tests.bentos import could_unpickle, files_in
 from tests.conftest import ROOT
 
 from churn_pipeline.datasets import BentoDataset
-from churn_pipeline.datasets.bento_dataset import BentoContent, content_digest
+from churn_pipeline.datasets.bento_dataset import CODE, BentoContent, content_digest
 
 SERVICE = """
 import bentoml
@@ -173,3 +175,18 @@ def test_the_search_for_pickles_finds_them() -> None:
     assert not could_unpickle("manifest.json", json.dumps({"a": 1}).encode())
     assert not could_unpickle("code.py", b"import this\n")
     assert not could_unpickle("digest", hashlib.sha256(b"").hexdigest().encode())
+
+
+def test_a_bento_has_every_module_that_the_service_imports() -> None:
+    code = (
+        "import importlib, pkgutil, sys, churn_pipeline.serving as serving\n"
+        "for module in pkgutil.iter_modules(serving.__path__):\n"
+        "    if module.name != 'service':\n"  # it loads a bundle when it is imported
+        "        importlib.import_module(f'churn_pipeline.serving.{module.name}')\n"
+        "print(*(getattr(m, '__file__', '') for n, m in sys.modules.items() if n.startswith('churn_pipeline')))"
+    )
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    package = ROOT / "src" / "churn_pipeline"
+    packaged = {str(file) for pattern in CODE for file in package.glob(pattern)}
+    assert set(imported) <= packaged
+    assert all(list(package.glob(pattern)) for pattern in CODE)

@@ -37,7 +37,7 @@ IMPORTANCE = pd.DataFrame(
 BOARD = pd.DataFrame({"candidate": ["b", "a"], "log_loss": [0.41, 0.4], "log_loss_se": [0.01, 0.01]})
 PLOTS: dict[str, Callable[[], Figure]] = {
     "profit": lambda: profit_plot(CURVE, 0.2, currency="USD"),
-    "profit by customer": lambda: profit_plot(CURVE, NO_CONTACT_THRESHOLD, individual_profit=12.0),
+    "profit by customer": lambda: profit_plot(CURVE, NO_CONTACT_THRESHOLD, decided=(12.0, 11.0, 13.5)),
     "lift": lambda: lift_plot(Y, P, (3.0, 3.4)),
     "scores": lambda: score_plot(Y, P, 0.2),
     "importance": lambda: importance_plot(IMPORTANCE),
@@ -88,10 +88,11 @@ def test_titles_state_the_finding() -> None:
 
 def test_the_chosen_threshold_lies_on_the_curve() -> None:
     axes = PLOTS["profit"]().axes[0]
-    (chosen,) = [line for line in axes.get_lines() if str(line.get_label()).startswith("chosen threshold: 0.200")]
+    (chosen,) = [line for line in axes.get_lines() if str(line.get_label()).startswith("threshold at the mean value: ")]
     assert float(np.asarray(chosen.get_ydata())[0]) == pytest.approx(realised_profit(Y, P, 200, COSTS, 0.2), abs=0.5)
     lines = {str(line.get_label()) for line in PLOTS["profit by customer"]().axes[0].get_lines()}
-    assert "individual thresholds: 12.00" in lines
+    assert "each customer's own threshold: 12.00" in lines
+    assert title(PLOTS["profit by customer"]()) == "Profit: 12.00 [11.00–13.50] per customer"
 
 
 def test_large_losses_do_not_flatten_the_curve() -> None:

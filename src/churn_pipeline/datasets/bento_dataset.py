@@ -33,6 +33,7 @@ CODE = (
     "contract/__init__.py",
     "contract/errors.py",
     "contract/label.py",
+    "contract/mistakes.py",
     "contract/table.py",
     "serving/**/*",
 )

@@ -31,7 +31,7 @@ LOOKS = ((MODEL, "o", "-"), (BEST_POSSIBLE, "s", "--"), ("#009E73", "^", "-."), 
 
 
 def profit_plot(
-    curve: pd.DataFrame, threshold: float, individual_profit: float | None = None, currency: str = ""
+    curve: pd.DataFrame, threshold: float, decided: tuple[float, float, float] | None = None, currency: str = ""
 ) -> Figure:
     """Plot profit per customer by threshold, and below it the share of customers contacted.
 
@@ -40,18 +40,21 @@ def profit_plot(
     curve
         Result of `profit_curve`.
     threshold
-        The threshold in use.
-    individual_profit
-        Profit if each customer's own break-even is the threshold. If values differ, it is not on the curve.
+        The break-even at the mean value.
+    decided
+        Profit of the decision that is made, by each customer's own break-even, with its interval. If values differ, it is not
+        on the curve. Without it, the title gives the profit at `threshold`.
     currency
         Used in the axis label.
     """
     at = [float(np.interp(threshold, curve["threshold"], curve[name])) for name in ("profit", "lower", "upper")]
     figure = empty(height=7.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    style(axes, f"Profit: {with_interval(at[0], (at[1], at[2]), digits=2)} per customer")
-    _draw_profit_curve(axes, curve, individual_profit)
-    axes.plot([threshold], [at[0]], "o", ms=8, color=MODEL, ls="", label=f"chosen threshold: {threshold:.3f}")
+    value, lower, upper = decided or at
+    style(axes, f"Profit: {with_interval(value, (lower, upper), digits=2)} per customer")
+    _draw_profit_curve(axes, curve, None if decided is None else value)
+    point = f"threshold at the mean value: {at[0]:.2f} at {threshold:.3f}"
+    axes.plot([threshold], [at[0]], "o", ms=8, color=MODEL, ls="", label=point)
     below.plot(curve["threshold"], curve["contacted_share"], **SOLID)
     for panel in (below, axes):
         panel.axvline(threshold, color=MODEL, lw=1, ls="--")
@@ -67,14 +70,14 @@ def profit_plot(
     return figure
 
 
-def _draw_profit_curve(axes: Axes, curve: pd.DataFrame, individual_profit: float | None) -> None:
+def _draw_profit_curve(axes: Axes, curve: pd.DataFrame, decided: float | None) -> None:
     axes.axhline(0, label="contact no one: 0.00", **DOTTED)
     everyone = curve["profit"].iloc[0]
     axes.axhline(everyone, label=f"contact everyone: {everyone:.2f}", color="black", lw=1, ls="-.")
     axes.fill_between(curve["threshold"], curve["lower"], curve["upper"], color=MODEL, alpha=0.15, lw=0)
-    axes.plot(curve["threshold"], curve["profit"], label="model, with interval", **SOLID)
-    if individual_profit is not None:
-        axes.axhline(individual_profit, label=f"individual thresholds: {individual_profit:.2f}", **DASHED)
+    axes.plot(curve["threshold"], curve["profit"], label="one threshold for all, with interval", **SOLID)
+    if decided is not None:
+        axes.axhline(decided, label=f"each customer's own threshold: {decided:.2f}", **DASHED)
     best = curve.loc[curve["profit"].idxmax()]
     name = f"best in hindsight: {best['profit']:.2f} at {best['threshold']:.3f}"
     look: dict[str, Any] = {"ms": 7, "mfc": "white", "mec": BEST_POSSIBLE, "mew": 1.5, "ls": ""}

@@ -16,7 +16,6 @@ from churn_pipeline.documents import CARD_FILE, DECISION_FILE, MODEL_FILE, TRAIN
 from churn_pipeline.evaluation import plots_comparison, plots_profit, plots_scores
 from churn_pipeline.evaluation.card import model_card
 from churn_pipeline.evaluation.model_record import ModelRecord
-from churn_pipeline.evaluation.profit import realised_profit
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.pipelines.evaluation.decision import join_holdout
 from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings
@@ -56,9 +55,7 @@ def collect_report(
 
 
 def draw_profit_plots(
-    predictions: pd.DataFrame,
-    customers: pd.DataFrame,
-    contract: Contract,
+    profit: pd.DataFrame,
     decision_rule: dict[str, Any],
     curve: pd.DataFrame,
     sensitivity: pd.DataFrame,
@@ -66,10 +63,10 @@ def draw_profit_plots(
     """Draw profit by threshold, and sensitivity."""
     decision = DecisionRule.model_validate(decision_rule)
     costs, threshold = decision.costs, decision.threshold
-    holdout = join_holdout(predictions, customers, contract, decision_rule["costs"])
-    individual = realised_profit(holdout.y, holdout.p, holdout.value, costs)
+    row = profit.set_index("metric").loc["profit"]
+    decided = (float(row["value"]), float(row["lower"]), float(row["upper"]))
     return (
-        plots_profit.profit_plot(curve, threshold, individual, costs.currency),
+        plots_profit.profit_plot(curve, threshold, decided, costs.currency),
         plots_profit.sensitivity_plot(sensitivity, costs.currency),
     )
 
