@@ -27,7 +27,15 @@ RESULTS = ROOT / "benchmarks" / "results"
 CONF = ROOT / "conf" / "base"
 LONG_LINE = 60
 # The order in which a reader asks: how good is it, how fast is it, what does it cost?
-FIRST_RESULTS = ("quality", "serving", "serving_parts", "serving_rate", "serving_soak", "serving_failures")
+FIRST_RESULTS = (
+    "quality",
+    "evaluation",
+    "serving",
+    "serving_parts",
+    "serving_rate",
+    "serving_soak",
+    "serving_failures",
+)
 
 
 def define_env(env: Any) -> None:

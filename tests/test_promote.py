@@ -96,7 +96,7 @@ def test_a_superseded_verdict_is_refused(promote: Promote, moved: str, tags: tup
     register("better", *tags, beats=True)
     refused = promote()
     assert (refused.exit_code, alias("champion")) == (1, 1)
-    assert f"was measured against {moved} 7, and the {moved} is 1 now" in refused.output
+    assert f"compares it with {moved} 7, but the {moved} is 1 now" in refused.output
     assert "kedro run --pipelines training --params table=mine" in refused.output
     assert promote("--force").exit_code == 0
 
@@ -149,7 +149,7 @@ def test_a_changed_contract_or_rule_resets_the_anchor(promote: Promote, changed:
 def test_a_version_registered_without_these_tags_needs_force(client: mlflow.MlflowClient) -> None:
     client.create_model_version("churn_mine", "file:///nowhere", tags={"gate": "better"})
     refused = CliRunner().invoke(cli.promote, ["mine", "--version", "1"])
-    assert "was measured against champion unknown" in refused.output
+    assert "compares it with champion unknown" in refused.output
 
 
 def test_a_missing_version_or_table_is_an_error(promote: Promote) -> None:

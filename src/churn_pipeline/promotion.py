@@ -52,7 +52,7 @@ def find_version(client: MlflowClient, table: str, number: int | None) -> ModelV
 def check_promotable(
     chosen: ModelVersion, champion: ModelVersion | None, anchor: ModelVersion | None, table: str
 ) -> None:
-    """Check that a version passed the gate, and that champion and anchor are still those it was measured against.
+    """Check that a version passed the gate, and that champion and anchor are still those it was compared with.
 
     A version that has been champion before may return without a check.
 
@@ -72,8 +72,8 @@ def check_promotable(
         measured, current = chosen.tags.get(f"gate.{alias}", "unknown"), NO_VERSION if now is None else str(now.version)
         if measured != current:
             raise click.ClickException(
-                f"Version {chosen.version} was not promoted: its verdict '{verdict}' was measured against {alias} {measured}, "
-                f"and the {alias} is {current} now. Train again (kedro run --pipelines training --params table={table}; "
+                f"Version {chosen.version} was not promoted: its verdict '{verdict}' compares it with {alias} {measured}, "
+                f"but the {alias} is {current} now. Train again (kedro run --pipelines training --params table={table}; "
                 "finished searches are reused) and promote the new version. --force promotes this one anyway."
             )
 
@@ -81,8 +81,8 @@ def check_promotable(
 def next_anchor(chosen: ModelVersion, champion: ModelVersion | None, anchor: ModelVersion | None) -> ModelVersion:
     """The version that is the anchor after a promotion.
 
-    It is the promoted one if that beats the anchor, if there is none, or if the two cannot be compared because contract or rule
-    of the hold-out changed. Without an anchor, as in older registries, the champion has been the anchor.
+    It is the promoted one if that beats the anchor, if there is no anchor, or if the two cannot be compared because the
+    contract or the rule of the hold-out changed. In older registries without an anchor, the champion counts as the anchor.
     """
     before = anchor or champion
     beats = (

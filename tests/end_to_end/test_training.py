@@ -157,7 +157,7 @@ def test_a_leak_stops_the_run_and_an_allowed_leak_is_reported(project: Project) 
     stopped = project.kedro("run", "--pipelines", "training")
     assert stopped.code == 1
     assert "The table gives the label away" in stopped.output
-    assert "column 'TotalCharges': likely leak, it alone reaches AUC 1.000" in stopped.output
+    assert "column 'TotalCharges': likely leak, AUC 1.000 on its own" in stopped.output
     assert "roles.ignored" in stopped.output
 
     project.configure(leaks={"allowed": ["TotalCharges"]})

@@ -88,10 +88,12 @@ def test_titles_state_the_finding() -> None:
 
 def test_the_chosen_threshold_lies_on_the_curve() -> None:
     axes = PLOTS["profit"]().axes[0]
-    (chosen,) = [line for line in axes.get_lines() if str(line.get_label()).startswith("threshold at the mean value: ")]
+    (chosen,) = [
+        line for line in axes.get_lines() if str(line.get_label()).startswith("break-even at the mean value: ")
+    ]
     assert float(np.asarray(chosen.get_ydata())[0]) == pytest.approx(realised_profit(Y, P, 200, COSTS, 0.2), abs=0.5)
     lines = {str(line.get_label()) for line in PLOTS["profit by customer"]().axes[0].get_lines()}
-    assert "each customer's own threshold: 12.00" in lines
+    assert "each customer's own break-even: 12.00" in lines
     assert title(PLOTS["profit by customer"]()) == "Profit: 12.00 [11.00–13.50] per customer"
 
 

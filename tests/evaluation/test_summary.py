@@ -61,7 +61,7 @@ def with_leak(suspect: str) -> dict[str, Any]:
     finding = {
         "columns": [suspect],
         "tier": "warn",
-        "evidence": "it alone reaches AUC 0.987",
+        "evidence": "AUC 0.987 on its own",
         "figures": {"auc": 0.987},
     }
     return {**DATA, "leaks": {"findings": [finding], "auc": {"plan": 0.987, "months": 0.6}}}
@@ -79,7 +79,9 @@ def test_a_summary_accounts_for_rows_candidates_and_metrics() -> None:
     assert "  mine                    2.0000   [1.0000, 3.0000]" in said.splitlines()
     assert "empc" not in said
     assert "  Costs are taken from the parameters." in said.splitlines()
-    assert "  Customers are contacted from a churn probability of 36.4% on, the break-even." in said.splitlines()
+    assert (
+        "  Customers are contacted if their churn probability is at least the break-even, 36.4%." in said.splitlines()
+    )
     assert "Gate: first. There is no champion to compare with.\n  This hold-out has been used once.\n" in said
     assert "LEAK" not in said
 
@@ -87,7 +89,7 @@ def test_a_summary_accounts_for_rows_candidates_and_metrics() -> None:
 def test_a_summary_says_that_each_value_has_its_own_threshold() -> None:
     by_column = COSTS.model_copy(update={"value": ValueColumn(column="charge")})
     results = replace(RESULTS, decision=DecisionRule.of(by_column, np.array([5.0, 15.0])))
-    assert "break-even churn probability of their own value on; at the mean value, this is 36.4%." in summarise(
+    assert "break-even at their own value. At the mean value, the break-even is 36.4%." in summarise(
         replace(REPORT, results=results)
     )
 
@@ -104,7 +106,7 @@ def test_a_metric_without_interval_shows_what_chance_explains() -> None:
 
 def test_a_summary_warns_about_leaks() -> None:
     said = summarise(replace(REPORT, data_report=with_leak("plan")))
-    assert "!! LIKELY LEAK: plan: it alone reaches AUC 0.987" in said
+    assert "!! LIKELY LEAK: plan: AUC 0.987 on its own" in said
     assert "roles.ignored" in said
 
 

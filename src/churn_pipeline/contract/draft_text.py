@@ -106,7 +106,9 @@ def _role_lines(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> list[
         lines.append(f"  date: {quoted(roles.date)}  # guessed: the date of the row")
     else:
         date = next((name for name in columns if columns[name].column.kind == "date"), "a date column")
-        lines.append(f"  # date: {quoted(date)}  # date of the row, if a customer has several; needs label.horizon")
+        lines.append(
+            f"  # date: {quoted(date)}  # the date of the row, if a customer has several rows; needs label.horizon"
+        )
     if roles.ignored:
         lines.append("  ignored:  # guessed, with the reason")
         lines += [f"    - {quoted(name)}  # {reason}" for name, reason in roles.ignored.items()]
@@ -123,7 +125,7 @@ def _id_line(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> str:
     unique = [name for name in columns if columns[name].is_unique and columns[name].column.dtype == "int64"]
     if unique:
         return f"  # id: {quoted(unique[0])}  # not chosen: different in every row, but its name is that of a quantity"
-    return "  # id: none found; rows are then identified by their feature values"
+    return "  # id: none found; without one, split.identical_rows says which rows are one customer"
 
 
 def _target_line(columns: dict[str, DraftedColumn], roles: GuessedRoles) -> str:

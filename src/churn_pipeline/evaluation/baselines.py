@@ -75,14 +75,15 @@ def _score(name: str, version: RegisteredVersion, features: pd.DataFrame, use: H
             name,
             version.version,
             problem=(
-                f"{subject} was trained under another rule of who is held out, so it may have been trained on customers who "
-                "are held out now. `kedro rotate-holdout` refits it under one rule with the challenger."
+                f"{subject} was trained when another rule decided who is held out. It may have been trained on customers who "
+                "are held out now. `kedro rotate-holdout` refits it and the challenger under one new rule."
             ),
         )
     try:
         p: Any = version.model.predict_proba(features)[:, 1]
     except (KeyError, ValueError) as error:
-        problem = f"{subject} cannot score these customers: {error}. If the contract changed, decide yourself."
+        advice = "If the contract changed, compare the reports and decide yourself."
+        problem = f"{subject} cannot score these customers: {error}. {advice}"
         return Baseline(name, version.version, problem=problem)
     attempt = use.attempts(version.version) if "anchor" in name else 1
     return Baseline(name, version.version, p, attempt=attempt)

@@ -23,10 +23,10 @@ class GateSettings(BaseModel):
     profit_share
         Margin of the profit: the share of the baseline's profit that may be lost.
     error_rate
-        Error of the limits that show that little is lost, one-sided. A loss is significant at the same error, two-sided,
-        over all comparisons together.
+        Error of each non-inferiority test, which is one-sided. All tests for a significant loss together have the same
+        error, two-sided.
     sufficient_power
-        The gate says that it can tell two equal models from a loss of one margin if its power is at least this.
+        The hold-out suffices if an equally good challenger passes with at least this probability.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

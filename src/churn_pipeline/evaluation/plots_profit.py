@@ -53,7 +53,7 @@ def profit_plot(
     value, lower, upper = decided or at
     style(axes, f"Profit: {with_interval(value, (lower, upper), digits=2)} per customer")
     _draw_profit_curve(axes, curve, None if decided is None else value)
-    point = f"threshold at the mean value: {at[0]:.2f} at {threshold:.3f}"
+    point = f"break-even at the mean value: {at[0]:.2f} at {threshold:.3f}"
     axes.plot([threshold], [at[0]], "o", ms=8, color=MODEL, ls="", label=point)
     below.plot(curve["threshold"], curve["contacted_share"], **SOLID)
     for panel in (below, axes):
@@ -77,7 +77,7 @@ def _draw_profit_curve(axes: Axes, curve: pd.DataFrame, decided: float | None) -
     axes.fill_between(curve["threshold"], curve["lower"], curve["upper"], color=MODEL, alpha=0.15, lw=0)
     axes.plot(curve["threshold"], curve["profit"], label="one threshold for all, with interval", **SOLID)
     if decided is not None:
-        axes.axhline(decided, label=f"each customer's own threshold: {decided:.2f}", **DASHED)
+        axes.axhline(decided, label=f"each customer's own break-even: {decided:.2f}", **DASHED)
     best = curve.loc[curve["profit"].idxmax()]
     name = f"best in hindsight: {best['profit']:.2f} at {best['threshold']:.3f}"
     look: dict[str, Any] = {"ms": 7, "mfc": "white", "mec": BEST_POSSIBLE, "mew": 1.5, "ls": ""}

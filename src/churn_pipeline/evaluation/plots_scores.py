@@ -109,7 +109,7 @@ def score_plot(y: npt.ArrayLike, p: npt.ArrayLike, threshold: float | None = Non
             weights = np.full(scores.size, 1 / scores.size)
             axes.hist(scores, edges.tolist(), weights=weights, label=f"{name}: {scores.size:,}", **look)
     if threshold is not None:
-        axes.axvline(threshold, color="black", lw=1, ls="--", label=f"threshold at the mean value: {threshold:.3f}")
+        axes.axvline(threshold, color="black", lw=1, ls="--", label=f"break-even at the mean value: {threshold:.3f}")
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

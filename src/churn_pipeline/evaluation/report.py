@@ -77,10 +77,12 @@ class RunReport:
 
 
 def decision_sentence(decision: DecisionRule) -> str:
-    """Say from which churn probability on customers are contacted, in evaluation and in the service."""
+    """Say who is contacted, in the evaluation and by the service."""
     if decision.column is None:
-        return f"Customers are contacted from a churn probability of {decision.threshold:.1%} on, the break-even."
+        return (
+            f"Customers are contacted if their churn probability is at least the break-even, {decision.threshold:.1%}."
+        )
     return (
-        "Customers are contacted from the break-even churn probability of their own value on; at the mean value, this is "
-        f"{decision.threshold:.1%}."
+        "Customers are contacted if their churn probability is at least the break-even at their own value. At the mean value, "
+        f"the break-even is {decision.threshold:.1%}."
     )

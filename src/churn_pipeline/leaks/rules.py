@@ -52,13 +52,14 @@ def _stay_tier(cell: Cell, labels: Labels) -> Tier | None:
 def feature_findings(
     name: str, separations: Iterable[tuple[float, float, float]], settings: LeakSettings
 ) -> Iterator[LeakFinding]:
-    """The findings of a feature whose AUC is above a limit, or of which one cut separates the classes too well."""
+    """The findings of a feature whose AUC is above a limit, or whose best cut separates the classes too well."""
     for auc, churners, stayers in separations:
         tier: Tier | None = "stop" if auc > settings.max_auc else "warn" if auc > settings.warn_auc else None
         if tier:
-            yield LeakFinding((name,), tier, f"it alone reaches AUC {auc:.3f}", {"auc": auc})
+            yield LeakFinding((name,), tier, f"AUC {auc:.3f} on its own", {"auc": auc})
         elif churners - stayers > CUT:
-            evidence = f"one cut of it contains {churners:.0%} of all churners and {stayers:.0%} of all stayers (AUC {auc:.3f})"
+            sides = f"{churners:.0%} of all churners on one side, with {stayers:.0%} of all stayers"
+            evidence = f"its best cut puts {sides} (AUC {auc:.3f})"
             figures = {"auc": auc, "reach": churners, "stayers": stayers}
             yield LeakFinding((name,), "warn", evidence, figures)
 

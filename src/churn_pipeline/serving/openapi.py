@@ -228,9 +228,9 @@ def _decision(threshold: float, column: str | None) -> str:
     if column is None:
         return f"The decision is `contact` for a churn probability of at least {threshold:g}, and `no_contact` below."
     return (
-        "The decision is `contact` if a contact is expected to pay at the customer's churn probability and value, which is "
-        f"computed from `{column}`. If that column is missing, the mean value is used: the decision is then `contact` for a "
-        f"churn probability of at least {threshold:g}. `threshold_basis` says which of the two applied."
+        "The decision is `contact` if a contact is expected to pay. This depends on the customer's churn probability and on "
+        f"the customer's value, which follows from `{column}`. Without that column the mean value counts: the decision is "
+        f"then `contact` for a churn probability of at least {threshold:g}. `threshold_basis` says which value counted."
     )
 
 
@@ -326,8 +326,8 @@ def _predictions(contract: Contract, column: str | None, explained: bool) -> Jso
         "decision": {"enum": ["contact", "no_contact"]},
         "threshold_basis": {
             "enum": ["one_value"] if column is None else ["customer_value", "mean_value"],
-            "description": "Whether the decision is based on the customer's own value, on the mean value because the "
-            "customer's is missing, or on one value for all customers.",
+            "description": "The value behind the decision: the customer's own, the mean value because the customer's is "
+            "missing, or one value for all customers.",
         },
     }
     head: Json = {
@@ -335,8 +335,8 @@ def _predictions(contract: Contract, column: str | None, explained: bool) -> Jso
         "model_version": {"type": "string"},
         "threshold": {
             "type": "number",
-            "description": "Churn probability from which on a contact is expected to pay at the mean customer value. Only "
-            "decisions with the threshold basis `mean_value` or `one_value` follow from it.",
+            "description": "Break-even churn probability at the mean customer value. It applies only to predictions whose "
+            "`threshold_basis` is `mean_value` or `one_value`.",
         },
     }
     if explained:

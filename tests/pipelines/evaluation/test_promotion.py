@@ -71,7 +71,7 @@ def test_a_changed_contract_resets_the_anchor_and_says_so() -> None:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (version(2, holdout_rule="other"), "version 2) was trained under another rule of who is held out"),
+        (version(2, holdout_rule="other"), "version 2) was trained when another rule decided who is held out"),
         (version(2, Model("renamed")), "version 2) cannot score these customers: 'renamed'"),
     ],
 )

@@ -75,7 +75,7 @@ class Predictors:
     def compare(self, rows: pd.DataFrame, threshold: Floats) -> Iterator[tuple[str, Comparison]]:
         """Compare predictions of all rows together, then of some rows one at a time; each with a name suffix.
 
-        `threshold`, of shape (n,), has the churn probability from which on each row is contacted.
+        `threshold`, of shape (n,), is the break-even of each row.
         """
         trained = self.trained.predict_proba(rows)[:, 1]
         yield "", Comparison(trained, self._predict(rows), threshold, self.tolerance)

@@ -166,7 +166,7 @@ function showPrediction({ predictions: [prediction], threshold, model_version: v
   const side = contacted ? "at or above" : "below";
   const limit = byValue
     ? "the break-even threshold of its own value"
-    : `the threshold of ${percent(threshold, probability)}${prediction.threshold_basis === "mean_value" ? ", which is that of the mean customer value" : ""}`;
+    : `the threshold of ${percent(threshold, probability)}${prediction.threshold_basis === "mean_value" ? " for customers without a known value" : ""}`;
   at("comparison").textContent = `${name} is ${side} ${limit} (model version ${version}).`;
   at("prediction").hidden = false;
   at("request-id").querySelector("code").textContent = id;
