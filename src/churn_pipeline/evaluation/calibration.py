@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
+from churn_pipeline.evaluation.intervals import group_sums
 from churn_pipeline.evaluation.predictions import Probabilities, check_predictions
 
 # Probabilities are clipped this far from 0 and 1, where log-odds are infinite
@@ -94,13 +94,6 @@ def calibration_in_the_large(y: npt.ArrayLike, p: npt.ArrayLike, groups: npt.Arr
     share = expit(log_odds + value)
     scores = group_sums(labels - share, groups)
     return Shift(value, float(np.sqrt((scores**2).sum()) / (share * (1 - share)).sum()))
-
-
-def group_sums(rows: Probabilities, groups: npt.ArrayLike | None) -> Probabilities:
-    """Sums of rows by group, of shape (g, ...); the rows themselves without groups."""
-    if groups is None:
-        return rows
-    return pd.DataFrame(rows).groupby(np.asarray(groups)).sum().to_numpy().reshape(-1, *rows.shape[1:])
 
 
 def _log_odds(p: Probabilities) -> Probabilities:

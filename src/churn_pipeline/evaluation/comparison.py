@@ -12,9 +12,9 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from churn_pipeline.costs import CostModel, contact_profit, contacts
-from churn_pipeline.evaluation.calibration import group_sums
 from churn_pipeline.evaluation.gate_settings import GateSettings
 from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.intervals import mean_with_error
 from churn_pipeline.evaluation.predictions import Probabilities, row_log_loss
 
 
@@ -153,14 +153,6 @@ def _compare_rows(
         power=float(norm.cdf((margin - reach) / error)) if error else 1.0,
         p_worse=float(norm.cdf(difference / error)) if error else 1.0,
     )
-
-
-def mean_with_error(rows: Probabilities, groups: npt.NDArray[np.generic] | None) -> tuple[float, float]:
-    """Mean of rows of shape (n,) and its standard error, in which rows of one group are not independent."""
-    mean = float(rows.mean()) + 0.0  # adding 0 turns -0 into 0
-    sums = group_sums(rows - mean, groups)
-    variance = float((sums**2).sum()) * sums.size / max(sums.size - 1, 1)
-    return mean, float(np.sqrt(variance)) / rows.size
 
 
 def significantly_worse(compared: Sequence[Comparison], error_rate: float) -> list[Comparison]:

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from churn_pipeline.evaluation.comparison import mean_with_error
-from churn_pipeline.evaluation.intervals import t_margin
+from churn_pipeline.evaluation.intervals import mean_with_error, t_margin
 from churn_pipeline.evaluation.predictions import Labels, Probabilities, check_predictions, row_log_loss
 
 Predict = Callable[[pd.DataFrame], npt.ArrayLike]

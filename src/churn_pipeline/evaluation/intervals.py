@@ -76,11 +76,26 @@ def effective_rows(hits: npt.NDArray[np.bool_], groups: npt.NDArray[np.generic])
     from survey data", Survey Methodology 24.
     """
     share = hits.mean()
-    off = pd.Series(hits - share).groupby(groups).sum().to_numpy()
+    off = group_sums(hits - share, groups)
     variance = off.size / max(off.size - 1, 1) * float((off**2).sum())
     if not 0 < share < 1 or variance == 0:
         return float(off.size)
     return float(min(hits.size, hits.size**2 * share * (1 - share) / variance))
+
+
+def group_sums(rows: Probabilities, groups: npt.ArrayLike | None) -> Probabilities:
+    """Sums of rows by group, of shape (g, ...); the rows themselves without groups."""
+    if groups is None:
+        return rows
+    return pd.DataFrame(rows).groupby(np.asarray(groups)).sum().to_numpy().reshape(-1, *rows.shape[1:])
+
+
+def mean_with_error(rows: Probabilities, groups: npt.NDArray[np.generic] | None) -> tuple[float, float]:
+    """Mean of rows of shape (n,) and its standard error, in which rows of one group are not independent."""
+    mean = float(rows.mean()) + 0.0  # adding 0 turns -0 into 0
+    sums = group_sums(rows - mean, groups)
+    variance = float((sums**2).sum()) * sums.size / max(sums.size - 1, 1)
+    return mean, float(np.sqrt(variance)) / rows.size
 
 
 def z_margin(standard_error: float, confidence_level: float) -> float:

@@ -6,11 +6,10 @@ rows is the miscalibration. There are no bins to choose, and two evaluations of 
 References
 ----------
 Dimitriadis, Gneiting & Jordan (2021), "Stable reliability diagrams for probabilistic classifiers", PNAS 118(8): the diagram,
-its consistency band and the decomposition.
+its consistency band and the measure.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,49 +23,10 @@ from churn_pipeline.evaluation.predictions import (
     Tally,
     check_predictions,
     descending_ranks,
-    tally,
     tally_cells,
 )
 
 DRAWS = 500
-
-
-class Decomposition(NamedTuple):
-    """Parts of the log loss, which is miscalibration - discrimination + uncertainty; each is at least 0.
-
-    Attributes
-    ----------
-    miscalibration
-        How much the isotonic recalibration lowers the log loss.
-    discrimination
-        How much lower the log loss of the recalibration is than that of the churn share.
-    uncertainty
-        Log loss of the churn share, given to everyone.
-    """
-
-    miscalibration: float
-    discrimination: float
-    uncertainty: float
-
-
-def decompose(y: npt.ArrayLike, p: npt.ArrayLike) -> Decomposition:
-    """Decompose the log loss into miscalibration, discrimination and uncertainty.
-
-    Parameters
-    ----------
-    y, p : array-like of shape (n,)
-        Labels (1 for churned) and churn probabilities.
-
-    Raises
-    ------
-    ValueError
-        If predictions are invalid.
-    """
-    counted = tally(*check_predictions(y, p))
-    n = counted.customers.sum()
-    share = np.full(counted.p.size, counted.churned.sum() / n)
-    given, recalibrated, constant = (_loss(counted, q) / n for q in (counted.p, recalibrate(counted), share))
-    return Decomposition(given - recalibrated, constant - recalibrated, constant)
 
 
 def tally_miscalibration(counted: Tally) -> float:

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from churn_pipeline.costs import CostModel, Mask, contacts
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
 from churn_pipeline.evaluation.holdout import Holdout
-from churn_pipeline.evaluation.intervals import effective_rows, t_margin, wilson_interval
-from churn_pipeline.evaluation.predictions import Probabilities
+from churn_pipeline.evaluation.intervals import effective_rows, mean_with_error, t_margin, wilson_interval
 from churn_pipeline.evaluation.profit import Budget, profit_metrics
 from churn_pipeline.evaluation.segment_levels import segment_levels
 
@@ -163,15 +161,7 @@ class _Scores:
     def _calibration_gap(self, within: Mask) -> Estimate:
         excess = self.holdout.p[within] - self.holdout.y[within]
         groups = None if self.holdout.groups is None else self.holdout.groups[within]
-        return _mean(excess, groups, self.resampling.confidence_level)
-
-
-def _mean(numbers: Probabilities, groups: npt.NDArray[np.generic] | None, confidence_level: float) -> Estimate:
-    """Mean with its t interval; rows of one group are summed first, because they are not independent."""
-    mean = float(numbers.mean())
-    off = pd.Series(numbers - mean)
-    sums = (off if groups is None else off.groupby(groups).sum()).to_numpy()
-    m = sums.size
-    error = np.sqrt(m / (m - 1) * (sums**2).sum()) / numbers.size
-    margin = t_margin(float(error), m - 1, confidence_level)
-    return mean, mean - margin, mean + margin
+        mean, error = mean_with_error(excess, groups)
+        customers = excess.size if groups is None else len(pd.unique(groups))
+        margin = t_margin(error, customers - 1, self.resampling.confidence_level)
+        return mean, mean - margin, mean + margin

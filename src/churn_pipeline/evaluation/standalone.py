@@ -6,9 +6,9 @@ import numpy as np
 from scipy.stats import norm
 
 from churn_pipeline.evaluation.calibration import calibration_in_the_large, calibration_line
-from churn_pipeline.evaluation.comparison import mean_with_error
 from churn_pipeline.evaluation.gate_settings import GateSettings
 from churn_pipeline.evaluation.holdout import Holdout
+from churn_pipeline.evaluation.intervals import mean_with_error
 from churn_pipeline.evaluation.metrics import auc
 from churn_pipeline.evaluation.predictions import row_log_loss
 

@@ -129,7 +129,7 @@ def _plots() -> list[Node]:
         ),
         Node(
             report.draw_profit_plots,
-            ["holdout", "profit", "decision_rule", "profit_curve", "sensitivity"],
+            ["profit", "decision_rule", "profit_curve", "sensitivity"],
             ["profit_plot", "sensitivity_plot"],
             name="draw_profit_plots",
         ),

@@ -55,7 +55,6 @@ def collect_report(
 
 
 def draw_profit_plots(
-    holdout: Holdout,
     profit: pd.DataFrame,
     decision_rule: dict[str, Any],
     curve: pd.DataFrame,
