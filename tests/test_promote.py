@@ -110,6 +110,14 @@ def test_two_challengers_of_one_champion_cannot_both_be_promoted(promote: Promot
     assert alias("champion") == 2
 
 
+def test_force_moves_no_anchor_on_the_strength_of_a_superseded_verdict(promote: Promote) -> None:
+    register("better", "1", "1", beats=True)
+    register("better", "1", "1", beats=True)
+    assert promote("--version", "2").exit_code == 0
+    assert promote("--version", "3", "--force").exit_code == 0
+    assert (alias("champion"), alias("anchor")) == (3, 2)
+
+
 def test_a_former_champion_may_return_and_the_anchor_stays(promote: Promote) -> None:
     register("better", "1", "1", beats=True)
     promote()

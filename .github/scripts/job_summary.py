@@ -140,8 +140,8 @@ def _holdout(ours: Reports, mains: Reports) -> str:
 def _difference(value: float | None, main: float | None, lower: float | None, upper: float | None) -> str:
     if value is None or main is None:
         return ""
-    inside = lower is not None and upper is not None and lower <= main <= upper
-    return f"{value - main:+.4f}" if inside else f"**{value - main:+.4f}**"
+    outside = lower is not None and upper is not None and not lower <= main <= upper
+    return f"**{value - main:+.4f}**" if outside else f"{value - main:+.4f}"
 
 
 def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -85,10 +85,12 @@ def next_anchor(chosen: ModelVersion, champion: ModelVersion | None, anchor: Mod
     contract or the rule of the hold-out changed. In older registries without an anchor, the champion counts as the anchor.
     """
     before = anchor or champion
-    beats = (
-        chosen.tags.get("gate.beats_anchor") == "true" and PROMOTED not in chosen.tags
-    )  # a rollback is no new evidence
-    if before is None or beats:
+    if before is None:
+        return chosen
+    # A rollback is no new evidence, and neither is a comparison with a former anchor.
+    measured = chosen.tags.get("gate.champion" if anchor is None else "gate.anchor")
+    evidence = PROMOTED not in chosen.tags and measured == str(before.version)
+    if evidence and chosen.tags.get("gate.beats_anchor") == "true":
         return chosen
     changed = any(chosen.tags.get(name) != before.tags.get(name) for name in COMPARABLE)
     return chosen if changed else before

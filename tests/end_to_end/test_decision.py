@@ -44,7 +44,7 @@ def test_the_served_decisions_earn_the_profit_of_summary_and_card(trained: Train
     assert f"  {'profit':<22}{earned:>8.4f}   [" in printed
     assert f"| `profit` | {number(earned)} |" in (reports / "model_card.md").read_text(encoding="utf-8")
     assert client.get("/model").json()["metrics"]["profit"] == pytest.approx(earned, abs=1e-9)
-    sentence = f"at the mean value, this is {bundle.decision.threshold:.1%}."
+    sentence = f"At the mean value, the break-even is {bundle.decision.threshold:.1%}."
     assert sentence in printed
     assert sentence in (reports / "model_card.md").read_text(encoding="utf-8")
     assert json.loads((reports / "decision.json").read_text(encoding="utf-8")) == bundle.decision.model_dump(

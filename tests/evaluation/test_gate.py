@@ -148,6 +148,7 @@ def test_the_same_model_is_no_worse() -> None:
         assert found.power == 1
         assert all((row.difference, row.lower, row.upper) == (0, 0, 0) for row in found.comparisons)
         assert all("equal to the champion and anchor's for every customer" in reason for reason in found.reasons)
+        assert not any("suffice" in note for note in found.notes)  # it says nothing about other models
 
 
 def test_a_truly_better_model_is_better_and_beats_the_anchor() -> None:

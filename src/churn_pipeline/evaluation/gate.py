@@ -134,7 +134,9 @@ def evaluate_challenger(
         if baseline.p is not None
         for row in compare(holdout, baseline, costs, settings, share)
     )
-    notes = [power_sentence(compared, int(y.sum()), settings)] if compared else []
+    # An identical model has no standard error, so it says nothing about other models.
+    informative = [row for row in compared if row.standard_error]
+    notes = [power_sentence(informative, int(y.sum()), settings)] if informative else []
     notes.append(standalone_sentence(standalone, settings))
     problems = [baseline.problem for baseline in baselines if baseline.p is None]
     if reasons := tuple(refusals(standalone, float(np.ptp(holdout.p)), settings)):
