@@ -135,7 +135,7 @@ def _plots() -> list[Node]:
         ),
         Node(
             report.draw_score_plots,
-            ["holdout", "decision_rule", "params:evaluation"],
+            [*PREDICTED_CUSTOMERS, "decision_rule", "params:evaluation", "holdout_groups"],
             ["lift_plot", "scores_plot"],
             name="draw_score_plots",
         ),

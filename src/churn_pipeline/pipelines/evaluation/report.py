@@ -15,9 +15,9 @@ from churn_pipeline.costs import DecisionRule
 from churn_pipeline.documents import CARD_FILE, DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.evaluation import plots_comparison, plots_profit, plots_scores
 from churn_pipeline.evaluation.card import model_card
-from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
+from churn_pipeline.pipelines.evaluation.decision import join_holdout
 from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings
 from churn_pipeline.pipelines.table_costs import cost_source
 
@@ -72,9 +72,15 @@ def draw_profit_plots(
 
 
 def draw_score_plots(
-    holdout: Holdout, decision_rule: dict[str, Any], evaluation: EvaluationSettings
+    predictions: pd.DataFrame,
+    customers: pd.DataFrame,
+    contract: Contract,
+    decision_rule: dict[str, Any],
+    evaluation: EvaluationSettings,
+    groups: pd.DataFrame | None = None,
 ) -> tuple[Figure, ...]:
     """Draw lift and scores."""
+    holdout = join_holdout(predictions, customers, contract, decision_rule["costs"], groups)
     threshold = DecisionRule.model_validate(decision_rule).threshold
     return (
         plots_scores.lift_plot(
