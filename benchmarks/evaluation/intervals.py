@@ -58,7 +58,7 @@ def measure() -> str:
 
 
 def _hold_outs(world: World) -> int:
-    return 300 if world.rows < 3000 else 100
+    return 800 if world.rows < 3000 else 400
 
 
 def _truth(world: World) -> dict[str, float]:
@@ -90,6 +90,7 @@ def _coverage(world: World) -> "pd.Series[float]":
 
 def _coverage_table(covered: list["pd.Series[float]"]) -> str:
     weights = [_hold_outs(world) for world in WORLDS]
+    errors, mean_error = 100 * np.sqrt(0.95 * 0.05 / np.array(weights)), 100 * np.sqrt(0.95 * 0.05 / sum(weights))
     rows = []
     for name in (*METRICS_WITH_INTERVAL, "calibration_error", "profit", "contacted_share", "empc"):
         before = f"{np.average(BEFORE[name], weights=weights):.1f}" if name in BEFORE else "not shown"
@@ -100,7 +101,7 @@ def _coverage_table(covered: list["pd.Series[float]"]) -> str:
         "Share of hold-outs, in percent, whose 95% interval contains the truth. The truth comes from 1,000,000 rows of a logistic "
         "world in which the model is overconfident (log-odds × 1.1) and ignores a feature. In the panel, customers have four rows and a "
         f"hidden lasting effect. {weights[0]} hold-outs of 1,500 rows and {weights[2]} of 8,000, {RESAMPLES} resamples; the "
-        "standard error of a cell is 1.3 and 2.2 points, that of a mean 0.7.\n\n"
+        f"standard error of a cell is {errors[0]:.1f} and {errors[2]:.1f} points, that of a mean {mean_error:.1f}.\n\n"
         + _table(["metric", "before, mean", *(f"after: {world.name}" for world in WORLDS), "after, mean"], rows)
     )
 
