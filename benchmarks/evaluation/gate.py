@@ -10,12 +10,12 @@ from joblib import Parallel, delayed
 from scipy.special import expit, logit
 from scipy.stats import norm
 
+from churn_pipeline.costs import CostModel, contact_profit, contacts
 from churn_pipeline.evaluation.comparison import Baseline, Comparison, compare, significantly_worse
 from churn_pipeline.evaluation.gate import GateVerdict, evaluate_challenger
 from churn_pipeline.evaluation.gate_settings import GateSettings
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.predictions import row_log_loss
-from churn_pipeline.evaluation.profit import CostModel, contact_profit, contacts
 
 TITLE = "Gate"
 Floats = npt.NDArray[np.float64]

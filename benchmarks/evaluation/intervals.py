@@ -10,12 +10,14 @@ from scipy.special import expit, logit
 
 from benchmarks.common import ROOT
 from benchmarks.evaluation.intervals_world import COSTS, World
+from churn_pipeline.costs import contacts
 from churn_pipeline.evaluation.bootstrap import Resampling, bootstrap_metrics
+from churn_pipeline.evaluation.empc import empc
 from churn_pipeline.evaluation.holdout import Holdout
 from churn_pipeline.evaluation.intervals import effective_rows, wilson_interval
 from churn_pipeline.evaluation.metrics import METRICS, miscalibration
 from churn_pipeline.evaluation.miscalibration import miscalibration_by_chance
-from churn_pipeline.evaluation.profit import contacts, empc, profit_metrics, realised_profit
+from churn_pipeline.evaluation.profit import profit_metrics, realised_profit
 from churn_pipeline.evaluation.segment_gaps import gaps
 from churn_pipeline.evaluation.segment_levels import segment_levels
 from churn_pipeline.evaluation.segments import FAIRNESS, SegmentScoring, segment_metrics

@@ -7,8 +7,8 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from churn_pipeline.costs import CostModel
 from churn_pipeline.evaluation.holdout import Holdout
-from churn_pipeline.evaluation.profit import CostModel
 
 COSTS = CostModel(value=600, offer_cost=50, contact_cost=5, acceptance=0.3)
 SIGNAL, HIDDEN, PLAN = 1.2, 0.8, {"basic": 0.25, "plus": 0.0, "pro": -0.25}  # effects on the log-odds
