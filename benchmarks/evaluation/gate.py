@@ -28,7 +28,10 @@ SEQUENCES, PROMOTIONS, FORMER_SEQUENCES, JOBS = 200, 200, 20, 4
 # Churners, step in margins, and whether each attempt has new customers
 SERIES = ((400, 0.05, True), (400, 0.05, False), (70, 0.2, True))
 # Number of the world, churners and repetitions
-CELLS = ((0, 25, 200), (0, 70, 200), (0, 400, 300), (0, 4000, 30), (1, 25, 200), (1, 70, 100), (1, 400, 40))
+CELLS = (
+    *((0, 25, 200), (0, 70, 200), (0, 400, 400), (0, 4000, 60)),
+    *((1, 25, 200), (1, 70, 200), (1, 400, 100), (1, 4000, 20)),
+)
 # Margins at commit 5006d34: of the log loss, and of the profit as a share of the value
 FORMER_MARGINS = 0.005, 0.0025
 
