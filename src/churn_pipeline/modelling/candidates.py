@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.preprocessing import QuantileSplines, RandomPairs
 from churn_pipeline.modelling.preprocessing_steps import NumericKind, build_preprocessing
-from churn_pipeline.modelling.space import GROUPS, Space
+from churn_pipeline.modelling.space import GROUPS, Choices, Range, Space
 
 # Types that skops may load in addition to those it trusts by default. None of them runs code from the file.
 TRUSTED_TYPES: tuple[str, ...] = (
@@ -71,8 +71,12 @@ class Candidate(BaseModel):
         Number of models that are fitted and averaged; they differ only in their random draws. Trials fit one.
     space : Space, optional
         Arguments that a search varies. Each of them also needs a value above, which the first trial uses.
+    starts : list of dict
+        Values that the next trials use, by argument; an argument that is not given keeps its value above.
     trials : int
         Number of trials of its search; `SearchSettings` may override it.
+    share : float
+        Share of the time left that its search may use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_by_name=True, validate_by_alias=True)
@@ -84,7 +88,9 @@ class Candidate(BaseModel):
     categorical_arguments: dict[str, Any] = Field(default_factory=dict)
     copies: int = Field(default=1, ge=1)
     space: Space | None = None
+    starts: list[dict[str, Any]] = Field(default_factory=list)
     trials: int = Field(default=10, ge=1)
+    share: float = Field(default=0.25, gt=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -104,21 +110,34 @@ class Candidate(BaseModel):
         return self
 
     def _space_problems(self) -> list[str]:
-        """List searched arguments without a first value, or with one outside the space."""
+        """List searched arguments without a first value, and first values outside the space."""
         problems = []
-        for group, name, dimension in self.space.dimensions() if self.space else ():
+        for group, name, dimension in self._dimensions():
             given = getattr(self, group)
             if name not in given:
                 problems.append(f"space.{group} varies {name}: add {name} to {group}, as the value of the first trial")
             elif not dimension.contains(given[name]):
                 problems.append(f"{group} has {name}: {given[name]!r}, which is outside its space ({dimension})")
+        searched = {name: dimension for _, name, dimension in self._dimensions()}
+        for number, start in enumerate(self.starts, start=1):
+            problems += [
+                f"start {number} has {name}: {value!r}, which is "
+                + (f"outside its space ({searched[name]})" if name in searched else "not in the space")
+                for name, value in start.items()
+                if name not in searched or not searched[name].contains(value)
+            ]
         return problems
 
+    def _dimensions(self) -> list[tuple[str, str, Range | Choices]]:
+        return list(self.space.dimensions()) if self.space else []
+
     @property
-    def first_values(self) -> dict[str, Any]:
-        """The first trial: the configured value of each searched argument, by ``group.name``."""
-        dimensions = self.space.dimensions() if self.space else ()
-        return {f"{group}.{name}": getattr(self, group)[name] for group, name, _ in dimensions}
+    def first_trials(self) -> list[dict[str, Any]]:
+        """Values of the first trials, by ``group.name``: the configured ones, then those of `starts`."""
+        configured = {f"{group}.{name}": getattr(self, group)[name] for group, name, _ in self._dimensions()}
+        groups = {name: group for group, name, _ in self._dimensions()}
+        starts = [{f"{groups[name]}.{name}": value for name, value in start.items()} for start in self.starts]
+        return [configured, *(configured | start for start in starts)]
 
     def with_values(self, values: Mapping[str, Any]) -> Candidate:
         """Return the candidate with these arguments, and without a search space.
@@ -126,7 +145,7 @@ class Candidate(BaseModel):
         Parameters
         ----------
         values : Mapping of str
-            By ``group.name``, as in `first_values`.
+            By ``group.name``, as in `first_trials`.
 
         Returns
         -------
