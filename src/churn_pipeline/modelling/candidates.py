@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Self
 
 import numpy as np
@@ -21,21 +20,29 @@ from sklearn.ensemble import BaggingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
+from churn_pipeline.modelling.classifiers import import_classifier, known_arguments, unknown_arguments, with_defaults
 from churn_pipeline.modelling.preprocessing import QuantileSplines, RandomPairs
 from churn_pipeline.modelling.preprocessing_steps import NumericKind, build_preprocessing
 from churn_pipeline.modelling.space import GROUPS, Choices, Range, Space
 
-# Types that skops may load in addition to those it trusts by default. None of them runs code from the file.
+# Types that skops may load in addition to those it trusts by default. None of them runs code from the file: boosting
+# libraries store their trees as data in their own formats.
 TRUSTED_TYPES: tuple[str, ...] = (
+    "catboost.core.CatBoostClassifier",
     "churn_pipeline.modelling.candidates.CandidatePipeline",
     "churn_pipeline.modelling.ensemble.BlendedModel",
     "churn_pipeline.modelling.preprocessing.QuantileSplines",
     "churn_pipeline.modelling.preprocessing.RandomPairs",
     "churn_pipeline.modelling.preprocessing.limit_scores",
     "churn_pipeline.modelling.preprocessing.round_to_float32",
+    "collections.OrderedDict",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
 )
 
 # Below this many rows a second OpenMP thread saves nothing. If the cores are busy, waiting for it takes thirty times
@@ -96,12 +103,14 @@ class Candidate(BaseModel):
     def _check(self) -> Self:
         """Reject what could not be built, and list all reasons."""
         estimator = import_classifier(self.class_path)
+        problems = []
+        for where, given in (("arguments", self.arguments), ("space.arguments", getattr(self.space, "arguments", {}))):
+            if unknown := unknown_arguments(estimator, given):
+                problems.append(_unknown_text(where, unknown, self.class_path, known_arguments(estimator)))
         known = {
-            "arguments": (_parameters(estimator), self.class_path),
             "numeric_arguments": (NUMERIC_ARGUMENTS[self.numeric], f"numeric: {self.numeric}"),
             "categorical_arguments": (CATEGORICAL_ARGUMENTS, "one-hot encoding"),
         }
-        problems = []
         for group, (names, owner) in known.items():
             problems += _unknown(group, getattr(self, group), names, owner)
             problems += _unknown(f"space.{group}", getattr(self.space, group, {}), names, owner)
@@ -208,40 +217,6 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
         return probabilities
 
 
-def import_classifier(path: str) -> type[Any]:
-    """Import a classifier.
-
-    Parameters
-    ----------
-    path : str
-        Import path, such as ``sklearn.linear_model.LogisticRegression``.
-
-    Returns
-    -------
-    type
-        The class.
-
-    Raises
-    ------
-    ValueError
-        If there is no such class, or it is not a classifier with ``predict_proba``.
-    """
-    module_name, _, name = path.rpartition(".")
-    if not module_name:
-        raise ValueError(f"class {path!r} is not an import path; write it like sklearn.linear_model.LogisticRegression")
-    try:
-        found = getattr(import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"class {path!r} cannot be imported ({error}); check the spelling, or install its package"
-        ) from error
-    if not inspect.isclass(found) or not all(hasattr(found, method) for method in ("fit", "get_params")):
-        raise ValueError(f"class {path!r} is not a scikit-learn estimator: fit or get_params is missing")
-    if not hasattr(found, "predict_proba"):
-        raise ValueError(f"class {path!r} has no predict_proba: choose a classifier that predicts probabilities")
-    return found
-
-
 def build_candidate(
     candidate: Candidate, numeric: Sequence[str], categorical: Sequence[str], seed: int
 ) -> CandidatePipeline:
@@ -270,10 +245,7 @@ def build_candidate(
         If there is no column, or the classifier rejects its arguments.
     """
     estimator = import_classifier(candidate.class_path)
-    arguments = dict(candidate.arguments)
-    if "random_state" in _parameters(estimator):
-        arguments.setdefault("random_state", seed)
-    classifier = estimator(**arguments)
+    classifier = estimator(**with_defaults(estimator, candidate.arguments, seed))
     if not is_classifier(classifier):
         raise ValueError(f"class {candidate.class_path!r} is not a classifier: choose another class")
     if numeric and (n_pairs := candidate.numeric_arguments.get("pairs", 0)):
@@ -300,14 +272,10 @@ def reproducible_threads(n_rows: int) -> Iterator[None]:
         yield
 
 
-def _parameters(estimator: type[Any]) -> tuple[str, ...]:
-    """Names of a class's arguments."""
-    return tuple(name for name in inspect.signature(estimator.__init__).parameters if name != "self")
-
-
 def _unknown(where: str, given: dict[str, Any], known: Sequence[str], owner: str) -> list[str]:
-    """List unknown arguments; a class with ``**kwargs`` accepts all of them."""
     unknown = sorted(set(given) - set(known))
-    if not unknown or "kwargs" in known:
-        return []
-    return [f"{where} {unknown} are unknown to {owner}; it accepts {sorted(known) or 'none'}"]
+    return [_unknown_text(where, unknown, owner, known)] if unknown else []
+
+
+def _unknown_text(where: str, unknown: list[str], owner: str, known: Sequence[str]) -> str:
+    return f"{where} {unknown} are unknown to {owner}; it accepts {sorted(known) or 'none'}"
