@@ -59,7 +59,7 @@ def fit_candidate(
             "Set a fixed number of iterations.",
             type(booster).__name__,
         )
-    return model.fit(X, y)
+    return model.fit(X, y, groups=groups)
 
 
 def _steps(model: CandidatePipeline) -> tuple[list[Any], Any]:
