@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sklearn import config_context
 from sklearn.base import is_classifier
 from sklearn.ensemble import BaggingClassifier
 from sklearn.pipeline import Pipeline
@@ -31,6 +32,8 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "catboost.core.CatBoostClassifier",
     "churn_pipeline.modelling.candidates.CandidatePipeline",
     "churn_pipeline.modelling.ensemble.BlendedModel",
+    "churn_pipeline.modelling.kernels.NystroemClassifier",
+    "churn_pipeline.modelling.networks.NetworkClassifier",
     "churn_pipeline.modelling.preprocessing.QuantileSplines",
     "churn_pipeline.modelling.preprocessing.RandomPairs",
     "churn_pipeline.modelling.preprocessing.limit_scores",
@@ -176,8 +179,8 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
     large tables.
     """
 
-    def fit(self, X: pd.DataFrame, y: Any = None, **params: Any) -> Self:
-        """Fit all steps.
+    def fit(self, X: pd.DataFrame, y: Any = None, groups: npt.NDArray[np.int64] | None = None, **params: Any) -> Self:
+        """Fit all steps; those that split rows, such as networks that stop early, split them by customer.
 
         Parameters
         ----------
@@ -185,6 +188,8 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
             Customers; not changed.
         y : array-like of shape (n_rows,)
             1 for customers who churned, 0 for the others.
+        groups : ndarray of int64, shape (n_rows,), optional
+            The customer of each row; None if each row is a customer of its own.
         **params
             As in `sklearn.pipeline.Pipeline.fit`.
 
@@ -193,7 +198,10 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
         CandidatePipeline
             Itself.
         """
-        with reproducible_threads(len(X)):
+        with reproducible_threads(len(X)), config_context(enable_metadata_routing=groups is not None):
+            # scikit-learn refuses groups that no step accepts.
+            if groups is not None and self.get_metadata_routing().consumes("fit", ["groups"]):
+                params["groups"] = groups
             super().fit(X, y, **params)
         return self
 

@@ -50,6 +50,8 @@ class Task:
         A Python function ``(y, p) -> float``; lower is better. Its source is part of a study's digest.
     seed : int
         Seed of the models and of the search.
+    groups : ndarray of int64, shape (n_rows,), optional
+        The customer of each row; None if each row is a customer of its own.
     """
 
     features: pd.DataFrame
@@ -59,6 +61,7 @@ class Task:
     categorical: Sequence[str]
     loss: Loss
     seed: int
+    groups: npt.NDArray[np.int64] | None = None
 
 
 @contextmanager
@@ -174,4 +177,5 @@ def _fit_and_predict(
     inputs, label = task.features[training], task.churned[training]
     if stops_early(candidate):
         return fit_and_stop(model, candidate, (inputs, label), task.features[validation], task.churned[validation])
-    return model.fit(inputs, label).predict_proba(task.features[validation])[:, 1], 0
+    groups = None if task.groups is None else task.groups[training]
+    return model.fit(inputs, label, groups=groups).predict_proba(task.features[validation])[:, 1], 0

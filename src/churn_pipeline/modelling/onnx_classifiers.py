@@ -25,9 +25,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from churn_pipeline.modelling.kernels import NystroemClassifier
+from churn_pipeline.modelling.networks import NetworkClassifier
 from churn_pipeline.modelling.onnx_boosting import convert_boosting
 from churn_pipeline.modelling.onnx_columns import convert_step
 from churn_pipeline.modelling.onnx_graph import Graph, OnnxConversionError
+from churn_pipeline.modelling.onnx_members import convert_network, convert_nystroem
 from churn_pipeline.modelling.onnx_skl2onnx import convert_by_skl2onnx
 from churn_pipeline.modelling.onnx_trees import READERS, add_trees, trees_of
 from churn_pipeline.modelling.sklearn_private import histogram_baseline
@@ -140,4 +143,6 @@ _CONVERTERS: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     DecisionTreeClassifier: _convert_forest,
     BaggingClassifier: _convert_copies,
     Pipeline: _convert_pipeline,
+    NetworkClassifier: convert_network,
+    NystroemClassifier: convert_nystroem,
 }

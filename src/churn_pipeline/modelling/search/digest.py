@@ -41,7 +41,7 @@ MODULES: tuple[str, ...] = (
 def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, name: str) -> str:
     """Hash everything that affects what a trial tries and how it ends.
 
-    These are the data and the folds, the candidate, the seed, the settings of the sampler and of pruning,
+    These are the data, the customers and the folds, the candidate, the seed, the settings of the sampler and of pruning,
     the versions of libraries, and the code. Budgets are left out: more trials continue the same study.
 
     Parameters
@@ -64,7 +64,8 @@ def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, nam
     for source in _sources(task):
         digest.update(source.encode())
     masks = pd.DataFrame({(fold, part): mask for fold, pair in task.folds.items() for part, mask in enumerate(pair)})
-    for table in (task.features, task.churned.to_frame(), masks):
+    groups = pd.DataFrame() if task.groups is None else pd.DataFrame({"groups": task.groups})
+    for table in (task.features, task.churned.to_frame(), masks, groups):
         digest.update(json.dumps([[str(column), str(dtype)] for column, dtype in table.dtypes.items()]).encode())
         digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
     return digest.hexdigest()

@@ -84,6 +84,7 @@ def prepare(
         categorical=contract.categorical,
         loss=log_loss,
         seed=seed,
+        groups=groups["customer"].to_numpy()[drawn],
     )
     return task, settings.search_seconds
 
@@ -131,6 +132,7 @@ def search(
 def fit(
     features: pd.DataFrame,
     label: pd.DataFrame,
+    groups: pd.DataFrame,
     contract: Contract,
     seed: int,
     choice: dict[str, Any],
@@ -142,6 +144,8 @@ def fit(
     ----------
     features, label
         Inputs and labels of the training customers, of n rows each.
+    groups
+        The customer of each row.
     contract
         Names the columns by type.
     seed
@@ -162,7 +166,7 @@ def fit(
     with joblib.parallel_config("threading", n_jobs=joblib.cpu_count()):
         for name in dict.fromkeys(member.candidate for member in members):
             model = build_candidate(candidates[name], contract.numeric, contract.categorical, seed)
-            models[name] = model.fit(features, label["churned"])
+            models[name] = model.fit(features, label["churned"], groups=groups["customer"].to_numpy())
     return assemble(models, members)
 
 

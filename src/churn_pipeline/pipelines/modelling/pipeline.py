@@ -62,6 +62,7 @@ def _choice(candidates: list[str]) -> list[Node]:
             {
                 "features": "train_features",
                 "label": "train_label",
+                "groups": "train_groups",
                 "contract": "contract",
                 "seed": "params:seed",
                 "choice": "choice",
