@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -95,7 +96,7 @@ def unknown_arguments(estimator: type[Any], names: Iterable[str]) -> list[str]:
     """
     unknown = sorted(set(names) - set(_accepted(estimator)))
     if estimator.__name__ == "LGBMClassifier":
-        return _unknown_to_lightgbm(unknown)
+        return _unknown_to_lightgbm(tuple(unknown))
     return [] if "kwargs" in _accepted(estimator) else unknown
 
 
@@ -136,7 +137,8 @@ class _Messages:
     warning = info
 
 
-def _unknown_to_lightgbm(names: Sequence[str]) -> list[str]:
+@cache
+def _unknown_to_lightgbm(names: tuple[str, ...]) -> list[str]:
     """Ask LightGBM, which accepts all of its training parameters and only warns of other names."""
     import lightgbm
     import numpy as np

@@ -18,7 +18,8 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, import_classifier, reproducible_threads
+from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, reproducible_threads
+from churn_pipeline.modelling.classifiers import import_classifier
 
 Floats = npt.NDArray[np.float64]
 Rows = tuple[Floats, npt.NDArray[np.int64]]
@@ -133,7 +134,11 @@ def trees_of_other_folds(trees: Sequence[int]) -> list[int]:
 
 
 def fit_and_stop(
-    model: CandidatePipeline, candidate: Candidate, training: tuple[pd.DataFrame, pd.Series], X: pd.DataFrame, y: pd.Series
+    model: CandidatePipeline,
+    candidate: Candidate,
+    training: tuple[pd.DataFrame, pd.Series],
+    X: pd.DataFrame,
+    y: pd.Series,
 ) -> tuple[Floats, int]:
     """Fit boosting on training rows until it no longer improves on validation rows.
 
@@ -170,7 +175,7 @@ def fit_and_stop(
 
 
 def _fit_lightgbm(classifier: Any, training: Rows, validation: Rows) -> tuple[Floats, int]:
-    classifier.fit(*training, eval_set=[validation])
+    classifier.fit(*training, eval_X=validation[0], eval_y=validation[1])
     return classifier.predict_proba(validation[0])[:, 1], int(classifier.best_iteration_)
 
 

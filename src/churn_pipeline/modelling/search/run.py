@@ -96,7 +96,9 @@ def search_candidate(
             scheduler = TrialScheduler(studies.candidate, study, sampler, runner, settings, limit, seconds)
             trials = scheduler.run()
             best = min((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.rank)
-            tuned, predictions = _finish(candidate.with_values(best.values), scheduler.predictions_of(best), fit_fold, task)
+            tuned, predictions = _finish(
+                candidate.with_values(best.values), scheduler.predictions_of(best), fit_fold, task
+            )
             report = {"study": name, **_summary(trials, best)}
             study.conclude(report, trials)
     return SearchResult(tuned, predictions.drop(columns="trees"), report)

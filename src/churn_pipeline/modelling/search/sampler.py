@@ -55,7 +55,12 @@ class TrialSampler:
     """
 
     def __init__(
-        self, seed: int, name: str, space: Mapping[str, BaseDistribution], first: Sequence[dict[str, Any]], startup_trials: int
+        self,
+        seed: int,
+        name: str,
+        space: Mapping[str, BaseDistribution],
+        first: Sequence[dict[str, Any]],
+        startup_trials: int,
     ) -> None:
         import optuna
 

@@ -22,6 +22,7 @@ from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.ensemble import BlendedModel, assemble
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
+from churn_pipeline.modelling.serving_cost import microseconds_per_customer
 from churn_pipeline.modelling.studies import Studies, UnstoredStudies
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE
 
@@ -37,15 +38,12 @@ class ChoiceSettings(BaseModel):
         min_length=1, description="Metrics on the leaderboard; candidates are chosen by log loss."
     )
     standard_errors: float = Field(
-        default=1.0,
-        ge=0,
-        description="The simplest candidate within this many standard errors of the best is chosen.",
-    )
-    blend_standard_errors: float = Field(
         default=0.5,
         ge=0,
-        description="A blend must beat that candidate by more than this many standard errors; .inf for no blends.",
+        description="An option that is cheaper to serve may be worse by this many standard errors.",
     )
+    cost: float = Field(default=1e-5, ge=0, description="Log loss that one microsecond of serving a customer is worth.")
+    blends: bool = Field(default=True, description="Whether candidates may be blended.")
     calibrate: bool = Field(
         default=True, description="Whether candidates may be calibrated, where that lowers the out-of-fold log loss."
     )
@@ -115,7 +113,7 @@ def search(
     -------
     predictions : pandas.DataFrame
         Of the best trial, a row for each fold and validation customer: ``fold``, ``row``, ``churned`` (0/1),
-        ``probability`` (float64), ``seconds`` (to fit and predict the fold).
+        ``probability`` (float64), ``seconds`` (to fit and predict the fold), ``microseconds`` (to serve a customer, estimated).
     candidate : Candidate
         The candidate with the best trial's values, and without a space.
     seconds_left : float
@@ -126,7 +124,8 @@ def search(
     result = search_candidate(task, candidate, settings or SearchSettings(), studies or UnstoredStudies(), limit)
     # Of a search that resumed, the recorded time counts too: a repeated training does not search longer.
     spent = max(time.perf_counter() - begin, result.report["seconds"])
-    return result.predictions, result.candidate, max(0.0, seconds - spent)
+    microseconds = microseconds_per_customer(result.candidate, len(task.numeric))
+    return result.predictions.assign(microseconds=microseconds), result.candidate, max(0.0, seconds - spent)
 
 
 def fit(
@@ -184,7 +183,7 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
     -------
     leaderboard : pandas.DataFrame
         One row per candidate, best first: the mean over folds of each metric, the standard error of the mean log loss,
-        and seconds to fit. All of it is measured before calibration.
+        microseconds to serve a customer (estimated) and seconds to fit. All of it is measured before calibration.
     choice : dict
         `churn_pipeline.modelling.choice_report.Choice` as plain values.
     """
@@ -197,11 +196,12 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
                 "candidate": candidate,
                 **scores.mean().to_dict(),
                 "log_loss_se": scores["log_loss"].std(ddof=1) / np.sqrt(len(scores)),
+                "microseconds": table["microseconds"].iloc[0],
                 "fit_seconds": table.groupby("fold")["seconds"].first().sum(),
             }
         )
     leaderboard = pd.DataFrame(rows).sort_values("log_loss", kind="stable", ignore_index=True)
-    choice = choose_candidate(predictions, settings.standard_errors, settings.blend_standard_errors, settings.calibrate)
+    choice = choose_candidate(predictions, settings.standard_errors, settings.cost, settings.blends, settings.calibrate)
     for sentence in choice.sentences:
         logger.info("%s", sentence)
     return leaderboard, choice.to_dict()
