@@ -96,7 +96,7 @@ def trees_for_all_rows(trees: Sequence[int]) -> int:
     Parameters
     ----------
     trees : Sequence of int
-        Number of trees of each fold; at least two.
+        Number of trees of each fold.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def trees_for_all_rows(trees: Sequence[int]) -> int:
     >>> trees_for_all_rows([90, 110, 100, 100, 100])
     125
     """
-    return max(1, math.floor(float(np.mean(trees)) * len(trees) / (len(trees) - 1) + 0.5))
+    return max(1, math.floor(sum(trees) / max(1, len(trees) - 1) + 0.5))
 
 
 def trees_of_other_folds(trees: Sequence[int]) -> list[int]:
@@ -117,7 +117,7 @@ def trees_of_other_folds(trees: Sequence[int]) -> list[int]:
     Parameters
     ----------
     trees : Sequence of int
-        Number of trees of each fold; at least two.
+        Number of trees of each fold.
 
     Returns
     -------
@@ -129,6 +129,8 @@ def trees_of_other_folds(trees: Sequence[int]) -> list[int]:
     >>> trees_of_other_folds([10, 20, 30])
     [25, 20, 15]
     """
+    if len(trees) == 1:
+        return list(trees)
     total = sum(trees)
     return [max(1, math.floor((total - own) / (len(trees) - 1) + 0.5)) for own in trees]
 
