@@ -26,8 +26,8 @@ from churn_pipeline.modelling.preprocessing import QuantileSplines, RandomPairs
 from churn_pipeline.modelling.preprocessing_steps import NumericKind, build_preprocessing
 from churn_pipeline.modelling.space import GROUPS, Choices, Range, Space
 
-# Types that skops may load in addition to those it trusts by default. None of them runs code from the file: boosting
-# libraries store their trees as data in their own formats.
+# Types that skops may load in addition to those it trusts by default. None of them runs code from the file. The boosting
+# libraries read their own formats, which are data (docs/decisions/0018-lightgbm.md).
 TRUSTED_TYPES: tuple[str, ...] = (
     "catboost.core.CatBoostClassifier",
     "churn_pipeline.modelling.candidates.CandidatePipeline",
