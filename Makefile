@@ -78,7 +78,7 @@ format: $(READY) ## format the code and apply ruff's fixes
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 lock: $(READY) ## write the lock files; UPGRADE=1 upgrades every package
-	@for name in scikit-learn flaml autogluon; do \
+	@for name in scikit-learn boosters flaml autogluon; do \
 	  $(COMPILE) --universal --python-version 3.11 --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
 	@echo 'uv' | $(COMPILE) --universal --python-version 3.11 --output-file requirements/uv.txt -
 	@$(COMPILE) --universal --python-version 3.11 --group dev --output-file requirements/requirements.lock pyproject.toml
@@ -180,8 +180,9 @@ dist: $(READY) ## write the wheel and the last Bento of TABLE with their bills o
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
 	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
 
-benchmark-quality: $(READY) ## compare with boosting, logistic regression, FLAML and AutoGluon by nested cross-validation (two hours)
-	@$(BIN)/python -m benchmarks.quality $(if $(TABLES),--tables $(TABLES)) $(if $(CONTENDERS),--contenders $(CONTENDERS))
+benchmark-quality: $(READY) ## compare with other tools by nested cross-validation (a day); SETS, TABLES, CONTENDERS and FOLDS limit it
+	@$(BIN)/python -m benchmarks.quality $(if $(SETS),--sets $(SETS)) $(if $(TABLES),--tables $(TABLES)) \
+	  $(if $(CONTENDERS),--contenders $(CONTENDERS)) $(if $(FOLDS),--folds $(FOLDS)) $(if $(AGAIN),--again $(AGAIN))
 
 benchmark-time: $(READY) ## measure the time of each training step
 	@$(BIN)/python -m benchmarks.training_time

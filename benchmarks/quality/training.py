@@ -1,0 +1,125 @@
+"""`ours` on one outer fold: the project's own nodes, from the folds to the chosen model, and the cost of serving it.
+
+Run in a separate process, like every other contender.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from kedro.framework.context import KedroContext
+from kedro.framework.project import pipelines
+from kedro.io import AbstractDataset, DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.runner import SequentialRunner
+
+from benchmarks.common import DEVELOPMENT, project
+from benchmarks.quality.tables import Rows, read
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.modelling.onnx_conversion import convert_model, model_inputs
+from churn_pipeline.modelling.studies import UnstoredStudies
+from churn_pipeline.serving.bundle import open_session
+
+CALLS, BATCH_CALLS, BATCH = 300, 20, 1000
+
+
+class Kept(MemoryDataset):
+    """A dataset in memory that the runner does not release."""
+
+    def __init__(self, data: Any = None) -> None:
+        super().__init__(**({} if data is None else {"data": data}), copy_mode="assign")
+
+    def _release(self) -> None:
+        """Keep the data."""
+
+
+def training_pipeline() -> Pipeline:
+    """The nodes of `training` that make folds from training customers, search, fit, compare and choose."""
+    folds = pipelines["data_engineering"].from_inputs("train_customers", "train_groups").to_outputs("folds")
+    return Pipeline([folds, pipelines["modelling"].to_outputs("chosen_model")])
+
+
+def train(context: KedroContext, rows: Rows, training: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Train on some rows.
+
+    Returns
+    -------
+    dict
+        All models by the name of their dataset, ``chosen_model`` among them, and ``choice``.
+    """
+    pipeline = training_pipeline()
+    given = {
+        "train_customers": rows.customers[training].reset_index(drop=True),
+        "train_groups": pd.DataFrame({"customer": groups[training]}),
+        "contract": rows.contract,
+    }
+    for name in pipeline.inputs() - given.keys():
+        # A stored study would let a repeated measurement reuse the trials of an earlier one.
+        given[name] = UnstoredStudies(name) if name.endswith(".studies") else context.catalog.load(name)
+    kept = {name for name in pipeline.all_outputs() if name.endswith("_model") or name == "choice"}
+    datasets: dict[str, AbstractDataset[Any, Any]] = {name: Kept(data) for name, data in given.items()}
+    for name in pipeline.all_outputs():
+        datasets[name] = Kept() if name in kept else MemoryDataset(copy_mode="assign")
+    catalog = DataCatalog(datasets=datasets)
+    SequentialRunner().run(pipeline, catalog)
+    return {name: catalog.load(name) for name in sorted(kept)}
+
+
+def serving_seconds(model: Any, contract: Contract, customers: pd.DataFrame) -> dict[str, float]:
+    """Microseconds per row of the ONNX model in the service's session: median of single rows, and in batches of 1,000."""
+    converted = convert_model(model, contract.numeric, contract.categorical)
+    session = open_session(converted.SerializeToString())
+    some = customers.sample(BATCH, replace=True, random_state=0)
+    one = [model_inputs(some.iloc[[row]], contract.numeric, contract.categorical) for row in range(CALLS)]
+    batch = model_inputs(some, contract.numeric, contract.categorical)
+
+    def seconds(inputs: dict[str, Any]) -> float:
+        begin = time.perf_counter()
+        session.run(None, inputs)
+        return time.perf_counter() - begin
+
+    for inputs in one[:20]:
+        seconds(inputs)
+    return {
+        "one_row_us": round(1e6 * float(np.median([seconds(inputs) for inputs in one])), 1),
+        "batch_row_us": round(1e6 * float(np.median([seconds(batch) for _ in range(BATCH_CALLS)])) / BATCH, 2),
+    }
+
+
+def main(table: str, mask: Path, groups: Path | None, out: Path, params: dict[str, Any]) -> None:
+    rows = read(table, **params)
+    training = np.loadtxt(mask, dtype="int64").astype(bool)
+    customers = np.loadtxt(groups, dtype="int64") if groups else rows.groups
+    with project(DEVELOPMENT, table=table, **params) as context:
+        begin = time.perf_counter()
+        trained = train(context, rows, training, customers)
+        test = rows.features[~training]
+        probability = trained["chosen_model"].predict_proba(test)[:, 1].tolist()
+        elapsed = time.perf_counter() - begin
+    choice = trained.pop("choice")
+    models = {name.removesuffix("_model"): model for name, model in trained.items()}
+    serving = {name: serving_seconds(model, rows.contract, test) for name, model in models.items()}
+    candidates = {name: model.predict_proba(test)[:, 1].tolist() for name, model in models.items() if name != "chosen"}
+    result = {
+        "seconds": round(elapsed, 2),
+        "probability": probability,
+        "candidates": candidates,
+        "serving": serving,
+        "choice": choice,
+    }
+    out.write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table")
+    parser.add_argument("--fold", type=Path, required=True)
+    parser.add_argument("--groups", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--params", type=json.loads, default={}, help="runtime parameters as JSON")
+    arguments = parser.parse_args()
+    main(arguments.table, arguments.fold, arguments.groups, arguments.out, arguments.params)

@@ -1,0 +1,86 @@
+"""The arithmetic of the quality benchmark: what its scores allow to claim, and which measurements it resumes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from benchmarks.quality import records
+from benchmarks.quality.claims import best_library, claim, mean_ranks, t_interval
+from benchmarks.quality.tables import outer_folds
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+
+LOSSES = st.lists(st.floats(0.01, 1.0), min_size=3, max_size=10)
+
+
+@given(LOSSES, st.integers(0, 1000))
+def test_the_interval_agrees_with_the_paired_t_test(ours: list[float], seed: int) -> None:
+    other = np.array(ours) + np.random.default_rng(seed).normal(0, 0.01, len(ours))
+    expected = ttest_rel(other, ours).confidence_interval(0.95)
+    _, low, high = t_interval(list(other - np.array(ours)))
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+@given(LOSSES, st.integers(0, 1000))
+def test_an_interval_that_includes_zero_is_level_and_the_claim_is_symmetric(ours: list[float], seed: int) -> None:
+    mine = pd.Series(ours)
+    other = mine + np.random.default_rng(seed).normal(0.005, 0.01, len(ours))
+    word, (_, low, high), _ = claim(mine, other)
+    assert (word == "level") == (low <= 0 <= high)
+    opposite = {"lower": "higher", "higher": "lower", "level": "level"}
+    assert claim(other, mine)[0] == opposite[word]
+
+
+def test_claims_use_common_folds_and_need_three_of_them() -> None:
+    ours = pd.Series({1: 0.40, 2: 0.41, 3: 0.42, 4: 0.43})
+    other = pd.Series({1: 0.41, 2: 0.4201, 3: 0.4299, 5: 0.1})
+    word, (mean, _, _), folds = claim(ours, other)
+    assert (word, folds) == ("lower", 3)
+    assert mean == pytest.approx(0.01, abs=1e-4)
+    assert claim(other, ours)[0] == "higher"
+    assert claim(ours, other.drop(1))[0] == "too few folds"
+
+
+def test_the_best_library_model_needs_all_folds_of_ours() -> None:
+    wide = pd.DataFrame(
+        {
+            "ours": [0.4, 0.4, np.nan],
+            "catboost": [0.3, np.nan, 0.3],
+            "xgboost": [0.42, 0.43, np.nan],
+            "flaml": [0.1] * 3,
+        }
+    )
+    assert best_library(wide) == "xgboost"
+    assert best_library(wide.drop(columns="ours")) is None
+
+
+def test_mean_ranks_use_the_folds_that_all_contenders_have() -> None:
+    first = pd.DataFrame({"ours": [0.4, 0.4], "flaml": [0.5, 0.1], "late": [0.6, np.nan]})
+    second = pd.DataFrame({"ours": [0.4, 0.4], "flaml": [0.3, 0.3], "late": [0.5, 0.5], "new": [0.1, 0.1]})
+    ranks = mean_ranks({"a": first, "b": second})
+    assert ranks["mean_rank"].to_dict() == {"ours": 1.5, "flaml": 1.5, "late": 3.0}
+    assert mean_ranks({"a": first.iloc[1:], "b": second}).empty
+
+
+def test_outer_folds_keep_identical_rows_together() -> None:
+    label = np.tile([0, 1], 50)
+    alike = np.arange(100) // 4
+    folds = outer_folds(label, alike, ("plain", "grouped"))
+    assert {kind: len(masks) for kind, masks in folds.items()} == {"plain": 5, "grouped": 5}
+    for mask in folds["grouped"]:
+        assert not set(alike[mask]) & set(alike[~mask])
+    assert set(outer_folds(label, np.arange(100), ("plain", "grouped"))) == {"plain"}
+    assert set(outer_folds(label, np.arange(100), ("grouped",))) == {"grouped"}
+
+
+def test_a_measurement_is_found_again_only_for_the_same_rows(tmp_path: Path) -> None:
+    file = tmp_path / "set" / "scores.jsonl"
+    record = {"table": "gym", "kind": "grouped", "fold": 1, "contender": "ours", "rows": "abc", "log_loss": 0.4}
+    records.save(file, record)
+    records.save(file, record | {"fold": 2})
+    records.save(file, record | {"log_loss": 0.3})
+    assert [one["log_loss"] for one in records.load(file)] == [0.3, 0.4]
+    assert records.find(records.load(file), record) is not None
+    assert records.find(records.load(file), record | {"rows": "other"}) is None
