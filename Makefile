@@ -12,7 +12,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
-  dist lint-workflows benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
+  dist lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
   benchmark-evaluation benchmark-soak benchmark-failures fuzz-serving readme
 
 help: ## list the targets
@@ -183,6 +183,9 @@ dist: $(READY) ## write the wheel and the last Bento of TABLE with their bills o
 benchmark-quality: $(READY) ## compare with other tools by nested cross-validation (a day); SETS, TABLES, CONTENDERS and FOLDS limit it
 	@$(BIN)/python -m benchmarks.quality $(if $(SETS),--sets $(SETS)) $(if $(TABLES),--tables $(TABLES)) \
 	  $(if $(CONTENDERS),--contenders $(CONTENDERS)) $(if $(FOLDS),--folds $(FOLDS)) $(if $(AGAIN),--again $(AGAIN))
+
+benchmark-rows: $(READY) ## measure training time and memory from 1,000 to 1,000,000 rows (hours); ROWS and CONTENDERS limit it
+	@$(BIN)/python -m benchmarks.rows $(if $(ROWS),--rows $(ROWS)) $(if $(CONTENDERS),--contenders $(CONTENDERS)) $(if $(AGAIN),--again $(AGAIN))
 
 benchmark-time: $(READY) ## measure the time of each training step
 	@$(BIN)/python -m benchmarks.training_time

@@ -1,5 +1,6 @@
 """The arithmetic of the quality benchmark: what its scores allow to claim, and which measurements it resumes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,17 @@ import pandas as pd
 import pytest
 from benchmarks.quality import records
 from benchmarks.quality.claims import best_library, claim, mean_ranks, t_interval
-from benchmarks.quality.tables import outer_folds
+from benchmarks.quality.report import (
+    comparison,
+    frame,
+    honest_folds,
+    library_comparison,
+    log_losses,
+    ranks,
+    trained_models,
+)
+from benchmarks.quality.summary import losses, sentences
+from benchmarks.quality.tables import SETS, outer_folds, read
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
@@ -84,3 +95,58 @@ def test_a_measurement_is_found_again_only_for_the_same_rows(tmp_path: Path) -> 
     assert [one["log_loss"] for one in records.load(file)] == [0.3, 0.4]
     assert records.find(records.load(file), record) is not None
     assert records.find(records.load(file), record | {"rows": "other"}) is None
+
+
+def _lines() -> list[records.Record]:
+    """Scores of three contenders on two tables: catboost is worse on a, and equal apart from noise on b."""
+    lines: list[records.Record] = []
+    for table, gap in (("a", 0.02), ("b", 0.0)):
+        for fold in (1, 2, 3, 4):
+            noise = 0.01 * (-1) ** fold
+            shared = {"table": table, "kind": "grouped", "fold": fold, "auc": 0.8, "seconds": 1.0}
+            ours = {"one_row_us": 40.0, "batch_row_us": 2.5}
+            lines.append(
+                shared
+                | {"contender": "ours", "log_loss": 0.4, "serving": {"chosen": ours, "splines": ours}}
+                | {"candidates": {"splines": {"log_loss": 0.41, "auc": 0.79}}}
+            )
+            lines.append(shared | {"contender": "catboost", "log_loss": 0.4 + gap + noise / 4})
+            if fold < 3:
+                models = {"trained": ["LightGBM", "CatBoost"], "skipped": {"TabM": "ImportError"}}
+                lines.append(shared | {"contender": "autogluon_600", "log_loss": 0.5} | models)
+    return lines
+
+
+def test_the_result_says_lower_only_where_the_interval_excludes_zero() -> None:
+    table = comparison(frame(_lines())).set_index(["table", "contender"])
+    assert table.loc[("a", "catboost"), "ours is"] == "lower"
+    assert table.loc[("b", "catboost"), "ours is"] == "level"
+    assert table.loc[("a", "autogluon_600"), ["ours is", "measured"]].tolist() == ["too few folds", "2 of 5"]
+    assert table.loc[("a", "our splines"), "µs for one row"] == "40"
+    assert library_comparison(frame(_lines()))["ours is"].tolist() == ["lower", "level"]
+    assert trained_models(_lines())["skipped or failed (folds)"].tolist() == ["TabM: ImportError (4)"]
+
+
+def test_candidates_of_ours_are_not_ranked() -> None:
+    assert ranks(frame(_lines()))["contender"].tolist() == ["ours", "catboost", "autogluon_600"]
+
+
+def test_the_readme_repeats_the_words_of_the_table() -> None:
+    wide = honest_folds(log_losses(frame(_lines())))
+    text = sentences(wide)
+    assert "Compared with `autogluon_600`, our log loss is measured on too few folds of a, b." in text
+    assert "the best single library model of each table, our log loss is lower on a; level on b." in text
+    assert losses(wide).set_index("log loss").loc["catboost", "b"] == "0.4000 (ours: level)"
+
+
+PUBLIC = os.environ.get("CHURN_PUBLIC_DATA")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PUBLIC, reason="CHURN_PUBLIC_DATA is not set")
+@pytest.mark.parametrize("table", SETS["development"].tables)
+def test_development_tables_meet_their_contracts(table: str) -> None:
+    rows = read(table)
+    assert len(rows.customers) > 1000
+    assert rows.label.mean() < 0.5
+    assert not set(rows.contract.roles.protected) & set(rows.features)
