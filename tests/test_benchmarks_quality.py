@@ -1,13 +1,15 @@
 """The arithmetic of the quality benchmark: what its scores allow to claim, and which measurements it resumes."""
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks.quality import records
+from benchmarks.quality import records, training
 from benchmarks.quality.claims import best_library, claim, mean_ranks, t_interval
+from benchmarks.quality.measure import scored
 from benchmarks.quality.report import (
     comparison,
     frame,
@@ -150,3 +152,18 @@ def test_development_tables_meet_their_contracts(table: str) -> None:
     assert len(rows.customers) > 1000
     assert rows.label.mean() < 0.5
     assert not set(rows.contract.roles.protected) & set(rows.features)
+
+
+@pytest.mark.slow
+def test_ours_is_trained_by_the_projects_own_nodes(tmp_path: Path) -> None:
+    rows = 8000
+    mask, out = tmp_path / "mask.csv", tmp_path / "answer.json"
+    np.savetxt(mask, (np.arange(rows) < 1000).astype(int), fmt="%d")
+    training.main("simulated", mask, None, out, {"search": {"trials": 1}})
+    answer = json.loads(out.read_text(encoding="utf-8"))
+    names = set(answer["candidates"])
+    assert "logistic" in names
+    assert set(answer["serving"]) == {*names, "chosen"}
+    scores = scored(answer | {"peak_gb": 1.0}, read("simulated").label.to_numpy()[1000:])
+    assert scores["log_loss"] < 0.5
+    assert "probability" not in scores
