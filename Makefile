@@ -180,7 +180,7 @@ dist: $(READY) ## write the wheel and the last Bento of TABLE with their bills o
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
 	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
 
-benchmark-quality: $(READY) ## compare with other tools by nested cross-validation (a day); SETS, TABLES, CONTENDERS and FOLDS limit it
+benchmark-quality: $(READY) ## compare with other tools by nested cross-validation (half a day); SETS, TABLES, CONTENDERS and FOLDS limit it
 	@$(BIN)/python -m benchmarks.quality $(if $(SETS),--sets $(SETS)) $(if $(TABLES),--tables $(TABLES)) \
 	  $(if $(CONTENDERS),--contenders $(CONTENDERS)) $(if $(FOLDS),--folds $(FOLDS)) $(if $(AGAIN),--again $(AGAIN))
 
