@@ -45,7 +45,7 @@ def circumstances() -> Record:
     changed = _git("status", "--porcelain", "--", "src", "conf", "requirements", "benchmarks", ":!benchmarks/results")
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "commit": f"{commit}, with changes" if changed else commit,
+        "commit": f"{commit} (changed)" if changed else commit,
         "machine": {"cpu": _cpu(), "cores": os.cpu_count()},
         "load": round(os.getloadavg()[0], 1),
     }

@@ -154,7 +154,7 @@ def write_result(name: str) -> None:
     parts = [f"# {TITLES[name]}", USE[name]]
     for heading, table in sections.items():
         parts += [heading] if heading else []
-        parts.append(markdown_table(table) if len(table) else "No contender has been measured on every table yet.")
+        parts.append(markdown_table(table) if len(table) else "Not measured yet.")
     parts += ["## How it is measured", HOW]
     text = "\n\n".join(parts) + "\n"
     (RESULTS / f"{tables.result}.md").write_text(text, encoding="utf-8")
