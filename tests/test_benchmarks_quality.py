@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from benchmarks.common import ROOT
 from benchmarks.quality import records, training
 from benchmarks.quality.claims import best_library, claim, mean_ranks, t_interval
 from benchmarks.quality.measure import scored
@@ -24,6 +27,8 @@ from benchmarks.quality.tables import SETS, outer_folds, read
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
+
+from churn_pipeline.contract.schema import read_contract
 
 LOSSES = st.lists(st.floats(0.01, 1.0), min_size=3, max_size=10)
 
@@ -167,3 +172,13 @@ def test_ours_is_trained_by_the_projects_own_nodes(tmp_path: Path) -> None:
     scores = scored(answer | {"peak_gb": 1.0}, read("simulated").label.to_numpy()[1000:])
     assert scores["log_loss"] < 0.5
     assert "probability" not in scores
+
+
+@pytest.mark.parametrize("table", SETS["development"].tables)
+def test_development_tables_are_read_at_a_fixed_commit_with_a_checksum(table: str) -> None:
+    file = ROOT / f"benchmarks/development/tables/{table}.yml"
+    source = yaml.safe_load(file.read_text(encoding="utf-8"))["source"]
+    assert source["type"].endswith("FetchedDataset")
+    assert re.search(r"githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", source["url"])
+    assert re.fullmatch(r"[0-9a-f]{64}", source["sha256"])
+    assert read_contract(file).roles.target.column not in read_contract(file).features

@@ -38,7 +38,8 @@ def sentences(wide: dict[str, pd.DataFrame]) -> str:
     """Mean ranks, and ours compared with each AutoML tool and the best single library model by 95 % intervals."""
     ranks = mean_ranks(wide)["mean_rank"]
     ranked = ", ".join(f"{contender} {rank:.2f}" for contender, rank in ranks.items())
-    said = [f"Mean rank in log loss over {len(wide)} tables: {ranked}."] if len(ranks) else []
+    tables = "one table" if len(wide) == 1 else f"{len(wide)} tables"
+    said = [f"Mean rank in log loss over {tables}: {ranked}."] if len(ranks) > 1 else []
     for name in (name for name in CONTENDERS if name.startswith(("autogluon", "flaml"))):
         rivals = {table: name for table, folds in wide.items() if name in folds}
         said += _compared(f"`{name}`", wide, rivals)
