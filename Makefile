@@ -81,7 +81,7 @@ lock: $(READY) ## write the lock files; UPGRADE=1 upgrades every package
 	@for name in scikit-learn boosters flaml autogluon; do \
 	  $(COMPILE) --universal --python-version 3.11 --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
 	@echo 'uv' | $(COMPILE) --universal --python-version 3.11 --output-file requirements/uv.txt -
-	@$(COMPILE) --universal --python-version 3.11 --group dev --output-file requirements/requirements.lock pyproject.toml
+	@$(COMPILE) --universal --python-version 3.11 --group dev --extra boosters --output-file requirements/requirements.lock pyproject.toml
 	@$(COMPILE) --python-platform linux --python-version 3.11 --constraint requirements/requirements.lock \
 	  --output-file requirements/serving.txt requirements/serving.in
 

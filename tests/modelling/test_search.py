@@ -364,7 +364,7 @@ def test_every_kind_of_dimension_is_searched(task: Task) -> None:
     assert found.candidate.numeric_arguments["degree"] == 3
 
 
-def test_every_shipped_candidate_has_first_values() -> None:
+def test_every_shipped_candidate_has_first_trials() -> None:
     for block in SHIPPED.values():
         shipped = Candidate.model_validate(block)
-        assert shipped.space is None or shipped.first_values
+        assert shipped.space is None or shipped.first_trials

@@ -6,8 +6,9 @@ from scipy.special import logit
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 
 from churn_pipeline.modelling.onnx_classifiers import initial_score
-from churn_pipeline.modelling.onnx_trees import Tree, trees_of
+from churn_pipeline.modelling.onnx_trees import trees_of
 from churn_pipeline.modelling.sklearn_private import histogram_baseline, histogram_tree_nodes
+from churn_pipeline.modelling.trees import Tree
 
 X = np.random.default_rng(0).normal(size=(400, 3))
 X[::7, 1] = np.nan

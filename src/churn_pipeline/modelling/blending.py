@@ -84,11 +84,28 @@ def fit_weights(Z: Floats, y: npt.NDArray[np.int64]) -> Floats:
     while found.min() < MIN_WEIGHT:
         members = np.delete(members, np.argmin(found))
         found = _fit_simplex(Z[:, members], y)
-    found = np.round(found, WEIGHT_DIGITS)
-    found[np.argmax(found)] += 1.0 - found.sum()
     weights = np.zeros(Z.shape[1])
-    weights[members] = np.round(found, WEIGHT_DIGITS)
-    return weights
+    weights[members] = found
+    return round_weights(weights)
+
+
+def round_weights(weights: Floats) -> Floats:
+    """Round weights to whole percents that sum to 1; weights below `MIN_WEIGHT` become 0.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_candidates,)
+        Non-negative, with sum 1.
+
+    Returns
+    -------
+    ndarray of shape (n_candidates,), float64
+        The rounded weights.
+    """
+    kept = np.where((weights >= MIN_WEIGHT) | (weights == weights.max()), weights, 0.0)
+    rounded = np.round(kept / kept.sum(), WEIGHT_DIGITS)
+    rounded[np.argmax(rounded)] += 1.0 - rounded.sum()
+    return np.round(rounded, WEIGHT_DIGITS)
 
 
 def fit_members(p: Floats, y: npt.NDArray[np.int64], names: Sequence[str], kinds: Sequence[Kind]) -> tuple[Member, ...]:

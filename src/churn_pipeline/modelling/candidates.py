@@ -9,33 +9,43 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sklearn import config_context
 from sklearn.base import is_classifier
 from sklearn.ensemble import BaggingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
+from churn_pipeline.modelling.classifiers import import_classifier, known_arguments, unknown_arguments, with_defaults
 from churn_pipeline.modelling.preprocessing import QuantileSplines, RandomPairs
 from churn_pipeline.modelling.preprocessing_steps import NumericKind, build_preprocessing
-from churn_pipeline.modelling.space import GROUPS, Space
+from churn_pipeline.modelling.space import GROUPS, Choices, Range, Space
 
-# Types that skops may load in addition to those it trusts by default. None of them runs code from the file.
+# Types that skops may load in addition to those it trusts by default. None of them runs code from the file: boosting
+# libraries store their trees as data in their own formats.
 TRUSTED_TYPES: tuple[str, ...] = (
+    "catboost.core.CatBoostClassifier",
     "churn_pipeline.modelling.candidates.CandidatePipeline",
     "churn_pipeline.modelling.ensemble.BlendedModel",
+    "churn_pipeline.modelling.kernels.NystroemClassifier",
+    "churn_pipeline.modelling.networks.NetworkClassifier",
     "churn_pipeline.modelling.preprocessing.QuantileSplines",
     "churn_pipeline.modelling.preprocessing.RandomPairs",
     "churn_pipeline.modelling.preprocessing.limit_scores",
     "churn_pipeline.modelling.preprocessing.round_to_float32",
+    "collections.OrderedDict",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
 )
 
 # Below this many rows a second OpenMP thread saves nothing. If the cores are busy, waiting for it takes thirty times
@@ -71,8 +81,12 @@ class Candidate(BaseModel):
         Number of models that are fitted and averaged; they differ only in their random draws. Trials fit one.
     space : Space, optional
         Arguments that a search varies. Each of them also needs a value above, which the first trial uses.
+    starts : list of dict
+        Values that the next trials use, by argument; an argument that is not given keeps its value above.
     trials : int
         Number of trials of its search; `SearchSettings` may override it.
+    share : float
+        Share of the time left that its search may use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_by_name=True, validate_by_alias=True)
@@ -84,18 +98,22 @@ class Candidate(BaseModel):
     categorical_arguments: dict[str, Any] = Field(default_factory=dict)
     copies: int = Field(default=1, ge=1)
     space: Space | None = None
+    starts: list[dict[str, Any]] = Field(default_factory=list)
     trials: int = Field(default=10, ge=1)
+    share: float = Field(default=0.25, gt=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Reject what could not be built, and list all reasons."""
         estimator = import_classifier(self.class_path)
+        problems = []
+        for where, given in (("arguments", self.arguments), ("space.arguments", getattr(self.space, "arguments", {}))):
+            if unknown := unknown_arguments(estimator, given):
+                problems.append(_unknown_text(where, unknown, self.class_path, known_arguments(estimator)))
         known = {
-            "arguments": (_parameters(estimator), self.class_path),
             "numeric_arguments": (NUMERIC_ARGUMENTS[self.numeric], f"numeric: {self.numeric}"),
             "categorical_arguments": (CATEGORICAL_ARGUMENTS, "one-hot encoding"),
         }
-        problems = []
         for group, (names, owner) in known.items():
             problems += _unknown(group, getattr(self, group), names, owner)
             problems += _unknown(f"space.{group}", getattr(self.space, group, {}), names, owner)
@@ -104,21 +122,34 @@ class Candidate(BaseModel):
         return self
 
     def _space_problems(self) -> list[str]:
-        """List searched arguments without a first value, or with one outside the space."""
+        """List searched arguments without a first value, and first values outside the space."""
         problems = []
-        for group, name, dimension in self.space.dimensions() if self.space else ():
+        for group, name, dimension in self._dimensions():
             given = getattr(self, group)
             if name not in given:
                 problems.append(f"space.{group} varies {name}: add {name} to {group}, as the value of the first trial")
             elif not dimension.contains(given[name]):
                 problems.append(f"{group} has {name}: {given[name]!r}, which is outside its space ({dimension})")
+        searched = {name: dimension for _, name, dimension in self._dimensions()}
+        for number, start in enumerate(self.starts, start=1):
+            problems += [
+                f"start {number} has {name}: {value!r}, which is "
+                + (f"outside its space ({searched[name]})" if name in searched else "not in the space")
+                for name, value in start.items()
+                if name not in searched or not searched[name].contains(value)
+            ]
         return problems
 
+    def _dimensions(self) -> list[tuple[str, str, Range | Choices]]:
+        return list(self.space.dimensions()) if self.space else []
+
     @property
-    def first_values(self) -> dict[str, Any]:
-        """The first trial: the configured value of each searched argument, by ``group.name``."""
-        dimensions = self.space.dimensions() if self.space else ()
-        return {f"{group}.{name}": getattr(self, group)[name] for group, name, _ in dimensions}
+    def first_trials(self) -> list[dict[str, Any]]:
+        """Values of the first trials, by ``group.name``: the configured ones, then those of `starts`."""
+        configured = {f"{group}.{name}": getattr(self, group)[name] for group, name, _ in self._dimensions()}
+        groups = {name: group for group, name, _ in self._dimensions()}
+        starts = [{f"{groups[name]}.{name}": value for name, value in start.items()} for start in self.starts]
+        return [configured, *(configured | start for start in starts)]
 
     def with_values(self, values: Mapping[str, Any]) -> Candidate:
         """Return the candidate with these arguments, and without a search space.
@@ -126,7 +157,7 @@ class Candidate(BaseModel):
         Parameters
         ----------
         values : Mapping of str
-            By ``group.name``, as in `first_values`.
+            By ``group.name``, as in `first_trials`.
 
         Returns
         -------
@@ -148,8 +179,8 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
     large tables.
     """
 
-    def fit(self, X: pd.DataFrame, y: Any = None, **params: Any) -> Self:
-        """Fit all steps.
+    def fit(self, X: pd.DataFrame, y: Any = None, groups: npt.NDArray[np.int64] | None = None, **params: Any) -> Self:
+        """Fit all steps; those that split rows, such as networks that stop early, split them by customer.
 
         Parameters
         ----------
@@ -157,6 +188,8 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
             Customers; not changed.
         y : array-like of shape (n_rows,)
             1 for customers who churned, 0 for the others.
+        groups : ndarray of int64, shape (n_rows,), optional
+            The customer of each row; None if each row is a customer of its own.
         **params
             As in `sklearn.pipeline.Pipeline.fit`.
 
@@ -165,7 +198,10 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
         CandidatePipeline
             Itself.
         """
-        with reproducible_threads(len(X)):
+        with reproducible_threads(len(X)), config_context(enable_metadata_routing=groups is not None):
+            # scikit-learn refuses groups that no step accepts.
+            if groups is not None and self.get_metadata_routing().consumes("fit", ["groups"]):
+                params["groups"] = groups
             super().fit(X, y, **params)
         return self
 
@@ -187,40 +223,6 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
         with reproducible_threads(len(X)):
             probabilities: npt.NDArray[np.float64] = super().predict_proba(X, **params)
         return probabilities
-
-
-def import_classifier(path: str) -> type[Any]:
-    """Import a classifier.
-
-    Parameters
-    ----------
-    path : str
-        Import path, such as ``sklearn.linear_model.LogisticRegression``.
-
-    Returns
-    -------
-    type
-        The class.
-
-    Raises
-    ------
-    ValueError
-        If there is no such class, or it is not a classifier with ``predict_proba``.
-    """
-    module_name, _, name = path.rpartition(".")
-    if not module_name:
-        raise ValueError(f"class {path!r} is not an import path; write it like sklearn.linear_model.LogisticRegression")
-    try:
-        found = getattr(import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"class {path!r} cannot be imported ({error}); check the spelling, or install its package"
-        ) from error
-    if not inspect.isclass(found) or not all(hasattr(found, method) for method in ("fit", "get_params")):
-        raise ValueError(f"class {path!r} is not a scikit-learn estimator: fit or get_params is missing")
-    if not hasattr(found, "predict_proba"):
-        raise ValueError(f"class {path!r} has no predict_proba: choose a classifier that predicts probabilities")
-    return found
 
 
 def build_candidate(
@@ -251,10 +253,7 @@ def build_candidate(
         If there is no column, or the classifier rejects its arguments.
     """
     estimator = import_classifier(candidate.class_path)
-    arguments = dict(candidate.arguments)
-    if "random_state" in _parameters(estimator):
-        arguments.setdefault("random_state", seed)
-    classifier = estimator(**arguments)
+    classifier = estimator(**with_defaults(estimator, candidate.arguments, seed))
     if not is_classifier(classifier):
         raise ValueError(f"class {candidate.class_path!r} is not a classifier: choose another class")
     if numeric and (n_pairs := candidate.numeric_arguments.get("pairs", 0)):
@@ -281,14 +280,10 @@ def reproducible_threads(n_rows: int) -> Iterator[None]:
         yield
 
 
-def _parameters(estimator: type[Any]) -> tuple[str, ...]:
-    """Names of a class's arguments."""
-    return tuple(name for name in inspect.signature(estimator.__init__).parameters if name != "self")
-
-
 def _unknown(where: str, given: dict[str, Any], known: Sequence[str], owner: str) -> list[str]:
-    """List unknown arguments; a class with ``**kwargs`` accepts all of them."""
     unknown = sorted(set(given) - set(known))
-    if not unknown or "kwargs" in known:
-        return []
-    return [f"{where} {unknown} are unknown to {owner}; it accepts {sorted(known) or 'none'}"]
+    return [_unknown_text(where, unknown, owner, known)] if unknown else []
+
+
+def _unknown_text(where: str, unknown: list[str], owner: str, known: Sequence[str]) -> str:
+    return f"{where} {unknown} are unknown to {owner}; it accepts {sorted(known) or 'none'}"

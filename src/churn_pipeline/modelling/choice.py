@@ -1,10 +1,10 @@
 """The choice of a candidate or a blend, and of the calibration of each candidate.
 
-One rule decides, on out-of-fold predictions: the simpler option stays, unless the more complex one lowers the log loss by
-more than a set number of standard errors of the paired difference. A hard fold is hard for every candidate. Paired
-differences therefore vary several times less than losses, and small differences can be detected.
+One rule decides, on out-of-fold predictions: of all options whose log loss, plus what they cost to serve, is within a set
+number of standard errors of the lowest, the one that is cheapest to serve is chosen. The standard error is that of the
+paired difference. A hard fold is hard for every candidate, so paired differences vary several times less than losses.
 
-Calibrations and blend weights are scored on folds that they were not fitted on; the final ones are fitted on all folds.
+Calibrations and blend weights are scored on folds that they were not fitted on.
 
 References
 ----------
@@ -14,7 +14,7 @@ Breiman, Friedman, Olshen & Stone (1984), "Classification and Regression Trees",
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,15 @@ import pandas as pd
 from scipy.special import expit
 
 from churn_pipeline.evaluation.intervals import paired_difference
-from churn_pipeline.modelling.blending import Kind, blend, fit_calibration, fit_members
-from churn_pipeline.modelling.choice_report import CalibrationReport, Choice, Difference, explain
+from churn_pipeline.modelling.blending import (
+    Kind,
+    blend,
+    fit_calibration,
+    fit_members,
+    fit_weights,
+    round_weights,
+)
+from churn_pipeline.modelling.choice_report import ROUNDING_ERROR, CalibrationReport, Choice, Difference, explain
 from churn_pipeline.modelling.ensemble import Calibration, Member, log_odds
 from churn_pipeline.modelling.out_of_fold import (
     Floats,
@@ -38,17 +45,36 @@ from churn_pipeline.modelling.out_of_fold import (
 KINDS: tuple[Kind, ...] = ("none", "logistic", "beta")
 
 
+@dataclass(frozen=True)
+class _Option:
+    """A model that may be chosen.
+
+    Attributes
+    ----------
+    members : tuple of int
+        Its candidates.
+    losses : ndarray of shape (n_folds,)
+        Log loss of each fold.
+    microseconds : float
+        Estimated time to serve one customer.
+    """
+
+    members: tuple[int, ...]
+    losses: Floats
+    microseconds: float
+
+
 def choose_candidate(
     predictions: Mapping[str, pd.DataFrame],
-    standard_errors: float = 1.0,
-    blend_standard_errors: float = 1.0,
+    standard_errors: float = 0.5,
+    cost: float = 1e-5,
+    blends: bool = True,
     calibrate: bool = True,
 ) -> Choice:
     """Choose a candidate or a blend.
 
-    First, each candidate is calibrated if that helps. Second, the simplest candidate whose log loss is within
-    `standard_errors` standard errors of the best is chosen. Third, a blend of all candidates replaces it if the blend is
-    clearly better.
+    First, each candidate is calibrated if that helps. Then the options are compared: every candidate, the blend of all
+    candidates, and the smaller blends that are left when the member with the lowest weight is removed, again and again.
 
     The standard error is the uncorrected one of the mean paired fold difference. The correction for overlapping training
     sets (Nadeau & Bengio 2003) is meant for repeated random splits, where test sets overlap too; with five folds it would
@@ -59,11 +85,14 @@ def choose_candidate(
     Parameters
     ----------
     predictions : Mapping of str to DataFrame
-        By candidate, simplest first: columns ``fold``, ``row``, ``churned`` and ``probability``.
-    standard_errors : float, default=1.0
-        A more complex candidate, or a calibration, must be better by more than this many standard errors.
-    blend_standard_errors : float, default=1.0
-        A blend must be better by more than this many standard errors. Infinity disables blends.
+        By candidate, simplest first: columns ``fold``, ``row``, ``churned``, ``probability`` and ``microseconds`` (estimated
+        time to serve one customer; 0 if the column is missing).
+    standard_errors : float, default=0.5
+        An option that is cheaper to serve, or no calibration, may be worse by this many standard errors.
+    cost : float, default=1e-5
+        Log loss that one microsecond per customer is worth.
+    blends : bool, default=True
+        Whether candidates may be blended.
     calibrate : bool, default=True
         Whether candidates may be calibrated.
 
@@ -78,27 +107,102 @@ def choose_candidate(
         If the predictions cannot be compared; see `align_predictions`.
     """
     table = align_predictions(predictions)
+    microseconds = [_microseconds(predictions[name]) for name in table.names]
     reports = [_choose_calibration(table, column, standard_errors, calibrate) for column in range(len(table.names))]
     kinds = [report.applied for report in reports]
-    cross_fitted = [
-        cross_fitted_predictions(table, _calibration_fitter(column, kind)) for column, kind in enumerate(kinds)
-    ]
-    losses = np.column_stack([table.fold_losses(p) for p in cross_fitted])
-    chosen, best = simplest_within(losses, standard_errors)
-    members = (
-        Member(candidate=table.names[chosen], weight=1.0, calibration=_fit_on_all(table, chosen, kinds[chosen])),
-    )
+    singles = [_single(table, column, kinds[column], microseconds[column]) for column in range(len(table.names))]
+    options = [*singles, *(_blends(table, kinds, microseconds) if blends else [])]
+    chosen, best = _cheapest_within(options, standard_errors, cost)
+    members = _fit_option(table, kinds, chosen)
     choice = Choice(
-        candidate=table.names[chosen],
+        candidate=_name(table, chosen),
         members=members,
-        rule="lowest log loss" if chosen == best else "simplest within one standard error",
-        log_loss=float(losses[:, chosen].mean()),
-        log_losses={name: float(loss) for name, loss in zip(table.names, losses.mean(axis=0), strict=True)},
-        decided_by=_deciding_difference(table.names, losses, chosen, best),
+        rule="lowest" if chosen is best else "cheapest",
+        log_loss=float(chosen.losses.mean()),
+        log_losses={name: float(option.losses.mean()) for name, option in zip(table.names, singles, strict=True)},
+        microseconds={_name(table, option): round(option.microseconds, 2) for option in options},
+        decided_by=_deciding_difference(table, options, chosen, best),
+        blend=_blend_difference(table, options, len(singles), cost),
         calibrations=tuple(reports),
     )
-    choice = _choose_blend(table, kinds, choice, cross_fitted[chosen], blend_standard_errors)
-    return choice.model_copy(update={"sentences": tuple(explain(choice, standard_errors, blend_standard_errors))})
+    return choice.model_copy(update={"sentences": tuple(explain(choice, standard_errors, cost))})
+
+
+def _microseconds(predictions: pd.DataFrame) -> float:
+    return float(predictions["microseconds"].iloc[0]) if "microseconds" in predictions else 0.0
+
+
+def _single(table: OutOfFold, column: int, kind: Kind, microseconds: float) -> _Option:
+    """One candidate with its calibration.
+
+    A blend shrinks probabilities away from 0 and 1. To keep this from deciding the comparison, a candidate is shrunk as well
+    if that lowers its loss.
+    """
+    p = cross_fitted_predictions(table, _calibration_fitter(column, kind))
+    losses = min(table.fold_losses(p), table.fold_losses(expit(log_odds(p))), key=np.mean)
+    return _Option((column,), losses, microseconds)
+
+
+def _blends(table: OutOfFold, kinds: Sequence[Kind], microseconds: Sequence[float]) -> list[_Option]:
+    """The blend of all candidates that get weight, and each smaller one without the member of lowest weight."""
+    places, options = list(range(len(table.names))), []
+    while True:
+        weights = dict(zip(places, _weights(table, kinds, places), strict=True))
+        places = [place for place in places if weights[place] > 0]
+        if len(places) < 2:
+            return options
+
+        def fit(p: Floats, y: npt.NDArray[np.int64], places: Sequence[int] = tuple(places)) -> Model:
+            names = [table.names[place] for place in places]
+            fitted = fit_members(p[:, places], y, names, [kinds[place] for place in places])
+            return lambda given: blend(given[:, places], names, fitted)
+
+        losses = table.fold_losses(cross_fitted_predictions(table, fit))
+        options.append(_Option(tuple(places), losses, sum(microseconds[place] for place in places)))
+        places.remove(min(places, key=lambda place: weights[place]))
+
+
+def _weights(table: OutOfFold, kinds: Sequence[Kind], places: Sequence[int]) -> Floats:
+    """Weights of a blend: the mean of those fitted without one fold each, which varies less than those fitted on all."""
+    found = []
+    for fold in table.folds:
+        rows = table.fold != fold
+        p, y = table.p[rows], table.y[rows]
+        Z = np.column_stack([log_odds(p[:, place], fit_calibration(p[:, place], y, kinds[place])) for place in places])
+        found.append(fit_weights(Z, y))
+    return round_weights(np.mean(found, axis=0))
+
+
+def _fit_option(table: OutOfFold, kinds: Sequence[Kind], option: _Option) -> tuple[Member, ...]:
+    weights = _weights(table, kinds, option.members) if len(option.members) > 1 else np.ones(1)
+    return tuple(
+        Member(candidate=table.names[place], weight=float(weight), calibration=_fit_on_all(table, place, kinds[place]))
+        for place, weight in zip(option.members, weights, strict=True)
+        if weight > 0
+    )
+
+
+def _name(table: OutOfFold, option: _Option) -> str:
+    return "+".join(table.names[place] for place in option.members)
+
+
+def _cheapest_within(options: Sequence[_Option], standard_errors: float, cost: float) -> tuple[_Option, _Option]:
+    """Find the option that is cheapest to serve among the good ones, and the best one.
+
+    Returns
+    -------
+    chosen, best : _Option
+        The best has the lowest log loss plus cost. Of equally cheap options, the earlier one is chosen.
+    """
+    totals = [float(option.losses.mean()) + cost * option.microseconds for option in options]
+    place = int(np.argmin(totals))
+    best = options[place]
+    good = [best]
+    for option, total in zip(options, totals, strict=True):
+        error = paired_difference(option.losses, best.losses).standard_error
+        if total - totals[place] <= standard_errors * error + ROUNDING_ERROR:
+            good.append(option)
+    return min(good, key=lambda option: (option.microseconds, options.index(option))), best
 
 
 def simplest_within(losses: Floats, standard_errors: float) -> tuple[int, int]:
@@ -149,47 +253,30 @@ def _choose_calibration(table: OutOfFold, column: int, standard_errors: float, c
     return CalibrationReport(candidate=table.names[column], applied=kinds[chosen], measured=tuple(measured))
 
 
-def _choose_blend(
-    table: OutOfFold, kinds: Sequence[Kind], choice: Choice, chosen: Floats, standard_errors: float
-) -> Choice:
-    """Replace the chosen candidate by a blend if the blend is clearly better.
-
-    `chosen` holds the out-of-fold probabilities (n,) of the chosen candidate.
-    """
-    members = fit_members(table.p, table.y, table.names, kinds)
-    if len(members) == 1 or np.isinf(standard_errors):
-        return choice
-
-    def fit(p: Floats, y: npt.NDArray[np.int64]) -> Model:
-        fitted = fit_members(p, y, table.names, kinds)
-        return lambda given: blend(given, table.names, fitted)
-
-    losses = table.fold_losses(cross_fitted_predictions(table, fit))
-    # A blend shrinks probabilities away from 0 and 1. To keep this from deciding the comparison, its rival is shrunk as well
-    # if that lowers the rival's loss.
-    rival = min(table.fold_losses(chosen), table.fold_losses(expit(log_odds(chosen))), key=np.mean)
-    name = "+".join(member.candidate for member in members)
-    difference = _difference(name, choice.candidate, losses, rival)
-    update: dict[str, Any] = {"blend": difference, "blend_members": members}
-    if difference.exceeds(standard_errors):
-        update |= {"candidate": name, "members": members, "rule": "blend"}
-        update |= {"log_loss": float(losses.mean()), "decided_by": difference}
-    return choice.model_copy(update=update)
-
-
 def _difference(option: str, baseline: str, losses: Floats, baseline_losses: Floats) -> Difference:
     found = paired_difference(baseline_losses, losses)
     return Difference(option=option, baseline=baseline, advantage=found.mean, standard_error=found.standard_error)
 
 
-def _deciding_difference(names: Sequence[str], losses: Floats, chosen: int, best: int) -> Difference | None:
-    """Compare the chosen candidate with the best one.
-
-    If it is the best itself, compare it with the best simpler candidate, or with the second best if none is simpler.
-    """
-    if len(names) == 1:
+def _deciding_difference(
+    table: OutOfFold, options: Sequence[_Option], chosen: _Option, best: _Option
+) -> Difference | None:
+    """Compare the chosen option with the best one or, if it is the best, with the best of the other candidates."""
+    rivals = [best] if chosen is not best else [option for option in options if option.members != best.members]
+    rivals = [option for option in rivals if chosen is not best or len(option.members) == 1]
+    if not rivals:
         return None
-    means = losses.mean(axis=0)
-    rivals = [best] if chosen != best else (range(best) if best else range(1, len(names)))
-    rival = min(rivals, key=lambda place: float(means[place]))
-    return _difference(names[chosen], names[rival], losses[:, chosen], losses[:, rival])
+    rival = min(rivals, key=lambda option: float(option.losses.mean()))
+    return _difference(_name(table, chosen), _name(table, rival), chosen.losses, rival.losses)
+
+
+def _blend_difference(table: OutOfFold, options: Sequence[_Option], singles: int, cost: float) -> Difference | None:
+    """Compare the best blend with the best candidate; None if there is no blend."""
+
+    def total(option: _Option) -> float:
+        return float(option.losses.mean()) + cost * option.microseconds
+
+    if len(options) == singles:
+        return None
+    alone, together = min(options[:singles], key=total), min(options[singles:], key=total)
+    return _difference(_name(table, together), _name(table, alone), together.losses, alone.losses)

@@ -71,18 +71,20 @@ class Choice(_Values):
         Name of the chosen candidate; for a blend, the names of its members, joined by ``+``.
     members : tuple of Member
         Input of `churn_pipeline.modelling.ensemble.assemble`: one member, or several for a blend.
-    rule : {"lowest log loss", "simplest within one standard error", "blend"}
-        The rule that decided.
+    rule : {"lowest", "cheapest"}
+        "lowest": its log loss plus cost of serving is the lowest. "cheapest": it is cheaper to serve than the best, and
+        hardly worse.
     log_loss : float
         Mean log loss over folds of the chosen model; calibration and weights are fitted out of fold too.
     log_losses : dict of str to float
         The same for each candidate, after its calibration.
+    microseconds : dict of str to float
+        Estimated time to serve one customer, of each option.
     decided_by : Difference, optional
-        The difference that decided; None if there is only one candidate.
+        The chosen model compared with the best or, if it is the best, with the best other candidate; None if there is only
+        one candidate.
     blend : Difference, optional
-        The best blend compared with the chosen candidate; None if only one member has weight, or blends are disabled.
-    blend_members : tuple of Member
-        Members of that blend, chosen or not.
+        The best blend compared with the best candidate; None if only one member has weight, or blends are disabled.
     calibrations : tuple of CalibrationReport
         For each candidate.
     sentences : tuple of str
@@ -91,12 +93,12 @@ class Choice(_Values):
 
     candidate: str
     members: tuple[Member, ...]
-    rule: Literal["lowest log loss", "simplest within one standard error", "blend"]
+    rule: Literal["lowest", "cheapest"]
     log_loss: float
     log_losses: dict[str, float]
+    microseconds: dict[str, float] = {}
     decided_by: Difference | None = None
     blend: Difference | None = None
-    blend_members: tuple[Member, ...] = ()
     calibrations: tuple[CalibrationReport, ...] = ()
     sentences: tuple[str, ...] = ()
 
@@ -105,41 +107,33 @@ class Choice(_Values):
         return self.model_dump(mode="json")
 
 
-def explain(choice: Choice, standard_errors: float, blend_standard_errors: float) -> list[str]:
+def explain(choice: Choice, standard_errors: float, cost: float) -> list[str]:
     """Explain the choice, beginning with the reason that decided."""
+    blend = choice.blend
     return [
-        *_explain_rule(choice, standard_errors),
-        _explain_blend(choice, blend_standard_errors),
+        _explain_rule(choice, standard_errors, cost),
+        *([f"The best blend, {blend.option}, compared with {blend.baseline}: {blend}."] if blend else []),
         *(_explain_calibration(report) for report in choice.calibrations if report.measured),
     ]
 
 
-def _explain_rule(choice: Choice, standard_errors: float) -> list[str]:
+def _explain_rule(choice: Choice, standard_errors: float, cost: float) -> str:
     difference = choice.decided_by
-    if choice.rule == "blend":
-        return []
+    chosen = f"{choice.candidate} (log loss {choice.log_loss:.5f}"
+    if len(choice.members) > 1:
+        weights = ", ".join(f"{member.weight:.0%} {member.candidate}" for member in choice.members)
+        chosen = f"a blend of {weights} (log loss {choice.log_loss:.5f}"
     if difference is None:
-        return [f"Chosen: {choice.candidate}, the only candidate (log loss {choice.log_loss:.5f})."]
-    if choice.rule == "lowest log loss":
-        return [
-            f"Chosen: {choice.candidate}, the candidate with the lowest log loss ({choice.log_loss:.5f}). "
+        return f"Chosen: {chosen}), the only candidate."
+    if choice.rule == "lowest":
+        return (
+            f"Chosen: {chosen}), with the lowest log loss plus cost of serving, at {cost:g} per microsecond. "
             f"Compared with {difference.baseline}: {difference}."
-        ]
-    return [
-        f"Chosen: {choice.candidate} (log loss {choice.log_loss:.5f}), the simplest candidate within "
-        f"{_plural(standard_errors)} of the best. {difference.baseline} is more complex, and its log loss is "
-        f"{-difference.advantage:.5f} lower (standard error {difference.standard_error:.5f})."
-    ]
-
-
-def _explain_blend(choice: Choice, standard_errors: float) -> str:
-    if choice.blend is None:
-        return "No blend was compared: only one candidate got weight, or blends are disabled."
-    weights = ", ".join(f"{member.weight:.0%} {member.candidate}" for member in choice.blend_members)
-    verdict = "Chosen: a blend" if choice.rule == "blend" else "Not chosen: a blend"
+        )
+    spent = [choice.microseconds.get(name, 0.0) for name in (choice.candidate, difference.baseline)]
     return (
-        f"{verdict} ({weights}). Compared with {choice.blend.baseline}: {choice.blend} "
-        f"(required: more than {_plural(standard_errors)})."
+        f"Chosen: {chosen}), the cheapest to serve within {_plural(standard_errors)} of the best: about {spent[0]:.1f} "
+        f"microseconds per customer instead of {spent[1]:.1f}. Compared with the best, {difference.baseline}: {difference}."
     )
 
 

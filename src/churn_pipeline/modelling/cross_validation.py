@@ -6,7 +6,7 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from churn_pipeline.modelling.candidates import ROWS_FOR_THREADS, Candidate, build_candidate
-from churn_pipeline.modelling.early_stopping import fit_candidate
+from churn_pipeline.modelling.candidates import ROWS_FOR_THREADS, Candidate, CandidatePipeline, build_candidate
+from churn_pipeline.modelling.early_stopping import fit_and_stop, stops_early
 
 FitFold = Callable[[Candidate, str], pd.DataFrame]
+Mask = npt.NDArray[np.bool_]
 Loss = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float64]], float]
 
 # Seconds that idle worker processes wait for the next search before they exit.
@@ -55,7 +56,7 @@ class Task:
 
     features: pd.DataFrame
     churned: pd.Series
-    folds: Mapping[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]
+    folds: Mapping[str, tuple[Mask, Mask]]
     numeric: Sequence[str]
     categorical: Sequence[str]
     loss: Loss
@@ -111,15 +112,13 @@ def _load_task(file: str) -> Task:
     return task
 
 
-def validate(folds: Iterable[str], candidate: Candidate, fit_fold: FitFold, workers: int) -> list[pd.DataFrame]:
+def validate(candidates: Mapping[str, Candidate], fit_fold: FitFold, workers: int) -> list[pd.DataFrame]:
     """Fit and validate a candidate on all folds in parallel.
 
     Parameters
     ----------
-    folds : iterable of str
-        Fold names.
-    candidate : Candidate
-        The candidate to fit.
+    candidates : Mapping of str to Candidate
+        The candidate to fit on each fold, by fold name.
     fit_fold : callable
         The function that `fold_fitter` provides.
     workers : int
@@ -131,7 +130,7 @@ def validate(folds: Iterable[str], candidate: Candidate, fit_fold: FitFold, work
         Each fold's predictions, in the folds' order.
     """
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda fold: fit_fold(candidate, fold), folds))
+        return list(pool.map(lambda fold: fit_fold(candidates[fold], fold), candidates))
 
 
 def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
@@ -149,18 +148,17 @@ def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each validation customer: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
+        A row for each validation customer: ``fold``, ``row``, ``churned``, ``probability``, ``seconds`` (to fit and predict
+        the fold), ``trees`` (of boosting that stops early on the validation rows; else 0).
     """
     training, validation = task.folds[fold]
     begin = time.perf_counter()
     if "n_jobs" in candidate.arguments:
         candidate = candidate.with_values({"arguments.n_jobs": 1})
     model = build_candidate(candidate, task.numeric, task.categorical, task.seed)
-    groups = None if task.groups is None else task.groups[training]
     # Trials and folds already occupy all cores, so more threads within each would only wait.
     with threadpool_limits(limits=1, user_api="openmp"):
-        model = fit_candidate(model, task.features[training], task.churned[training], groups)
-        probability = model.predict_proba(task.features[validation])[:, 1]
+        probability, trees = _fit_and_predict(task, candidate, model, training, validation)
     return pd.DataFrame(
         {
             "fold": fold,
@@ -168,5 +166,16 @@ def validate_fold(task: Task, candidate: Candidate, fold: str) -> pd.DataFrame:
             "churned": task.churned[validation].to_numpy(),
             "probability": probability,
             "seconds": time.perf_counter() - begin,
+            "trees": trees,
         }
     )
+
+
+def _fit_and_predict(
+    task: Task, candidate: Candidate, model: CandidatePipeline, training: Mask, validation: Mask
+) -> tuple[npt.NDArray[np.float64], int]:
+    inputs, label = task.features[training], task.churned[training]
+    if stops_early(candidate):
+        return fit_and_stop(model, candidate, (inputs, label), task.features[validation], task.churned[validation])
+    groups = None if task.groups is None else task.groups[training]
+    return model.fit(inputs, label, groups=groups).predict_proba(task.features[validation])[:, 1], 0

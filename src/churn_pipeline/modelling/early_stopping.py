@@ -1,101 +1,218 @@
-"""Early stopping that validates on other customers than it trains on."""
+"""Boosting stops early on the validation rows of each fold, and is then fitted on all rows with the number of trees found.
+
+Rows of one customer never lie on both sides of a fold, so they cannot decide together when boosting stops. A fold's
+predictions come from a model whose number of trees was found on the other folds: no row decides about its own prediction.
+"""
 
 from __future__ import annotations
 
-import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
-from sklearn.ensemble import BaggingClassifier, HistGradientBoostingClassifier
-from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 
-from churn_pipeline.modelling.candidates import CandidatePipeline, reproducible_threads
+from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, reproducible_threads
+from churn_pipeline.modelling.classifiers import import_classifier
 
-logger = logging.getLogger(__name__)
-
-# Above this many rows, scikit-learn's `early_stopping="auto"` stops early.
-ROWS_FOR_AUTO = 10_000
+Floats = npt.NDArray[np.float64]
+Rows = tuple[Floats, npt.NDArray[np.int64]]
 
 
-def fit_candidate(
-    model: CandidatePipeline, X: pd.DataFrame, y: pd.Series, groups: npt.NDArray[np.int64] | None = None
-) -> CandidatePipeline:
-    """Fit a candidate; rows of one customer do not decide when boosting stops.
+@dataclass(frozen=True)
+class _Library:
+    """How one library's classifier stops early.
 
-    Histogram gradient boosting stops early on rows that it draws at random. If a customer has several rows, some of them
-    validate what the others trained, and boosting stops too late. In that case the number of trees is found first, by
-    training and validating one copy on different customers. Then the model is fitted on all rows with this number.
+    Attributes
+    ----------
+    trees : str
+        Argument with the number of trees.
+    off : dict
+        Arguments that switch early stopping off; None removes the argument.
+    stops : callable
+        Whether it stops early with these arguments.
+    fit : callable
+        Fits it on rows and stops on others; returns their probabilities and the number of trees.
+    """
+
+    trees: str
+    off: Mapping[str, Any]
+    stops: Callable[[Mapping[str, Any]], bool]
+    fit: Callable[[Any, Rows, Rows], tuple[Floats, int]]
+
+
+def stops_early(candidate: Candidate) -> bool:
+    """Whether a candidate finds its number of trees on validation rows.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        The candidate to fit.
+
+    Returns
+    -------
+    bool
+        True for boosting with ``early_stopping_rounds`` (LightGBM, XGBoost, CatBoost) or ``early_stopping: true``
+        (scikit-learn's histogram gradient boosting).
+    """
+    library = _library(candidate)
+    return library is not None and library.stops(candidate.arguments)
+
+
+def with_trees(candidate: Candidate, trees: int) -> Candidate:
+    """Return the candidate with a fixed number of trees, and without early stopping.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        A candidate that stops early.
+    trees : int
+        The number of trees.
+
+    Returns
+    -------
+    Candidate
+        A new candidate.
+    """
+    library = _library(candidate)
+    assert library is not None
+    arguments = {**candidate.arguments, **library.off, library.trees: max(1, trees)}
+    return candidate.model_copy(
+        update={"arguments": {name: value for name, value in arguments.items() if value is not None}}
+    )
+
+
+def trees_for_all_rows(trees: Sequence[int]) -> int:
+    """Number of trees for a fit on all rows, from the numbers found on the folds.
+
+    The training rows of one of k folds are a share of (k-1)/k. More rows carry more trees, so the mean is raised by k/(k-1).
+
+    Parameters
+    ----------
+    trees : Sequence of int
+        Number of trees of each fold.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Examples
+    --------
+    >>> trees_for_all_rows([90, 110, 100, 100, 100])
+    125
+    """
+    return max(1, math.floor(sum(trees) / max(1, len(trees) - 1) + 0.5))
+
+
+def trees_of_other_folds(trees: Sequence[int]) -> list[int]:
+    """For each fold, the mean number of trees of the other folds.
+
+    Parameters
+    ----------
+    trees : Sequence of int
+        Number of trees of each fold.
+
+    Returns
+    -------
+    list of int
+        One number per fold.
+
+    Examples
+    --------
+    >>> trees_of_other_folds([10, 20, 30])
+    [25, 20, 15]
+    """
+    if len(trees) == 1:
+        return list(trees)
+    total = sum(trees)
+    return [max(1, math.floor((total - own) / (len(trees) - 1) + 0.5)) for own in trees]
+
+
+def fit_and_stop(
+    model: CandidatePipeline,
+    candidate: Candidate,
+    training: tuple[pd.DataFrame, pd.Series],
+    X: pd.DataFrame,
+    y: pd.Series,
+) -> tuple[Floats, int]:
+    """Fit boosting on training rows until it no longer improves on validation rows.
 
     Parameters
     ----------
     model : CandidatePipeline
-        Unfitted, as returned by `build_candidate`; not changed.
+        Unfitted and with one copy, as returned by `build_candidate`; not changed.
+    candidate : Candidate
+        The candidate that the model was built from; it stops early.
+    training : (DataFrame, Series)
+        Training customers and their labels.
     X : DataFrame of shape (n_rows, n_columns)
-        Customers; not changed.
+        Validation customers.
     y : Series of shape (n_rows,)
-        1 for customers who churned, 0 for the others.
-    groups : ndarray of int64, shape (n_rows,), optional
-        The customer of each row; None if each row is a customer of its own.
+        1 for those who churned, 0 for the others.
 
     Returns
     -------
-    CandidatePipeline
-        A fitted copy.
+    probability : ndarray of shape (n_rows,), float64
+        Churn probabilities of the validation customers, from the best number of trees.
+    trees : int
+        That number.
     """
-    model = clone(model)
-    if groups is None or len(np.unique(groups)) == len(groups):
-        return model.fit(X, y)
-    steps, booster = _steps(model)
-    if isinstance(booster, HistGradientBoostingClassifier):
-        if _stops_early(booster, len(X)):
-            booster.set_params(max_iter=_count_trees(steps, booster, X, y, groups), early_stopping=False)
-    elif getattr(booster, "early_stopping", False) or getattr(booster, "n_iter_no_change", None):
-        logger.warning(
-            "%s may stop early on rows drawn at random, although customers have several rows: it stops too late. "
-            "Set a fixed number of iterations.",
-            type(booster).__name__,
-        )
-    return model.fit(X, y)
-
-
-def _steps(model: CandidatePipeline) -> tuple[list[Any], Any]:
-    """The steps in front of the classifier, and the classifier itself; of a model with copies, the one that is copied."""
+    library = _library(candidate)
+    assert library is not None
     classifier = model.named_steps["classifier"]
-    classifier = classifier.estimator if isinstance(classifier, BaggingClassifier) else classifier
     inner = [step for _, step in classifier.steps] if isinstance(classifier, Pipeline) else [classifier]
-    return [model.named_steps["preprocessing"], *inner[:-1]], inner[-1]
-
-
-def _stops_early(booster: HistGradientBoostingClassifier, n_rows: int) -> bool:
-    stops = booster.early_stopping is True or (booster.early_stopping == "auto" and n_rows > ROWS_FOR_AUTO)
-    # Without a validation fraction the training loss decides, which needs no split.
-    return stops and booster.validation_fraction is not None
-
-
-def _count_trees(
-    steps: list[Any],
-    booster: HistGradientBoostingClassifier,
-    X: pd.DataFrame,
-    y: pd.Series,
-    groups: npt.NDArray[np.int64],
-) -> int:
-    """Train and validate on different customers until the validation loss stops falling; return the number of trees."""
-    churned = pd.Series(y.to_numpy()).groupby(groups).max()
-    training, _ = train_test_split(
-        churned.index.to_numpy(),
-        test_size=booster.validation_fraction,
-        stratify=churned if churned.value_counts().min() > 1 else None,
-        random_state=booster.random_state,
-    )
-    trains = np.isin(groups, training)
-    with reproducible_threads(len(X)):
-        inputs, validation = X[trains], X[~trains]
-        for step in map(clone, steps):
-            inputs = step.fit_transform(inputs, y[trains])
+    fitted, validation = training[0], X
+    with reproducible_threads(len(fitted)):
+        for step in map(clone, [model.named_steps["preprocessing"], *inner[:-1]]):
+            fitted = step.fit_transform(fitted, training[1])
             validation = step.transform(validation)
-        counted = clone(booster).fit(inputs, y[trains], X_val=validation, y_val=y[~trains])
-    return int(counted.n_iter_)
+        return library.fit(clone(inner[-1]), (fitted, training[1].to_numpy()), (validation, y.to_numpy()))
+
+
+def _fit_lightgbm(classifier: Any, training: Rows, validation: Rows) -> tuple[Floats, int]:
+    classifier.fit(*training, eval_X=validation[0], eval_y=validation[1])
+    return classifier.predict_proba(validation[0])[:, 1], int(classifier.best_iteration_)
+
+
+def _fit_xgboost(classifier: Any, training: Rows, validation: Rows) -> tuple[Floats, int]:
+    classifier.fit(*training, eval_set=[validation], verbose=False)
+    return classifier.predict_proba(validation[0])[:, 1].astype(np.float64), int(classifier.best_iteration) + 1
+
+
+def _fit_catboost(classifier: Any, training: Rows, validation: Rows) -> tuple[Floats, int]:
+    classifier.fit(*training, eval_set=validation)
+    return classifier.predict_proba(validation[0])[:, 1], int(classifier.tree_count_)
+
+
+def _fit_histogram(classifier: Any, training: Rows, validation: Rows) -> tuple[Floats, int]:
+    classifier.fit(*training, X_val=validation[0], y_val=validation[1])
+    # The first score is that of no trees.
+    trees = max(1, int(np.argmax(classifier.validation_score_)))
+    return next(islice(classifier.staged_predict_proba(validation[0]), trees - 1, None))[:, 1], trees
+
+
+def _has_rounds(arguments: Mapping[str, Any]) -> bool:
+    return arguments.get("early_stopping_rounds") is not None
+
+
+_ROUNDS_OFF = {"early_stopping_rounds": None}
+_LIBRARIES: dict[tuple[str, str], _Library] = {
+    ("lightgbm", "LGBMClassifier"): _Library("n_estimators", _ROUNDS_OFF, _has_rounds, _fit_lightgbm),
+    ("xgboost", "XGBClassifier"): _Library("n_estimators", _ROUNDS_OFF, _has_rounds, _fit_xgboost),
+    ("catboost", "CatBoostClassifier"): _Library("iterations", _ROUNDS_OFF, _has_rounds, _fit_catboost),
+    ("sklearn", "HistGradientBoostingClassifier"): _Library(
+        "max_iter", {"early_stopping": False}, lambda arguments: arguments.get("early_stopping") is True, _fit_histogram
+    ),
+}
+
+
+def _library(candidate: Candidate) -> _Library | None:
+    found = import_classifier(candidate.class_path)
+    return _LIBRARIES.get((found.__module__.partition(".")[0], found.__name__))

@@ -25,10 +25,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from churn_pipeline.modelling.kernels import NystroemClassifier
+from churn_pipeline.modelling.networks import NetworkClassifier
+from churn_pipeline.modelling.onnx_boosting import convert_boosting
 from churn_pipeline.modelling.onnx_columns import convert_step
 from churn_pipeline.modelling.onnx_graph import Graph, OnnxConversionError
+from churn_pipeline.modelling.onnx_members import convert_network, convert_nystroem
 from churn_pipeline.modelling.onnx_skl2onnx import convert_by_skl2onnx
-from churn_pipeline.modelling.onnx_trees import add_trees, trees_of
+from churn_pipeline.modelling.onnx_trees import READERS, add_trees, trees_of
 from churn_pipeline.modelling.sklearn_private import histogram_baseline
 
 
@@ -58,6 +62,8 @@ def convert_classifier(graph: Graph, classifier: Any, features: str) -> str:
         raise OnnxConversionError(
             f"Step classifier was fitted on the classes {list(classifier.classes_)}: fit it on 0 (stayed) and 1 (churned)."
         )
+    if type(classifier).__name__ in READERS:
+        return convert_boosting(graph, classifier, features)
     convert = _CONVERTERS.get(type(classifier), convert_by_skl2onnx)
     return convert(graph, classifier, features)
 
@@ -137,4 +143,6 @@ _CONVERTERS: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     DecisionTreeClassifier: _convert_forest,
     BaggingClassifier: _convert_copies,
     Pipeline: _convert_pipeline,
+    NetworkClassifier: convert_network,
+    NystroemClassifier: convert_nystroem,
 }

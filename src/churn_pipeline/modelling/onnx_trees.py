@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,35 +19,22 @@ from sklearn.ensemble import (
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier
 
+from churn_pipeline.modelling.onnx_catboost import read_catboost
 from churn_pipeline.modelling.onnx_graph import ML_DOMAIN, Graph, OnnxConversionError
+from churn_pipeline.modelling.onnx_lightgbm import read_lightgbm
+from churn_pipeline.modelling.onnx_xgboost import read_xgboost
 from churn_pipeline.modelling.sklearn_private import histogram_tree_nodes
+from churn_pipeline.modelling.trees import Boosting, Tree
 
 # Codes of the operator TreeEnsemble.
-LESS_OR_EQUAL, SUM, NO_TRANSFORM = 0, 1, 0
+LESS_OR_EQUAL, MEMBER, SUM, NO_TRANSFORM = 0, 6, 1, 0
 
-
-@dataclass(frozen=True)
-class Tree:
-    """One tree, as arrays over its nodes.
-
-    Attributes
-    ----------
-    feature, threshold : ndarray of shape (n_nodes,), int64 and float64
-        An inner node sends a row to the left if ``row[feature] <= threshold``.
-    left, right : ndarray of shape (n_nodes,), int64
-        Indices of the children; -1 for a leaf.
-    missing_left : ndarray of shape (n_nodes,), int64
-        1 if missing values go to the left.
-    value : ndarray of shape (n_nodes,), float64
-        Result of a leaf; not used for inner nodes.
-    """
-
-    feature: npt.NDArray[np.int64]
-    threshold: npt.NDArray[np.float64]
-    left: npt.NDArray[np.int64]
-    right: npt.NDArray[np.int64]
-    missing_left: npt.NDArray[np.int64]
-    value: npt.NDArray[np.float64]
+# By class name, because importing a library takes time and XGBoost and CatBoost need not be installed.
+READERS: dict[str, Callable[[Any], Boosting]] = {
+    "LGBMClassifier": read_lightgbm,
+    "XGBClassifier": read_xgboost,
+    "CatBoostClassifier": read_catboost,
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,9 @@ class _Branches:
     """
 
     feature: npt.NDArray[np.int64]
+    mode: npt.NDArray[np.uint8]
     threshold: npt.NDArray[np.float64]
+    members: npt.NDArray[np.float64]
     missing_left: npt.NDArray[np.int64]
     left: npt.NDArray[np.int64]
     right: npt.NDArray[np.int64]
@@ -84,8 +73,10 @@ def trees_of(classifier: Any) -> list[Tree]:
     Raises
     ------
     OnnxConversionError
-        If a tree splits on categories.
+        If a tree cannot be converted to ONNX.
     """
+    if read := READERS.get(type(classifier).__name__):
+        return read(classifier).trees
     if isinstance(classifier, HistGradientBoostingClassifier):
         return [_tree_of_histogram(nodes) for nodes in histogram_tree_nodes(classifier)]
     if isinstance(classifier, GradientBoostingClassifier):
@@ -161,6 +152,8 @@ def add_trees(graph: Graph, trees: Sequence[Tree], features: str) -> str:
     def integers(name: str) -> list[int]:
         return [int(value) for value in joined(name)]
 
+    members = joined("members")
+    sets = {"membership_values": numpy_helper.from_array(members, "members")} if len(members) else {}
     return graph.node(
         "TreeEnsemble",
         features,
@@ -169,7 +162,7 @@ def add_trees(graph: Graph, trees: Sequence[Tree], features: str) -> str:
         aggregate_function=SUM,
         post_transform=NO_TRANSFORM,
         tree_roots=roots,
-        nodes_modes=numpy_helper.from_array(np.full(n_inner, LESS_OR_EQUAL, dtype=np.uint8), "modes"),
+        nodes_modes=numpy_helper.from_array(joined("mode"), "modes"),
         nodes_splits=numpy_helper.from_array(joined("threshold"), "splits"),
         nodes_featureids=integers("feature"),
         nodes_missing_value_tracks_true=integers("missing_left"),
@@ -179,6 +172,7 @@ def add_trees(graph: Graph, trees: Sequence[Tree], features: str) -> str:
         nodes_falseleafs=integers("right_is_leaf"),
         leaf_targetids=[0] * n_leaves,
         leaf_weights=numpy_helper.from_array(joined("leaf_value"), "leaves"),
+        **sets,
     )
 
 
@@ -190,9 +184,13 @@ def _branches(tree: Tree, n_inner: int, n_leaves: int) -> _Branches:
     only_leaf = np.array([0])
     inner = only_leaf if is_leaf[0] else np.flatnonzero(~is_leaf)
     left, right = (only_leaf, only_leaf) if is_leaf[0] else (tree.left[inner], tree.right[inner])
+    # Sets of categories are in the order of their nodes, and NaN ends each of them.
+    members = [[*tree.categories[node], np.nan] for node in inner.tolist() if node in tree.categories]
     return _Branches(
         feature=np.maximum(tree.feature[inner], 0),
+        mode=np.where(np.isin(inner, list(tree.categories)), MEMBER, LESS_OR_EQUAL).astype(np.uint8),
         threshold=tree.threshold[inner],
+        members=np.array([value for values in members for value in values], dtype=np.float64),
         missing_left=tree.missing_left[inner],
         left=position[left],
         right=position[right],

@@ -10,7 +10,7 @@ The search stores nothing itself: trials go to a `Study`, which stores, shows an
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,13 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.candidates import Candidate
-from churn_pipeline.modelling.cross_validation import Task, fold_fitter, validate
+from churn_pipeline.modelling.cross_validation import FitFold, Task, fold_fitter, validate
+from churn_pipeline.modelling.early_stopping import (
+    stops_early,
+    trees_for_all_rows,
+    trees_of_other_folds,
+    with_trees,
+)
 from churn_pipeline.modelling.search.digest import study_digest
 from churn_pipeline.modelling.search.sampler import TrialSampler, distributions
 from churn_pipeline.modelling.search.scheduler import TrialScheduler
@@ -49,7 +55,9 @@ class SearchResult:
     report: dict[str, Any]
 
 
-def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings, studies: Studies) -> SearchResult:
+def search_candidate(
+    task: Task, candidate: Candidate, settings: SearchSettings, studies: Studies, seconds: float | None = None
+) -> SearchResult:
     """Search a candidate's space, or resume an interrupted search.
 
     Parameters
@@ -62,6 +70,8 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
         How to search.
     studies : Studies
         Where trials are stored.
+    seconds : float, optional
+        Time for this search: no trial starts that would probably end later. None: no limit.
 
     Returns
     -------
@@ -75,33 +85,54 @@ def search_candidate(task: Task, candidate: Candidate, settings: SearchSettings,
     """
     name = f"{studies.candidate}-{study_digest(task, candidate, settings, studies.candidate)[:16]}"
     space, limit = distributions(candidate), trial_limit(candidate, settings)
-    sampler = TrialSampler(task.seed, studies.candidate, space, candidate.first_values, settings.startup_trials)
+    sampler = TrialSampler(task.seed, studies.candidate, space, candidate.first_trials, settings.startup_trials)
     # BLAS' limit and the filter of warnings apply to the whole process, so they are set here and not in each trial.
     with threadpool_limits(limits=1, user_api="blas"), warnings.catch_warnings():
         # A trial that did not converge is scored like any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
         with studies.open(name, space) as study, fold_fitter(task) as fit_fold:
-            # If there is only one trial, its folds are fitted in parallel.
-            parallel_folds = min(settings.parallel_trials, joblib.cpu_count()) if limit == 1 else 1
-            runner = TrialRunner(task, candidate, fit_fold, settings.pruning_deviations, parallel_folds)
-            scheduler = TrialScheduler(studies.candidate, study, sampler, runner, settings, limit)
+            cores = min(settings.parallel_trials, joblib.cpu_count())
+            runner = TrialRunner(task, candidate, fit_fold, settings.pruning_deviations, parallel_folds=cores)
+            scheduler = TrialScheduler(studies.candidate, study, sampler, runner, settings, limit, seconds)
             trials = scheduler.run()
             best = min((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.rank)
-            tuned = candidate.with_values(best.values)
-            # Trials fit a single copy, so their predictions cannot stand in for the average of several.
-            predictions = scheduler.predictions_of(best) if candidate.copies == 1 else None
-            if predictions is None:
-                predictions = pd.concat(validate(task.folds, tuned, fit_fold, joblib.cpu_count()), ignore_index=True)
+            tuned, predictions = _finish(
+                candidate.with_values(best.values), scheduler.predictions_of(best), fit_fold, task
+            )
             report = {"study": name, **_summary(trials, best)}
             study.conclude(report, trials)
-    return SearchResult(tuned, predictions, report)
+    return SearchResult(tuned, predictions.drop(columns="trees"), report)
 
 
-def trial_limit(candidate: Candidate, settings: SearchSettings) -> int | None:
-    """Return the number of trials of a search; None if only the time budget ends it."""
+def _finish(
+    tuned: Candidate, predictions: pd.DataFrame | None, fit_fold: FitFold, task: Task
+) -> tuple[Candidate, pd.DataFrame]:
+    """Fix the number of trees of boosting, and predict each fold with all copies if the best trial has not done so."""
+
+    def predict(candidates: Mapping[str, Candidate]) -> pd.DataFrame:
+        return pd.concat(validate(candidates, fit_fold, joblib.cpu_count()), ignore_index=True)
+
+    folds = list(task.folds)
+    if stops_early(tuned):
+        if predictions is None:
+            predictions = predict(dict.fromkeys(folds, tuned.model_copy(update={"copies": 1})))
+        trees = [int(count) for count in predictions.groupby("fold", sort=False)["trees"].first()[folds]]
+        # The number of trees of a fold comes from the others, so that no label decides about its own prediction.
+        others = zip(folds, trees_of_other_folds(trees), strict=True)
+        return with_trees(tuned, trees_for_all_rows(trees)), predict(
+            {fold: with_trees(tuned, count) for fold, count in others}
+        )
+    # Trials fit a single copy, so their predictions cannot stand in for the average of several.
+    if predictions is None or tuned.copies > 1:
+        predictions = predict(dict.fromkeys(folds, tuned))
+    return tuned, predictions
+
+
+def trial_limit(candidate: Candidate, settings: SearchSettings) -> int:
+    """Return the largest number of trials of a search, which its time may reduce."""
     if candidate.space is None or not list(candidate.space.dimensions()):
         return 1
-    return settings.trials or (None if settings.seconds is not None else candidate.trials)
+    return settings.trials or candidate.trials
 
 
 def _summary(trials: Sequence[Trial], best: Trial) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -48,21 +48,27 @@ class TrialSampler:
         The candidate's name.
     space : Mapping of str to BaseDistribution
         As returned by `distributions`.
-    first : dict
-        Values of the first trial, by ``group.name``.
+    first : sequence of dict
+        Values of the first trials, by ``group.name``.
     startup_trials : int
         Number of random trials before the sampler learns from results.
     """
 
     def __init__(
-        self, seed: int, name: str, space: Mapping[str, BaseDistribution], first: dict[str, Any], startup_trials: int
+        self,
+        seed: int,
+        name: str,
+        space: Mapping[str, BaseDistribution],
+        first: Sequence[dict[str, Any]],
+        startup_trials: int,
     ) -> None:
         import optuna
 
         self._seed, self._name, self._space, self._startup_trials = seed, name, dict(space), startup_trials
         with _quiet_optuna():
             self._study = optuna.create_study(direction="minimize")
-        self._study.enqueue_trial(first)
+        for values in first:
+            self._study.enqueue_trial(values)
         self._open_trials: dict[int, optuna.Trial] = {}
 
     def suggest(self, number: int) -> dict[str, Any]:

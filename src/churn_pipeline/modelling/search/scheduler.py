@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import count
 
 import joblib
 import numpy as np
@@ -39,8 +38,10 @@ class TrialScheduler:
         Runs one trial.
     settings : SearchSettings
         How to search.
-    limit : int or None
-        Number of trials; None if only the time budget ends the search.
+    limit : int
+        Largest number of trials.
+    seconds : float or None
+        Time for the search. None: no limit.
     """
 
     name: str
@@ -48,7 +49,8 @@ class TrialScheduler:
     sampler: TrialSampler
     runner: TrialRunner
     settings: SearchSettings
-    limit: int | None
+    limit: int
+    seconds: float | None = None
     trials: dict[int, Trial] = field(default_factory=dict)
     _running: dict[Future[TrialOutcome], int] = field(default_factory=dict)
     _learned: list[Trial] = field(default_factory=list)
@@ -72,11 +74,15 @@ class TrialScheduler:
         ValueError
             If the first trial fails, or the study was made by another search.
         """
-        with ThreadPoolExecutor(min(self.settings.parallel_trials, joblib.cpu_count())) as pool:
+        at_once = min(self.settings.parallel_trials, joblib.cpu_count())
+        with ThreadPoolExecutor(at_once) as pool:
             try:
-                for number in count() if self.limit is None else range(self.limit):
+                for number in range(self.limit):
                     self._learn(number - self.settings.parallel_trials)
-                    if self._budget_is_spent():
+                    # The first trial runs alone, and shows how long a trial takes.
+                    while len(self._running) >= (at_once if number > 1 else 1):
+                        self._wait_for_a_trial()
+                    if number not in self.stored and self._time_is_up():
                         break
                     self._start(pool, number)
                 while self._running:
@@ -100,10 +106,18 @@ class TrialScheduler:
         self.sampler.learn(self.trials[number])
         self._learned.append(self.trials[number])
 
-    def _budget_is_spent(self) -> bool:
-        # Use recorded times, not the clock, so that a repeated search stops at the same trial.
-        spent = max((trial.end_seconds for trial in self._learned), default=0.0)
-        return self.settings.seconds is not None and spent >= self.settings.seconds
+    def _time_is_up(self) -> bool:
+        """Whether a trial that starts now would probably end too late, if the best one is then fitted with all its copies.
+
+        The longest trial is the estimate: it never falls, so a repeated search does not start a trial that this one did not.
+        """
+        if self.seconds is None or not self.trials:
+            return False
+        copies = self.runner.candidate.copies
+        longest = max(trial.seconds for trial in self.trials.values())
+        ended = max(trial.end_seconds for trial in self.trials.values())
+        elapsed = max(ended, time.perf_counter() - self._started if self._running else 0.0)
+        return elapsed + longest * (1 + (copies if copies > 1 else 0)) > self.seconds
 
     def _start(self, pool: ThreadPoolExecutor, number: int) -> None:
         """Start a trial, or take it from the study if it has ended before."""
@@ -143,6 +157,5 @@ class TrialScheduler:
     def _seconds_left(self) -> float:
         """Estimate the remaining time from the mean time per trial."""
         spent = time.perf_counter() - self._started
-        by_time = np.inf if self.settings.seconds is None else max(0.0, self.settings.seconds - spent)
-        by_trials = np.inf if self.limit is None else spent / len(self.trials) * (self.limit - len(self.trials))
-        return float(min(by_time, by_trials))
+        by_time = np.inf if self.seconds is None else max(0.0, self.seconds - spent)
+        return float(min(by_time, spent / len(self.trials) * (self.limit - len(self.trials))))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# The rest of the time budget is for fitting the chosen model on all rows, its evaluation and its record.
+SEARCH_SHARE = 0.6
+
 
 class SearchSettings(BaseModel):
     """How every candidate is searched.
@@ -13,8 +16,9 @@ class SearchSettings(BaseModel):
     trials : int, optional
         Number of trials of every search; overrides the candidates' own `trials`.
     seconds : float, optional
-        Time budget of a search, in seconds. It replaces the candidates' `trials`: no trial starts once the budget is
-        spent. If `trials` is given too, the search ends at whichever limit comes first.
+        Time budget of the whole training, in seconds. The searches use up to `SEARCH_SHARE` of it. None: no limit.
+    max_rows : int
+        Largest number of rows that candidates are searched and compared on; the chosen model is fitted on all rows.
     parallel_trials : int
         Maximum number of trials that run at once, further limited by the number of cores. The sampler ignores the last
         ``parallel_trials - 1`` trials, so that its suggestions do not depend on which trial ends first.
@@ -28,7 +32,13 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: int | None = Field(default=None, ge=1)
-    seconds: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=60.0, gt=0)
+    max_rows: int = Field(default=50_000, ge=1000)
     parallel_trials: int = Field(default=4, ge=1)
     startup_trials: int = Field(default=6, ge=1)
     pruning_deviations: float | None = Field(default=2.0, gt=0)
+
+    @property
+    def search_seconds(self) -> float:
+        """Time for the searches of all candidates, in seconds; infinity if there is no limit."""
+        return float("inf") if self.seconds is None else SEARCH_SHARE * self.seconds

@@ -43,7 +43,7 @@ class TrialRunner:
     pruning_deviations : float or None
         See `churn_pipeline.modelling.search.SearchSettings`.
     parallel_folds : int
-        Number of folds of one trial that are fitted at once. Above 1, a trial cannot be pruned.
+        Number of folds of the first trial that are fitted at once: no other trial runs beside it, and it is never pruned.
     stop : Event
         Once it is set, a trial ends before its next fold.
     """
@@ -85,7 +85,7 @@ class TrialRunner:
         try:
             # Trials fit one copy only: which arguments are best hardly depends on the number of copies.
             candidate = self.candidate.with_values(values).model_copy(update={"copies": 1})
-            for table in self._predict_folds(candidate):
+            for table in self._predict_folds(candidate, self.parallel_folds if number == 0 else 1):
                 predictions.append(table)
                 score = self.task.loss(table["churned"].to_numpy(), table["probability"].to_numpy())
                 trial = replace(trial, scores=(*trial.scores, score))
@@ -101,9 +101,9 @@ class TrialRunner:
             return False
         return rule.prunes(trial.scores, self.pruning_deviations)
 
-    def _predict_folds(self, candidate: Candidate) -> Iterator[pd.DataFrame]:
-        if self.parallel_folds > 1:
-            yield from validate(self.task.folds, candidate, self.fit_fold, self.parallel_folds)
+    def _predict_folds(self, candidate: Candidate, parallel_folds: int) -> Iterator[pd.DataFrame]:
+        if parallel_folds > 1:
+            yield from validate(dict.fromkeys(self.task.folds, candidate), self.fit_fold, parallel_folds)
             return
         for fold in self.task.folds:
             if self.stop.is_set():

@@ -1,11 +1,13 @@
-"""Nodes of modelling: search and fit each candidate, compare them, choose, convert to ONNX."""
+"""Nodes of modelling: search each candidate, compare them, choose, fit the chosen model, convert it to ONNX."""
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import joblib
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,10 +19,10 @@ from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.choice import choose_candidate
 from churn_pipeline.modelling.choice_report import Choice
 from churn_pipeline.modelling.cross_validation import Task
-from churn_pipeline.modelling.early_stopping import fit_candidate
 from churn_pipeline.modelling.ensemble import BlendedModel, assemble
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
+from churn_pipeline.modelling.serving_cost import microseconds_per_customer
 from churn_pipeline.modelling.studies import Studies, UnstoredStudies
 from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD_VALIDATE
 
@@ -36,15 +38,12 @@ class ChoiceSettings(BaseModel):
         min_length=1, description="Metrics on the leaderboard; candidates are chosen by log loss."
     )
     standard_errors: float = Field(
-        default=1.0,
-        ge=0,
-        description="The simplest candidate within this many standard errors of the best is chosen.",
-    )
-    blend_standard_errors: float = Field(
         default=0.5,
         ge=0,
-        description="A blend must beat that candidate by more than this many standard errors; .inf for no blends.",
+        description="An option that is cheaper to serve may be worse by this many standard errors.",
     )
+    cost: float = Field(default=1e-5, ge=0, description="Log loss that one microsecond of serving a customer is worth.")
+    blends: bool = Field(default=True, description="Whether candidates may be blended.")
     calibrate: bool = Field(
         default=True, description="Whether candidates may be calibrated, where that lowers the out-of-fold log loss."
     )
@@ -54,14 +53,27 @@ def prepare(
     features: pd.DataFrame,
     label: pd.DataFrame,
     folds: pd.DataFrame,
+    groups: pd.DataFrame,
     contract: Contract,
     seed: int,
-    groups: pd.DataFrame | None = None,
-) -> Task:
-    """Collect the data and folds that a search evaluates on; without `groups`, each row is a customer of its own."""
-    return Task(
-        features=features,
-        churned=label["churned"],
+    settings: SearchSettings,
+) -> tuple[Task, float]:
+    """Collect the data and folds that candidates are searched and compared on, and the time for that.
+
+    Of a table with more than `settings.max_rows` training rows, customers are drawn at random, with all their rows.
+
+    Returns
+    -------
+    task : Task
+        Data and folds.
+    seconds : float
+        Time for the searches of all candidates.
+    """
+    drawn = draw_customers(groups["customer"].to_numpy(), settings.max_rows, seed)
+    folds = folds[drawn]
+    task = Task(
+        features=features[drawn].reset_index(drop=True),
+        churned=label["churned"][drawn].reset_index(drop=True),
         folds={
             str(name): ((fold == FOLD_TRAIN).to_numpy(), (fold == FOLD_VALIDATE).to_numpy())
             for name, fold in folds.items()
@@ -70,13 +82,28 @@ def prepare(
         categorical=contract.categorical,
         loss=log_loss,
         seed=seed,
-        groups=None if groups is None else groups["customer"].to_numpy(),
+        groups=groups["customer"].to_numpy()[drawn],
     )
+    return task, settings.search_seconds
+
+
+def draw_customers(customers: npt.NDArray[np.int64], max_rows: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Draw customers until they have `max_rows` rows: a mask of their rows, bool of shape (n_rows,)."""
+    if len(customers) <= max_rows:
+        return np.ones(len(customers), dtype=bool)
+    numbers = pd.factorize(customers)[0]
+    order = np.random.default_rng(seed).permutation(numbers.max() + 1)
+    kept = order[np.cumsum(np.bincount(numbers)[order]) <= max_rows]
+    return np.isin(numbers, kept)
 
 
 def search(
-    task: Task, candidate: Candidate, settings: SearchSettings | None = None, studies: Studies | None = None
-) -> tuple[pd.DataFrame, Candidate]:
+    task: Task,
+    candidate: Candidate,
+    settings: SearchSettings | None = None,
+    studies: Studies | None = None,
+    seconds: float = float("inf"),
+) -> tuple[pd.DataFrame, Candidate, float]:
     """Search a candidate's space; each trial is fitted on the training rows of each fold only.
 
     This is the one node that is not pure: `studies` stores its trials, and an interrupted search resumes from them. The
@@ -86,29 +113,60 @@ def search(
     -------
     predictions : pandas.DataFrame
         Of the best trial, a row for each fold and validation customer: ``fold``, ``row``, ``churned`` (0/1),
-        ``probability`` (float64), ``seconds`` (to fit and predict the fold).
+        ``probability`` (float64), ``seconds`` (to fit and predict the fold), ``microseconds`` (to serve a customer, estimated).
     candidate : Candidate
         The candidate with the best trial's values, and without a space.
+    seconds_left : float
+        Time for the candidates that follow.
     """
-    result = search_candidate(task, candidate, settings or SearchSettings(), studies or UnstoredStudies())
-    return result.predictions, result.candidate
+    begin = time.perf_counter()
+    limit = seconds * candidate.share if np.isfinite(seconds) else None
+    result = search_candidate(task, candidate, settings or SearchSettings(), studies or UnstoredStudies(), limit)
+    # Of a search that resumed, the recorded time counts too: a repeated training does not search longer.
+    spent = max(time.perf_counter() - begin, result.report["seconds"])
+    microseconds = microseconds_per_customer(result.candidate, len(task.numeric))
+    return result.predictions.assign(microseconds=microseconds), result.candidate, max(0.0, seconds - spent)
 
 
 def fit(
     features: pd.DataFrame,
     label: pd.DataFrame,
-    candidate: Candidate,
+    groups: pd.DataFrame,
     contract: Contract,
     seed: int,
-    groups: pd.DataFrame | None = None,
-) -> Pipeline:
-    """Fit a candidate on all training customers; without `groups`, each row is a customer of its own."""
-    model = build_candidate(candidate, contract.numeric, contract.categorical, seed)
+    choice: dict[str, Any],
+    **candidates: Candidate,
+) -> Pipeline | BlendedModel:
+    """Fit the members of the chosen model on all training customers; other candidates are not fitted.
+
+    Parameters
+    ----------
+    features, label
+        Inputs and labels of the training customers, of n rows each.
+    groups
+        The customer of each row.
+    contract
+        Names the columns by type.
+    seed
+        Seed of the models.
+    choice
+        `churn_pipeline.modelling.choice_report.Choice` as plain values.
+    **candidates
+        The candidates that `search` found.
+
+    Returns
+    -------
+    Pipeline or BlendedModel
+        A fitted candidate, calibrated if that was chosen, or a blend.
+    """
+    members = Choice.model_validate(choice).members
+    models = {}
     # Copies and trees are fitted in parallel. Their seeds are drawn before, so the result does not depend on that.
     with joblib.parallel_config("threading", n_jobs=joblib.cpu_count()):
-        return fit_candidate(
-            model, features, label["churned"], None if groups is None else groups["customer"].to_numpy()
-        )
+        for name in dict.fromkeys(member.candidate for member in members):
+            model = build_candidate(candidates[name], contract.numeric, contract.categorical, seed)
+            models[name] = model.fit(features, label["churned"], groups=groups["customer"].to_numpy())
+    return assemble(models, members)
 
 
 def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -125,7 +183,7 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
     -------
     leaderboard : pandas.DataFrame
         One row per candidate, best first: the mean over folds of each metric, the standard error of the mean log loss,
-        and seconds to fit. All of it is measured before calibration.
+        microseconds to serve a customer (estimated) and seconds to fit. All of it is measured before calibration.
     choice : dict
         `churn_pipeline.modelling.choice_report.Choice` as plain values.
     """
@@ -138,11 +196,12 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
                 "candidate": candidate,
                 **scores.mean().to_dict(),
                 "log_loss_se": scores["log_loss"].std(ddof=1) / np.sqrt(len(scores)),
+                "microseconds": table["microseconds"].iloc[0],
                 "fit_seconds": table.groupby("fold")["seconds"].first().sum(),
             }
         )
     leaderboard = pd.DataFrame(rows).sort_values("log_loss", kind="stable", ignore_index=True)
-    choice = choose_candidate(predictions, settings.standard_errors, settings.blend_standard_errors, settings.calibrate)
+    choice = choose_candidate(predictions, settings.standard_errors, settings.cost, settings.blends, settings.calibrate)
     for sentence in choice.sentences:
         logger.info("%s", sentence)
     return leaderboard, choice.to_dict()
@@ -160,11 +219,6 @@ def _fold_scores(predictions: pd.DataFrame, names: Sequence[str]) -> pd.DataFram
             for _, fold in predictions.groupby("fold")
         ]
     )
-
-
-def choose(choice: dict[str, Any], **models: Pipeline) -> Pipeline | BlendedModel:
-    """Return the chosen model: a fitted candidate, calibrated if that was chosen, or a blend."""
-    return assemble(models, Choice.model_validate(choice).members)
 
 
 def convert_chosen(

@@ -6,49 +6,47 @@ from churn_pipeline.configuration import configured_candidates
 from churn_pipeline.pipelines.boxes import box
 from churn_pipeline.pipelines.modelling import nodes
 
-SHARED = {"train_features", "train_label", "train_groups", "folds", "contract"}
-
 
 def create_pipeline() -> Pipeline:
-    """Build a box for each candidate, ``prepare → search → fit``, and one for the choice among them."""
-    template = Pipeline(
-        [
-            Node(
-                nodes.prepare,
-                ["train_features", "train_label", "folds", "contract", "params:seed", "train_groups"],
-                "task",
-                name="prepare",
-            ),
-            Node(
-                nodes.search,
-                ["task", "params:candidate", "params:search", "studies"],
-                ["cv_predictions", "tuned"],
-                name="search",
-            ),
-            Node(
-                nodes.fit,
-                ["train_features", "train_label", "tuned", "contract", "params:seed", "train_groups"],
-                "model",
-                name="fit",
-            ),
-        ]
-    )
+    """Build a box for each candidate's search, and one for the choice among them and the fit of the chosen model.
+
+    Candidates are searched one after another, because each passes the time that it leaves on to the next.
+    """
     candidates = configured_candidates()
-    boxes = [
-        Pipeline(
-            template,
-            namespace=name,
-            inputs=SHARED,
-            outputs={"cv_predictions": f"{name}_cv_predictions", "model": f"{name}_model"},
-            parameters={
-                "params:candidate": f"params:candidates.{name}",
-                "params:seed": "params:seed",
-                "params:search": "params:search",
-            },
-        )
-        for name in candidates
-    ]
-    return Pipeline([*boxes, box("choice", _choice(candidates))], tags="modelling")
+    seconds = ["search_seconds", *(f"{name}.seconds_left" for name in candidates)]
+    return Pipeline(
+        [
+            box("preparation", [_prepare()]),
+            *(_search(name, available) for name, available in zip(candidates, seconds, strict=False)),
+            box("choice", _choice(candidates)),
+        ],
+        tags="modelling",
+    )
+
+
+def _prepare() -> Node:
+    return Node(
+        nodes.prepare,
+        ["train_features", "train_label", "folds", "train_groups", "contract", "params:seed", "params:search"],
+        ["task", "search_seconds"],
+        name="prepare",
+    )
+
+
+def _search(name: str, seconds: str) -> Pipeline:
+    template = Node(
+        nodes.search,
+        ["task", "params:candidate", "params:search", "studies", "seconds"],
+        ["cv_predictions", "tuned", "seconds_left"],
+        name="search",
+    )
+    return Pipeline(
+        [template],
+        namespace=name,
+        inputs={"task": "task", "seconds": seconds},
+        outputs={"cv_predictions": f"{name}_cv_predictions"},
+        parameters={"params:candidate": f"params:candidates.{name}", "params:search": "params:search"},
+    )
 
 
 def _choice(candidates: list[str]) -> list[Node]:
@@ -60,10 +58,18 @@ def _choice(candidates: list[str]) -> list[Node]:
             name="compare",
         ),
         Node(
-            nodes.choose,
-            {"choice": "choice", **{name: f"{name}_model" for name in candidates}},
+            nodes.fit,
+            {
+                "features": "train_features",
+                "label": "train_label",
+                "groups": "train_groups",
+                "contract": "contract",
+                "seed": "params:seed",
+                "choice": "choice",
+                **{name: f"{name}.tuned" for name in candidates},
+            },
             "chosen_model",
-            name="choose",
+            name="fit",
         ),
         Node(
             nodes.convert_chosen,
