@@ -65,10 +65,11 @@ def environment(name: str) -> Path:
 
 
 def command(name: str, table: str, fold: Fold, params: dict[str, Any]) -> list[str]:
-    """The command that runs a contender on a fold; `params` are runtime parameters of ours."""
+    """The command that runs a contender on a fold; `params` are runtime parameters of ours; with them, it fits no single candidates."""
     rows = ["--fold", str(fold.mask), *(["--groups", str(fold.groups)] if fold.groups else [])]
     if name == "ours":
-        return [sys.executable, "-m", "benchmarks.quality.training", table, "--params", json.dumps(params), *rows]
+        script = [sys.executable, "-m", "benchmarks.quality.training", table, "--params", json.dumps(params)]
+        return [*script, *(["--chosen-only"] if params else []), *rows]
     peer = PEERS[name]
     script = [str(environment(peer.environment)), str(LOCKS / "contend.py"), peer.function]
     return [*script, "--folder", str(fold.folder), "--seconds", str(peer.seconds or 0), *rows]

@@ -43,14 +43,8 @@ def training_pipeline() -> Pipeline:
     return Pipeline([folds, pipelines["modelling"].to_outputs("chosen_model")])
 
 
-def train(context: KedroContext, rows: Rows, training: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Train on some rows.
-
-    Returns
-    -------
-    dict
-        All models by the name of their dataset, ``chosen_model`` among them, and ``choice``.
-    """
+def train(context: KedroContext, rows: Rows, training: np.ndarray, groups: np.ndarray) -> DataCatalog:
+    """Train on some rows; return the catalog with ``chosen_model``, ``choice`` and what the fit needs."""
     pipeline = training_pipeline()
     given = {
         "train_customers": rows.customers[training].reset_index(drop=True),
@@ -60,13 +54,31 @@ def train(context: KedroContext, rows: Rows, training: np.ndarray, groups: np.nd
     for name in pipeline.inputs() - given.keys():
         # A stored study would let a repeated measurement reuse the trials of an earlier one.
         given[name] = UnstoredStudies(name) if name.endswith(".studies") else context.catalog.load(name)
-    kept = {name for name in pipeline.all_outputs() if name.endswith("_model") or name == "choice"}
+    kept = {"chosen_model", "choice", *fit_pipeline().inputs()}
     datasets: dict[str, AbstractDataset[Any, Any]] = {name: Kept(data) for name, data in given.items()}
     for name in pipeline.all_outputs():
         datasets[name] = Kept() if name in kept else MemoryDataset(copy_mode="assign")
     catalog = DataCatalog(datasets=datasets)
     SequentialRunner().run(pipeline, catalog)
-    return {name: catalog.load(name) for name in sorted(kept)}
+    return catalog
+
+
+def fit_pipeline() -> Pipeline:
+    """The node that fits the chosen model from the candidates that the search found."""
+    return pipelines["modelling"].only_nodes_with_outputs("chosen_model")
+
+
+def fit_candidates(catalog: DataCatalog) -> dict[str, Any]:
+    """Fit each candidate alone and uncalibrated, with the same node."""
+    names = [name.removesuffix(".tuned") for name in sorted(fit_pipeline().inputs()) if name.endswith(".tuned")]
+    choice, chosen, models = catalog.load("choice"), catalog.load("chosen_model"), {}
+    for name in names:
+        catalog.save("choice", choice | {"members": [{"candidate": name, "weight": 1.0, "calibration": None}]})
+        SequentialRunner().run(fit_pipeline(), catalog)
+        models[name] = catalog.load("chosen_model")
+    catalog.save("choice", choice)
+    catalog.save("chosen_model", chosen)
+    return models
 
 
 def serving_seconds(model: Any, contract: Contract, customers: pd.DataFrame) -> dict[str, float]:
@@ -90,26 +102,26 @@ def serving_seconds(model: Any, contract: Contract, customers: pd.DataFrame) -> 
     }
 
 
-def main(table: str, mask: Path, groups: Path | None, out: Path, params: dict[str, Any]) -> None:
+def main(
+    table: str, mask: Path, groups: Path | None, out: Path, params: dict[str, Any], chosen_only: bool = False
+) -> None:
     rows = read(table, **params)
     training = np.loadtxt(mask, dtype="int64").astype(bool)
     customers = np.loadtxt(groups, dtype="int64") if groups else rows.groups
+    test = rows.features[~training]
     with project(DEVELOPMENT, table=table, **params) as context:
         begin = time.perf_counter()
-        trained = train(context, rows, training, customers)
-        test = rows.features[~training]
-        probability = trained["chosen_model"].predict_proba(test)[:, 1].tolist()
+        catalog = train(context, rows, training, customers)
+        probability = catalog.load("chosen_model").predict_proba(test)[:, 1].tolist()
         elapsed = time.perf_counter() - begin
-    choice = trained.pop("choice")
-    models = {name.removesuffix("_model"): model for name, model in trained.items()}
-    serving = {name: serving_seconds(model, rows.contract, test) for name, model in models.items()}
-    candidates = {name: model.predict_proba(test)[:, 1].tolist() for name, model in models.items() if name != "chosen"}
+    candidates = {} if chosen_only else fit_candidates(catalog)
+    models = candidates | {"chosen": catalog.load("chosen_model")}
     result = {
         "seconds": round(elapsed, 2),
         "probability": probability,
-        "candidates": candidates,
-        "serving": serving,
-        "choice": choice,
+        "candidates": {name: model.predict_proba(test)[:, 1].tolist() for name, model in candidates.items()},
+        "serving": {name: serving_seconds(model, rows.contract, test) for name, model in models.items()},
+        "choice": catalog.load("choice"),
     }
     out.write_text(json.dumps(result), encoding="utf-8")
 
@@ -121,5 +133,6 @@ if __name__ == "__main__":
     parser.add_argument("--groups", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--params", type=json.loads, default={}, help="runtime parameters as JSON")
-    arguments = parser.parse_args()
-    main(arguments.table, arguments.fold, arguments.groups, arguments.out, arguments.params)
+    parser.add_argument("--chosen-only", action="store_true", help="do not fit the single candidates")
+    given = parser.parse_args()
+    main(given.table, given.fold, given.groups, given.out, given.params, given.chosen_only)
