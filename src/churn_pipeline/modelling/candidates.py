@@ -85,6 +85,8 @@ class Candidate(BaseModel):
         Values that the next trials use, by argument; an argument that is not given keeps its value above.
     trials : int
         Number of trials of its search; `SearchSettings` may override it.
+    keep : int
+        Number of its best trials that the choice may blend.
     share : float
         Share of the time left that its search may use.
     """
@@ -100,6 +102,7 @@ class Candidate(BaseModel):
     space: Space | None = None
     starts: list[dict[str, Any]] = Field(default_factory=list)
     trials: int = Field(default=10, ge=1)
+    keep: int = Field(default=1, ge=1)
     share: float = Field(default=0.25, gt=0, le=1)
 
     @model_validator(mode="after")
