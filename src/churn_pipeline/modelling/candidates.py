@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +21,9 @@ from sklearn.ensemble import BaggingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
+from churn_pipeline.modelling.classifier_import import import_classifier
 from churn_pipeline.modelling.preprocessing import QuantileSplines, RandomPairs
-from churn_pipeline.modelling.preprocessing_steps import NumericKind, build_preprocessing
+from churn_pipeline.modelling.preprocessing_steps import CategoricalKind, NumericKind, build_preprocessing
 from churn_pipeline.modelling.space import GROUPS, Space
 
 # Types that skops may load in addition to those it trusts by default. None of them runs code from the file.
@@ -36,8 +36,11 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "churn_pipeline.modelling.preprocessing.RandomPairs",
     "churn_pipeline.modelling.preprocessing.limit_scores",
     "churn_pipeline.modelling.preprocessing.round_to_float32",
+    "churn_pipeline.modelling.target_encoding.CustomerTargetEncoder",
+    "churn_pipeline.modelling.torch_network.TorchNetworkClassifier",
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.model_selection._split.GroupKFold",
     "sklearn.tree._tree.Tree",
 )
 
@@ -50,7 +53,10 @@ NUMERIC_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "scaled": (),
     "splines": tuple(inspect.signature(QuantileSplines).parameters),
 }
-CATEGORICAL_ARGUMENTS: tuple[str, ...] = ("min_frequency", "max_categories")
+CATEGORICAL_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "one_hot": ("min_frequency", "max_categories"),
+    "target": ("smooth",),
+}
 
 
 class Candidate(BaseModel):
@@ -68,8 +74,12 @@ class Candidate(BaseModel):
     numeric_arguments : dict
         For ``splines``: ``n_knots`` and ``degree``. For ``as_is``: ``pairs``, the number of randomly drawn sums and
         differences of two columns that are added as features (`RandomPairs`). For ``scaled``: empty.
+    categorical : {"one_hot", "target"}
+        How categorical columns are transformed: to one column per level, or each level to the churn share of its rows
+        (`CustomerTargetEncoder`, for trees and columns with many levels).
     categorical_arguments : dict
-        ``min_frequency`` and ``max_categories``: rarer levels share one column with unseen levels.
+        For ``one_hot``: ``min_frequency`` and ``max_categories``; rarer levels share one column with unseen levels. For
+        ``target``: ``smooth``, the number of rows with the mean churn share that are added to each level.
     copies : int
         Number of models that are fitted and averaged; they differ only in their random draws. Trials fit one.
     space : Space, optional
@@ -84,6 +94,7 @@ class Candidate(BaseModel):
     arguments: dict[str, Any] = Field(default_factory=dict)
     numeric: NumericKind = "as_is"
     numeric_arguments: dict[str, Any] = Field(default_factory=dict)
+    categorical: CategoricalKind = "one_hot"
     categorical_arguments: dict[str, Any] = Field(default_factory=dict)
     copies: int = Field(default=1, ge=1)
     space: Space | None = None
@@ -96,7 +107,7 @@ class Candidate(BaseModel):
         known = {
             "arguments": (_parameters(estimator), self.class_path),
             "numeric_arguments": (NUMERIC_ARGUMENTS[self.numeric], f"numeric: {self.numeric}"),
-            "categorical_arguments": (CATEGORICAL_ARGUMENTS, "one-hot encoding"),
+            "categorical_arguments": (CATEGORICAL_ARGUMENTS[self.categorical], f"categorical: {self.categorical}"),
         }
         problems = []
         for group, (names, owner) in known.items():
@@ -140,7 +151,13 @@ class Candidate(BaseModel):
         for key, value in values.items():
             group, _, name = key.partition(".")
             groups[group][name] = value
-        return Candidate(class_path=self.class_path, numeric=self.numeric, copies=self.copies, **groups)
+        return Candidate(
+            class_path=self.class_path,
+            numeric=self.numeric,
+            categorical=self.categorical,
+            copies=self.copies,
+            **groups,
+        )
 
 
 class CandidatePipeline(Pipeline):  # type: ignore[misc]
@@ -197,40 +214,6 @@ class CandidatePipeline(Pipeline):  # type: ignore[misc]
         return probabilities
 
 
-def import_classifier(path: str) -> type[Any]:
-    """Import a classifier.
-
-    Parameters
-    ----------
-    path : str
-        Import path, such as ``sklearn.linear_model.LogisticRegression``.
-
-    Returns
-    -------
-    type
-        The class.
-
-    Raises
-    ------
-    ValueError
-        If there is no such class, or it is not a classifier with ``predict_proba``.
-    """
-    module_name, _, name = path.rpartition(".")
-    if not module_name:
-        raise ValueError(f"class {path!r} is not an import path; write it like sklearn.linear_model.LogisticRegression")
-    try:
-        found = getattr(import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"class {path!r} cannot be imported ({error}); check the spelling, or install its package"
-        ) from error
-    if not inspect.isclass(found) or not all(hasattr(found, method) for method in ("fit", "get_params")):
-        raise ValueError(f"class {path!r} is not a scikit-learn estimator: fit or get_params is missing")
-    if not hasattr(found, "predict_proba"):
-        raise ValueError(f"class {path!r} has no predict_proba: choose a classifier that predicts probabilities")
-    return found
-
-
 def build_candidate(
     candidate: Candidate, numeric: Sequence[str], categorical: Sequence[str], seed: int
 ) -> CandidatePipeline:
@@ -277,6 +260,7 @@ def build_candidate(
         categorical,
         candidate.numeric_arguments,
         candidate.categorical_arguments,
+        candidate.categorical,
     )
     return CandidatePipeline([("preprocessing", preprocessing), ("classifier", classifier)])
 

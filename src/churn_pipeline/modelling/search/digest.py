@@ -18,12 +18,15 @@ from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.search.settings import SearchSettings
 
 # Libraries that a trial's result depends on; the package of the candidate's classifier is added.
-LIBRARIES: tuple[str, ...] = ("numpy", "optuna", "pandas", "scikit-learn", "scipy")
+LIBRARIES: tuple[str, ...] = ("numpy", "optuna", "pandas", "scikit-learn", "scipy", "torch")
 # Modules of churn_pipeline.modelling that a trial's values or result depend on.
 MODULES: tuple[str, ...] = (
     "candidates",
+    "classifier_import",
     "cross_validation",
     "early_stopping",
+    "kernels",
+    "networks",
     "preprocessing",
     "preprocessing_steps",
     "search.digest",
@@ -35,6 +38,8 @@ MODULES: tuple[str, ...] = (
     "search.trial",
     "space",
     "studies",
+    "target_encoding",
+    "torch_network",
 )
 
 
