@@ -82,7 +82,7 @@ class _TorchTrainer(Trainer):
         except ImportError as error:
             raise ImportError(
                 "TorchNetworkClassifier needs PyTorch to train: install the extra torch, as in "
-                "pip install 'churn-pipeline[torch]', or remove the candidate."
+                "pip install --editable '.[torch]', or remove the candidate."
             ) from error
         torch.set_num_threads(1)
         self.torch = torch
