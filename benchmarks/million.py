@@ -27,7 +27,7 @@ def main(rows: int) -> None:
             ["kedro", "run", "--pipelines", "simulation", "--params", f"simulation_name={NAME},simulation.rows={rows}"]
         )
         training = _measure(
-            ["kedro", "run", "--pipelines", "training", "--params", f"simulation_name={NAME},search.trials=1"]
+            ["kedro", "run", "--pipelines", "training", "--params", f"simulation_name={NAME}"]
         )
     finally:
         for file in files:
