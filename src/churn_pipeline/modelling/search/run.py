@@ -117,7 +117,7 @@ def _finish(
         if predictions is None:
             predictions = predict(dict.fromkeys(folds, tuned.model_copy(update={"copies": 1})))
         trees = [int(count) for count in predictions.groupby("fold", sort=False)["trees"].first()[folds]]
-        # The number of trees of a fold comes from the others, so that no label decides about its own prediction.
+        # A number of trees found on a fold's own validation rows would make its predictions look too good.
         others = zip(folds, trees_of_other_folds(trees), strict=True)
         return with_trees(tuned, trees_for_all_rows(trees)), predict(
             {fold: with_trees(tuned, count) for fold, count in others}
