@@ -1,7 +1,6 @@
 """Nodes of modelling: search each candidate, compare them, choose, fit the chosen model, convert it to ONNX."""
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,13 +118,14 @@ def search(
     seconds_left : float
         Time for the candidates that follow.
     """
-    begin = time.perf_counter()
     limit = seconds * candidate.share if np.isfinite(seconds) else None
     result = search_candidate(task, candidate, settings or SearchSettings(), studies or UnstoredStudies(), limit)
-    # Of a search that resumed, the recorded time counts too: a repeated training does not search longer.
-    spent = max(time.perf_counter() - begin, result.report["seconds"])
     microseconds = microseconds_per_customer(result.candidate, len(task.numeric))
-    return result.predictions.assign(microseconds=microseconds), result.candidate, max(0.0, seconds - spent)
+    return (
+        result.predictions.assign(microseconds=microseconds),
+        result.candidate,
+        max(0.0, seconds - result.report["seconds"]),
+    )
 
 
 def fit(
