@@ -137,10 +137,9 @@ def quick_parameters(*candidates: str) -> dict[str, Any]:
     shipped = base["candidates"]
     shipped["random_forest"]["arguments"]["n_estimators"] = 20
     shipped["gradient_boosting"]["copies"] = 2
-    shipped["gradient_boosting"]["numeric_arguments"]["pairs"] = 10
-    shipped["gradient_boosting"]["arguments"]["max_iter"] = 60
+    shipped["gradient_boosting"]["arguments"] |= {"n_estimators": 60, "early_stopping_rounds": 10}
     return {
-        "search": {**base["search"], "trials": 2},
+        "search": {**base["search"], "trials": 2, "seconds": None},
         "candidates": {name: shipped[name] for name in candidates or shipped},
         "evaluation": {**base["evaluation"], "resamples": 200},
         "decision": {**base["decision"], "segment_resamples": 100},

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import Project, quick_parameters
 
 CUSTOMER = "customer-that-must-not-be-shown"
 LAYERS = [
@@ -106,7 +106,7 @@ def test_every_pipeline_has_its_layers_in_the_order_of_the_data(site: Path) -> N
     ("pipeline", "boxes"),
     [
         ("data_engineering", {"validation", "split"}),
-        ("modelling", {"logistic", "splines", "random_forest", "gradient_boosting", "choice"}),
+        ("modelling", {"preparation", *quick_parameters()["candidates"], "choice"}),
         ("evaluation", {"evaluation", "decision", "report"}),
         ("packaging", {"onnx_conversion"}),
     ],

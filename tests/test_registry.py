@@ -9,7 +9,7 @@ from kedro.framework.startup import bootstrap_project
 
 from churn_pipeline import configuration
 from churn_pipeline.pipeline_registry import register_pipelines
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, quick_parameters
 
 
 @pytest.fixture
@@ -74,14 +74,14 @@ def test_packaging_alone_reads_the_registry_and_the_hold_out(pipelines) -> None:
 def test_each_candidate_has_its_namespace(pipelines) -> None:
     namespaces = {node.namespace for node in pipelines["modelling"].nodes if node.namespace}
 
-    assert namespaces == {"logistic", "splines", "random_forest", "gradient_boosting", "choice"}
+    assert namespaces == {"preparation", *quick_parameters()["candidates"], "choice"}
 
 
 def test_boxes_change_no_name_of_a_dataset(pipelines) -> None:
     names = {name for pipeline in pipelines.values() for name in pipeline.datasets() if not name.startswith("params:")}
 
     in_a_namespace = {name.split(".")[1] for name in names if "." in name}
-    assert in_a_namespace == {"studies", "task", "tuned"}  # the candidates'
+    assert in_a_namespace == {"studies", "tuned", "seconds_left"}  # the candidates'
 
 
 def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:

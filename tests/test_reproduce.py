@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from churn_pipeline.record import Record
-from churn_pipeline.reproduce import ReproduceError, _call, compare, configure, load, rebuild
+from churn_pipeline.record import Record, make_record
+from churn_pipeline.reproduce import ReproduceError, _call, _params, compare, configure, load, rebuild
 
 ORIGINAL = Record(
     run_id="run",
@@ -114,3 +115,44 @@ def test_recorded_parameters_merge_with_those_of_the_checkout(tmp_path: Path) ->
     configure(ORIGINAL.model_copy(update={"parameters": recorded}), tmp_path, tmp_path / "folder", None)
     written = yaml.safe_load((tmp_path / "folder/conf/local/parameters.yml").read_text(encoding="utf-8"))
     assert written == {"simulation": {"shares": {0: 0.7, 1: 0.3}, "Label": {"1": "two"}, "new": {"2": 2}}, "seed": 2}
+
+
+def test_a_rebuild_repeats_the_recorded_trials_without_a_time_budget(tmp_path: Path) -> None:
+    parameters = {
+        "candidates": {"simple": {"trials": 20, "share": 0.5}, "forest": {"class": "a.Forest"}},
+        "search": {"seconds": 60, "trials": 15, "max_rows": 5000},
+    }
+    limits = {"search": {"seconds": 60, "trials": 15, "max_rows": 5000}, "candidates": {"simple": {"trials": 20}}}
+    update = {"parameters": parameters, "trials": {"simple": 7, "forest": 1}, "runtime_params": {**limits, "seed": 3}}
+    record = ORIGINAL.model_copy(update=update)
+
+    configure(record, tmp_path, tmp_path, None)
+
+    written = yaml.safe_load((tmp_path / "conf/local/parameters.yml").read_text(encoding="utf-8"))
+    assert written["candidates"] == {
+        "simple": {"trials": 7, "share": 0.5},
+        "forest": {"class": "a.Forest", "trials": 1},
+    }
+    assert written["search"] == {"seconds": None, "trials": None, "max_rows": 5000}
+    assert _params(record) == "search.max_rows=5000,seed=3,table=simulated"
+
+
+def test_a_record_keeps_the_number_of_trials_of_each_candidate(tmp_path: Path) -> None:
+    params = {"tuned.simple.trials": "7", "tuned.simple.arguments.C": "0.3", "tuned.forest.trials": "1", "seed": "1"}
+    data = SimpleNamespace(tags={"table": "simulated"}, params=params, metrics={})
+    (tmp_path / "table.yml").write_text("label: {}\n", encoding="utf-8")
+
+    run = SimpleNamespace(data=data, info=SimpleNamespace(run_id="run"))
+    record = make_record(run, {}, {}, tmp_path / "table.yml")  # type: ignore[arg-type]
+
+    assert record.trials == {"simple": 7, "forest": 1}
+
+
+def test_a_record_of_an_earlier_commit_has_no_numbers_of_trials_and_keeps_its_parameters(tmp_path: Path) -> None:
+    earlier = ORIGINAL.model_dump(exclude={"trials"}) | {"parameters": {"search": {"seconds": None}, "candidates": {}}}
+    record = Record.model_validate(earlier)
+
+    configure(record, tmp_path, tmp_path, None)
+
+    written = yaml.safe_load((tmp_path / "conf/local/parameters.yml").read_text(encoding="utf-8"))
+    assert written == earlier["parameters"]

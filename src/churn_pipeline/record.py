@@ -41,6 +41,8 @@ class Record(BaseModel):
         SHA-256 of data, contract, hold-out, lock and model.
     metrics
         All logged metrics, unrounded.
+    trials
+        Number of trials of each candidate's search, which may depend on the time that they took.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +59,7 @@ class Record(BaseModel):
     parameters: dict[str, Any]
     digests: dict[str, str]
     metrics: dict[str, float]
+    trials: dict[str, int] = {}
 
 
 def make_record(run: Run, parameters: dict[str, Any], runtime_params: dict[str, Any], table_file: Path) -> Record:
@@ -78,6 +81,11 @@ def make_record(run: Run, parameters: dict[str, Any], runtime_params: dict[str, 
         parameters=parameters,
         digests=digests,
         metrics=run.data.metrics,
+        trials={
+            name.removeprefix("tuned.").removesuffix(".trials"): int(value)
+            for name, value in run.data.params.items()
+            if name.startswith("tuned.") and name.endswith(".trials")
+        },
     )
 
 

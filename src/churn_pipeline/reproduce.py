@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ import yaml
 from churn_pipeline.record import Record, git, read_record
 
 REBUILDS = Path("data") / "rebuilds"
-
+# Runtime parameters that limit searches.
+_BUDGET = re.compile(r"(search\.(seconds|trials)|candidates\.[^.]+\.trials)=")
 
 # Variables of this process that the rebuild must not inherit: its environment, its checkout and the user's MLflow server.
 OWN_VARIABLES = (
@@ -122,7 +124,9 @@ def _params(record: Record) -> str:
         else:
             yield f"{prefix}={value}"
 
-    return ",".join(flat("", {**record.runtime_params, "table": record.table}))
+    # The number of trials is that of the run, see `_with_recorded_trials`.
+    given = flat("", {**record.runtime_params, "table": record.table})
+    return ",".join(item for item in given if not _BUDGET.match(item))
 
 
 def _check_out(record: Record, project: Path, folder: Path) -> None:
@@ -145,7 +149,7 @@ def configure(record: Record, project: Path, folder: Path, data: Path | None) ->
     base: dict[Any, Any] = {}
     for file in sorted((folder / "conf" / "base").glob("parameters*.yml")):
         base |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    parameters = _restore_keys(record.parameters, base)
+    parameters = _with_recorded_trials(_restore_keys(record.parameters, base), record.trials)
     (local / "parameters.yml").write_text(
         yaml.safe_dump(parameters, allow_unicode=True, sort_keys=False), encoding="utf-8"
     )
@@ -160,6 +164,17 @@ def configure(record: Record, project: Path, folder: Path, data: Path | None) ->
         target = folder / "data" / "01_raw" / file.name
         if not target.exists():
             target.symlink_to(file.resolve())
+
+
+def _with_recorded_trials(parameters: dict[str, Any], trials: dict[str, int]) -> dict[str, Any]:
+    """Replace time budgets by the numbers of trials that the run reached; the same trials then run on any machine."""
+    if not trials:
+        return parameters
+    candidates = {
+        name: {**block, "trials": trials[name]} if name in trials else block
+        for name, block in parameters["candidates"].items()
+    }
+    return {**parameters, "candidates": candidates, "search": {**parameters["search"], "seconds": None, "trials": None}}
 
 
 def _restore_keys(recorded: Any, base: Any) -> Any:

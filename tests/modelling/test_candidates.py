@@ -7,7 +7,7 @@ import skops.io
 from pydantic import ValidationError
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from tests.modelling.conftest import SHIPPED
+from tests.modelling.conftest import FITTABLE, SHIPPED
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, build_candidate
@@ -16,13 +16,14 @@ from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
 
 
-def test_the_shipped_candidates_go_from_simple_to_complex():
-    assert list(SHIPPED) == ["logistic", "splines", "random_forest", "gradient_boosting"]
+def test_the_shipped_candidates_begin_with_the_baseline_and_keep_a_forest():
+    assert next(iter(SHIPPED)) == "logistic"
+    assert "random_forest" in SHIPPED
 
 
 def test_a_shipped_candidate_fits_each_kind_of_table_without_a_warning(shipped, kind, customers):
     made = customers(kind)
-    model = build_candidate(Candidate.model_validate(SHIPPED[shipped]), made.numeric, made.categorical, seed=0)
+    model = build_candidate(FITTABLE[shipped], made.numeric, made.categorical, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         probabilities = model.fit(made.X, made.y).predict_proba(made.X)
@@ -44,7 +45,7 @@ def test_unseen_values_get_a_finite_probability(shipped, customers, fitted):
 def test_missing_values_may_appear_after_fitting(shipped, customers):
     made = customers("mixed")
     full = made.X.assign(**{"never known": 1.0, "total  charge": made.X["total  charge"].fillna(0.0)})
-    model = build_candidate(Candidate.model_validate(SHIPPED[shipped]), made.numeric, made.categorical, seed=0)
+    model = build_candidate(FITTABLE[shipped], made.numeric, made.categorical, seed=0)
     assert np.isfinite(model.fit(full, made.y).predict_proba(made.X)).all()
 
 
@@ -63,18 +64,18 @@ def test_rare_levels_are_encoded_as_unseen_and_a_frequent_blank_as_a_level(custo
 def test_fitting_changes_no_input(shipped, customers):
     made = customers("mixed")
     before = made.X.copy(deep=True)
-    model = build_candidate(Candidate.model_validate(SHIPPED[shipped]), made.numeric, made.categorical, seed=0)
+    model = build_candidate(FITTABLE[shipped], made.numeric, made.categorical, seed=0)
     model.fit(made.X, made.y).predict_proba(made.X)
     pd.testing.assert_frame_equal(made.X, before)
 
 
 def test_the_same_seed_gives_the_same_model_on_any_number_of_threads(shipped, customers):
     made = customers("mixed")
-    settings = SHIPPED[shipped]
+    fittable = FITTABLE[shipped]
     digests = set()
     for threads in (1, 2):
-        arguments = {**settings["arguments"], **({"n_jobs": threads} if "n_jobs" in settings["arguments"] else {})}
-        candidate = Candidate.model_validate({**settings, "arguments": arguments})
+        given = {"arguments.n_jobs": threads} if "n_jobs" in fittable.arguments else {}
+        candidate = fittable.with_values(given)
         with threadpool_limits(threads):
             model = build_candidate(candidate, made.numeric, made.categorical, seed=3).fit(made.X, made.y)
         digests.add(model_digest(convert_model(model, made.numeric, made.categorical)))
@@ -83,11 +84,13 @@ def test_the_same_seed_gives_the_same_model_on_any_number_of_threads(shipped, cu
 
 def test_copies_are_averaged_and_each_draws_its_own_pairs(customers):
     made = customers("mixed")
-    candidate = Candidate.model_validate({**SHIPPED["gradient_boosting"], "numeric_arguments": {"pairs": 8}})
+    candidate = (
+        FITTABLE["gradient_boosting"].with_values({"numeric_arguments.pairs": 8}).model_copy(update={"copies": 3})
+    )
     model = build_candidate(candidate, made.numeric, made.categorical, seed=0)
     model.fit(made.X, made.y)
     copies = model[-1].estimators_
-    assert len(copies) == SHIPPED["gradient_boosting"]["copies"]
+    assert len(copies) == 3
     drawn = {
         copy.named_steps["pairs"].pairs_.tobytes() + copy.named_steps["pairs"].factors_.tobytes() for copy in copies
     }
@@ -99,7 +102,7 @@ def test_copies_are_averaged_and_each_draws_its_own_pairs(customers):
 
 def test_another_seed_gives_another_forest(customers):
     made = customers("mixed")
-    candidate = Candidate.model_validate(SHIPPED["random_forest"])
+    candidate = FITTABLE["random_forest"]
     models = [build_candidate(candidate, made.numeric, made.categorical, seed).fit(made.X, made.y) for seed in (0, 1)]
     assert not np.array_equal(*(model.predict_proba(made.X) for model in models))
 
@@ -116,7 +119,7 @@ def test_the_seed_is_passed_unless_the_candidate_sets_one():
 
 
 def test_a_candidate_can_be_cloned(shipped):
-    model = build_candidate(Candidate.model_validate(SHIPPED[shipped]), ["a"], ["b"], seed=0)
+    model = build_candidate(FITTABLE[shipped], ["a"], ["b"], seed=0)
     assert type(clone(model)) is type(model)
 
 

@@ -3,12 +3,15 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling import blending
+from churn_pipeline.modelling import choice as choice_module
 from churn_pipeline.modelling.blending import fit_calibration, fit_members, fit_weights
-from churn_pipeline.modelling.choice import choose_candidate, simplest_within
+from churn_pipeline.modelling.choice import _cheapest_within, _Option, choose_candidate, simplest_within
 from churn_pipeline.modelling.choice_report import Choice
 from churn_pipeline.modelling.ensemble import Calibration, log_odds
 from churn_pipeline.modelling.out_of_fold import OutOfFold, align_predictions, cross_fitted_predictions
@@ -16,11 +19,11 @@ from churn_pipeline.modelling.out_of_fold import OutOfFold, align_predictions, c
 N, FOLDS = 5000, 5
 
 
-def table(probability, churned, folds=FOLDS):
+def table(probability, churned, folds=FOLDS, microseconds=0.0):
     n = len(churned)
     fold = np.arange(n) % folds
     made = pd.DataFrame({"fold": [f"fold_{f}" for f in fold], "row": np.arange(n), "churned": churned})
-    return made.assign(probability=probability, seconds=1.0)
+    return made.assign(probability=probability, seconds=1.0, microseconds=microseconds)
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_a_clearly_lower_log_loss_is_chosen(truth):
     left, right, churned, _ = truth
     predictions = {"simple": table(expit(left), churned), "complex": table(expit(left + right), churned)}
     choice = choose_candidate(predictions, calibrate=False)
-    assert (choice.candidate, choice.rule) == ("complex", "lowest log loss")
+    assert (choice.candidate, choice.rule) == ("complex", "lowest")
     assert choice.decided_by is not None
     assert (choice.decided_by.option, choice.decided_by.baseline) == ("complex", "simple")
     losses = {
@@ -49,9 +52,10 @@ def test_a_clearly_lower_log_loss_is_chosen(truth):
         )
         for name, t in predictions.items()
     }
-    assert choice.log_loss == pytest.approx(losses["complex"], abs=1e-12)
-    assert choice.log_losses == pytest.approx(losses, abs=1e-12)
-    assert choice.decided_by.advantage == pytest.approx(losses["simple"] - losses["complex"], abs=1e-12)
+    # Candidates are shrunk as blends are, if that lowers their loss.
+    assert choice.log_loss == pytest.approx(losses["complex"], abs=2e-5)
+    assert choice.log_losses == pytest.approx(losses, abs=2e-5)
+    assert choice.decided_by.advantage == pytest.approx(choice.log_losses["simple"] - choice.log_losses["complex"])
 
 
 def test_the_simplest_within_one_standard_error_is_chosen():
@@ -76,47 +80,108 @@ def test_of_equals_the_simplest_is_chosen(truth):
     assert len(choice.members) == 1
 
 
-def test_rule_and_margin_of_the_simplest(truth):
-    left, _, churned, rng = truth
-    p = expit(left)
-    slightly = np.clip(p + rng.normal(0, 1e-4, N), 0.001, 0.999)
-    predictions = {"simple": table(p, churned), "complex": table(slightly, churned)}
-    losses = {name: choose_candidate({name: found}).log_loss for name, found in predictions.items()}
-    if losses["simple"] < losses["complex"]:
-        predictions = {"simple": predictions["complex"], "complex": predictions["simple"]}
-    choice = choose_candidate(predictions, standard_errors=5.0, blend_standard_errors=np.inf)
-    assert (choice.candidate, choice.rule) == ("simple", "simplest within one standard error")
-    assert choice.decided_by is not None
-    assert (choice.decided_by.option, choice.decided_by.baseline) == ("simple", "complex")
-    assert choice.decided_by.advantage < 0
-    assert "the simplest candidate within 5 standard errors of the best" in choice.sentences[0]
+def test_the_cheapest_to_serve_within_the_margin_is_chosen(truth):
+    left, right, churned, rng = truth
+    exact = left + right
+    predictions = {
+        "slow": table(expit(exact), churned, microseconds=20.0),
+        "fast": table(expit(exact + rng.normal(0, 0.02, N)), churned, microseconds=2.0),
+    }
+    settings = {"cost": 0.0, "blends": False, "calibrate": False}
+    strict = choose_candidate(predictions, standard_errors=0.0, **settings)
+    assert (strict.candidate, strict.rule) == ("slow", "lowest")
+    lenient = choose_candidate(predictions, standard_errors=5.0, **settings)
+    assert (lenient.candidate, lenient.rule) == ("fast", "cheapest")
+    assert lenient.decided_by is not None
+    assert (lenient.decided_by.option, lenient.decided_by.baseline) == ("fast", "slow")
+    assert lenient.decided_by.advantage < 0
+    assert "the cheapest to serve within 5 standard errors of the best" in lenient.sentences[0]
+    assert "about 2.0 microseconds per customer instead of 20.0" in lenient.sentences[0]
+    assert lenient.microseconds == {"slow": 20.0, "fast": 2.0}
+
+
+def test_a_candidate_that_takes_longer_to_serve_must_be_better_by_its_cost(truth):
+    left, right, churned, rng = truth
+    slow = table(expit(left + right), churned, microseconds=30.0)
+    fast = table(noisy(left + right, 0.2, rng), churned, microseconds=10.0)
+    settings = {"standard_errors": 0.0, "blends": False, "calibrate": False}
+    losses = choose_candidate({"fast": fast, "slow": slow}, cost=0.0, **settings).log_losses
+    worth = (losses["fast"] - losses["slow"]) / 20.0
+    assert worth > 0
+    chosen = [choose_candidate({"fast": fast, "slow": slow}, cost=worth * part, **settings) for part in (0.99, 1.01)]
+    assert [choice.candidate for choice in chosen] == ["slow", "fast"]
+    assert all(choice.rule == "lowest" for choice in chosen)
+
+
+OPTIONS = st.lists(
+    st.tuples(st.lists(st.floats(0.3, 0.5), min_size=FOLDS, max_size=FOLDS), st.floats(0.0, 200.0)),
+    min_size=1,
+    max_size=6,
+).map(lambda drawn: [_Option((place,), np.array(losses), cost) for place, (losses, cost) in enumerate(drawn)])
+
+
+@given(options=OPTIONS, costs=st.tuples(st.floats(0.0, 0.01), st.floats(0.0, 0.01)))
+def test_a_higher_cost_never_makes_a_slower_option_the_best(options, costs):
+    cheap, expensive = (_cheapest_within(options, 0.0, cost)[1].microseconds for cost in sorted(costs))
+    assert expensive <= cheap + 1e-6
+
+
+@given(options=OPTIONS, margins=st.tuples(st.floats(0.0, 3.0), st.floats(0.0, 3.0)), cost=st.floats(0.0, 0.01))
+def test_a_wider_margin_never_chooses_a_slower_option(options, margins, cost):
+    narrow, wide = (_cheapest_within(options, margin, cost)[0].microseconds for margin in sorted(margins))
+    assert wide <= narrow
+
+
+@given(options=OPTIONS, margin=st.floats(0.0, 3.0), cost=st.floats(0.0, 0.01))
+def test_the_chosen_option_is_as_fast_as_the_best_and_hardly_worse(options, margin, cost):
+    chosen, best = _cheapest_within(options, margin, cost)
+    totals = [option.losses.mean() + cost * option.microseconds for option in (chosen, best)]
+    error = (chosen.losses - best.losses).std(ddof=1) / FOLDS**0.5
+    assert chosen.microseconds <= best.microseconds
+    assert totals[0] - totals[1] <= margin * error + 2e-9
 
 
 def test_a_blend_of_models_with_independent_errors_is_chosen(truth):
     left, right, churned, rng = truth
-    predictions = {name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")}
+    predictions = {name: table(noisy(left + right, 1.0, rng), churned, microseconds=3.0) for name in ("one", "two")}
     choice = choose_candidate(predictions)
-    assert (choice.candidate, choice.rule) == ("one+two", "blend")
-    assert choice.decided_by == choice.blend
+    assert (choice.candidate, choice.rule) == ("one+two", "lowest")
     assert choice.blend is not None
     assert choice.blend.exceeds(1.0)
     assert choice.log_loss < min(choice.log_losses.values())
+    assert [member.candidate for member in choice.members] == ["one", "two"]
     assert sum(member.weight for member in choice.members) == pytest.approx(1.0, abs=1e-12)
-    assert {member.weight for member in choice.members} == {member.weight for member in choice.blend_members}
-    assert choice.sentences[0].startswith("Chosen: a blend (")
-    assert "required: more than 1 standard error)" in choice.sentences[0]
+    assert choice.microseconds["one+two"] == 6.0
+    assert choice.sentences[0].startswith("Chosen: a blend of ")
+    assert choice.sentences[1].startswith("The best blend, one+two, compared with ")
 
 
-def test_a_blend_must_win_by_the_configured_margin(truth):
+def test_a_blend_pays_for_all_its_members_and_can_be_disabled(truth):
     left, right, churned, rng = truth
-    predictions = {name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")}
-    kept = choose_candidate(predictions, blend_standard_errors=1000.0)
-    assert kept.rule != "blend"
-    assert kept.blend is not None
-    assert kept.sentences[1].startswith("Not chosen: a blend (")
-    without = choose_candidate(predictions, blend_standard_errors=np.inf)
+    predictions = {name: table(noisy(left + right, 1.0, rng), churned, microseconds=3.0) for name in ("one", "two")}
+    gain = choose_candidate(predictions).blend.advantage
+    costly = choose_candidate(predictions, standard_errors=0.0, cost=1.1 * gain / 3.0)
+    assert len(costly.members) == 1
+    assert costly.blend is not None
+    without = choose_candidate(predictions, blends=False)
     assert without.blend is None
-    assert "No blend was compared" in without.sentences[1]
+    assert len(without.members) == 1
+    assert set(without.microseconds) == {"one", "two"}
+
+
+def test_smaller_blends_leave_out_the_member_of_lowest_weight(truth):
+    """Three independent models: the noisiest leaves first, and the smaller blend wins if a member is dear."""
+    left, right, churned, rng = truth
+    noises = {"fair": 1.0, "good": 0.8, "poor": 1.4}
+    predictions = {
+        name: table(noisy(left + right, noise, rng), churned, microseconds=5.0) for name, noise in noises.items()
+    }
+    whole = choose_candidate(predictions, standard_errors=0.0, cost=0.0)
+    assert [option for option in whole.microseconds if "+" in option] == ["fair+good+poor", "fair+good"]
+    weights = {member.candidate: member.weight for member in whole.members}
+    assert min(weights, key=weights.get) == "poor"
+    dear = choose_candidate(predictions, standard_errors=0.0, cost=4e-4)
+    assert dear.candidate == "fair+good"
 
 
 @pytest.mark.parametrize("certain", [False, True])
@@ -127,9 +192,9 @@ def test_a_blend_of_identical_models_is_not_chosen(size, certain, truth):
     if certain:  # some predictions are 0 and wrong: a blend must not win by shrinking them
         p = np.where(np.arange(N) % 100 == 0, 0.0, p)
     predictions = {f"model_{index}": table(p, churned) for index in range(size)}
-    choice = choose_candidate(predictions, blend_standard_errors=0.0, calibrate=False)
+    choice = choose_candidate(predictions, standard_errors=0.0, cost=0.0, calibrate=False)
     assert choice.candidate == "model_0"
-    assert choice.rule == "lowest log loss"
+    assert choice.rule == "lowest"
 
 
 def test_useless_members_get_no_weight(truth):
@@ -195,8 +260,8 @@ def test_candidates_are_compared_after_calibration(truth):
     """The better ranking wins, although its log loss before calibration is worse."""
     left, right, churned, _ = truth
     predictions = {"plain": table(expit(left), churned), "sharp": table(expit(4 * (left + right)), churned)}
-    assert choose_candidate(predictions, calibrate=False, blend_standard_errors=np.inf).candidate == "plain"
-    assert choose_candidate(predictions, blend_standard_errors=np.inf).candidate == "sharp"
+    assert choose_candidate(predictions, calibrate=False, blends=False).candidate == "plain"
+    assert choose_candidate(predictions, blends=False).candidate == "sharp"
 
 
 def test_a_calibration_keeps_ranks_and_reverts_a_known_distortion(truth):
@@ -237,14 +302,33 @@ def test_nothing_is_scored_on_a_fold_that_it_was_fitted_on(learns, truth):
     assert np.abs(before - after)[~scored].max() > 0.01
 
 
-def test_the_choice_scores_by_left_out_folds(truth, monkeypatch):
-    """Each fit for a score uses all folds but one; only the final fit uses all."""
+def test_the_choice_scores_and_weighs_by_left_out_folds(truth, monkeypatch):
+    """Each fit of weights uses all folds but one; the weights of the chosen blend are the mean of such fits."""
     left, right, churned, rng = truth
-    seen = []
-    original = blending.fit_weights
-    monkeypatch.setattr(blending, "fit_weights", lambda Z, y: (seen.append(len(y)), original(Z, y))[1])
-    choose_candidate({name: table(noisy(left + right, 1.0, rng), churned) for name in ("one", "two")})
-    assert sorted(seen) == [N * 4 // 5] * FOLDS + [N]
+    seen, original, fitted = [], blending.fit_weights, []
+
+    def recorded(Z, y):
+        seen.append(len(y))
+        fitted.append(original(Z, y))
+        return fitted[-1]
+
+    monkeypatch.setattr(blending, "fit_weights", recorded)
+    monkeypatch.setattr(choice_module, "fit_weights", recorded)
+    predictions = {name: table(noisy(left + right, noise, rng), churned) for name, noise in (("one", 1), ("two", 0.8))}
+    choice = choose_candidate(predictions, calibrate=False)
+    assert set(seen) == {N * 4 // 5}
+    expected = blending.round_weights(np.mean(fitted[-FOLDS:], axis=0))
+    assert [member.weight for member in choice.members] == expected.tolist()
+
+
+@given(shares=st.lists(st.floats(0.001, 1.0), min_size=1, max_size=12))
+def test_rounded_weights_are_whole_percents_with_sum_1_and_no_small_ones(shares):
+    weights = blending.round_weights(np.array(shares) / np.sum(shares))
+    assert weights.sum() == pytest.approx(1.0, abs=1e-12)
+    assert np.abs(weights * 100 - np.round(weights * 100)).max() < 1e-9
+    assert (weights[weights > 0] >= 0.05).all()
+    # Rounding changes the largest by half a percent for each of the others, which are at most 20.
+    assert weights[np.argmax(shares)] >= weights.max() - 0.1
 
 
 def test_a_calibration_fitted_to_noise_gains_in_sample_and_loses_out_of_fold():
@@ -298,7 +382,7 @@ def test_an_only_candidate_is_chosen(truth):
     left, _, churned, _ = truth
     choice = choose_candidate({"only": table(expit(left), churned)}, calibrate=False)
     assert choice.decided_by is None
-    assert choice.sentences[0].startswith("Chosen: only, the only candidate")
+    assert choice.sentences[0] == f"Chosen: only (log loss {choice.log_loss:.5f}), the only candidate."
 
 
 def test_surplus_rows_are_thinned_evenly(monkeypatch):

@@ -13,11 +13,11 @@ from scipy.special import expit, logit
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
-from tests.modelling.conftest import SHIPPED, fit_shipped, make_customers
+from tests.modelling.conftest import FITTABLE, SHIPPED, fit_shipped, make_customers
 from tests.modelling.test_onnx_conversion import EXACT, PROGRAM, ROWS, difference, fit
 
 from churn_pipeline.modelling.blending import blend
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, CandidatePipeline, build_candidate
+from churn_pipeline.modelling.candidates import TRUSTED_TYPES, CandidatePipeline, build_candidate
 from churn_pipeline.modelling.ensemble import (
     SHRINKAGE,
     BlendedModel,
@@ -32,9 +32,9 @@ from churn_pipeline.modelling.onnx_conversion import OnnxConversionError, conver
 
 LOGISTIC = Calibration(kind="logistic", a=1.3, b=1.3, c=-0.2)
 BETA = Calibration(kind="beta", a=0.6, b=3.3, c=-1.6)
-# All shipped candidates: one with each kind of calibration, two without.
+# One member with each kind of calibration, two without.
 CALIBRATED = {"random_forest": BETA, "gradient_boosting": LOGISTIC}
-WEIGHTS = dict(zip(SHIPPED, [0.13, 0.37, 0.29, 0.21], strict=True))
+WEIGHTS = {"logistic": 0.13, "splines": 0.37, "random_forest": 0.29, "gradient_boosting": 0.21}
 MEMBERS = [Member(candidate=name, weight=weight, calibration=CALIBRATED.get(name)) for name, weight in WEIGHTS.items()]
 
 
@@ -158,7 +158,7 @@ def test_members_share_inputs_and_common_work(customers, fitted):
     # All four encode the categories in the same way: one look-up, not four.
     assert operators.count("LabelEncoder") == 1
     # A forest is one node; boosting is one node per copy.
-    assert operators.count("TreeEnsemble") == 1 + SHIPPED["gradient_boosting"]["copies"]
+    assert operators.count("TreeEnsemble") == 1 + FITTABLE["gradient_boosting"].copies
 
 
 def test_hard_rows_reveal_an_error_in_one_member(customers):
@@ -174,7 +174,7 @@ def test_hard_rows_reveal_an_error_in_one_member(customers):
 def test_cut_points_are_those_of_all_members(customers, fitted):
     made = customers("mixed")
     cuts = cut_points(blended(), made.numeric)
-    for name in SHIPPED:
+    for name in WEIGHTS:
         for column, of_member in cut_points(fitted(name, "mixed"), made.numeric).items():
             assert set(of_member) <= set(cuts[column])
 
@@ -234,7 +234,7 @@ def test_trees_of_both_conversions_in_one_blend_are_refused(customers, fitted):
 
 
 def test_an_unfitted_blend_is_refused():
-    candidate = build_candidate(Candidate.model_validate(SHIPPED["logistic"]), ["a"], [], seed=0)
+    candidate = build_candidate(FITTABLE["logistic"], ["a"], [], seed=0)
     model = BlendedModel([("logistic", candidate)], [1.0], [(1.0, 1.0, 0.5)])
     with pytest.raises(OnnxConversionError, match="not fitted"):
         convert_model(model, ["a"], [])

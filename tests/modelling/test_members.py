@@ -15,7 +15,6 @@ from tests.modelling.conftest import Customers, make_customers
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, CandidatePipeline, build_candidate
-from churn_pipeline.modelling.early_stopping import fit_candidate
 from churn_pipeline.modelling.hard_rows import hard_rows
 from churn_pipeline.modelling.kernels import NystroemClassifier
 from churn_pipeline.modelling.networks import NetworkClassifier, held_out_customers
@@ -120,7 +119,7 @@ def test_a_candidate_hands_the_customers_on_to_the_network(copies: int) -> None:
     table, label = pd.DataFrame(X, columns=list("abcde")), pd.Series(y)
     by_rows = model.fit(table, label)[-1]
     epochs_by_rows = np.mean([copy.n_iter_ for copy in getattr(by_rows, "estimators_", [by_rows])])
-    by_customers = fit_candidate(model, table, label, groups)[-1]
+    by_customers = model.fit(table, label, groups=groups)[-1]
     epochs = np.mean([copy.n_iter_ for copy in getattr(by_customers, "estimators_", [by_customers])])
     assert epochs < 0.5 * epochs_by_rows
 

@@ -2,16 +2,18 @@
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.modelling.conftest import SHIPPED
+from tests.studies import MemoryStudies
 
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.evaluation.metrics import log_loss
@@ -19,7 +21,8 @@ from churn_pipeline.modelling import cross_validation
 from churn_pipeline.modelling.candidates import Candidate
 from churn_pipeline.modelling.cross_validation import Task, validate
 from churn_pipeline.modelling.search import SearchResult, SearchSettings, search_candidate
-from churn_pipeline.modelling.studies import Progress, Trial, UnstoredStudies
+from churn_pipeline.modelling.search.scheduler import TrialScheduler
+from churn_pipeline.modelling.studies import Trial
 
 LOGISTIC: dict[str, Any] = {
     "class": "sklearn.linear_model.LogisticRegression",
@@ -28,38 +31,6 @@ LOGISTIC: dict[str, Any] = {
     "space": {"arguments": {"C": {"low": 1e-4, "high": 100.0, "log": True}}},
     "trials": 9,
 }
-
-
-class MemoryStudies(UnstoredStudies):
-    """Studies that store trials in memory."""
-
-    def __init__(self, candidate: str = "logistic") -> None:
-        super().__init__(candidate)
-        self.trials: dict[int, Trial] = {}
-        self.names: list[str] = []
-        self.progress: list[Progress] = []
-        self.n_ended = 0
-        self.interrupt_after: int | None = None
-
-    @contextmanager
-    def open(self, name: str, space: Mapping[str, Any]) -> Iterator["MemoryStudies"]:
-        self.names.append(name)
-        yield self
-
-    def ended(self) -> dict[int, Trial]:
-        return dict(self.trials)
-
-    def end(self, trial: Trial) -> None:
-        self.n_ended += 1
-        self.trials[trial.number] = trial
-        if len(self.trials) == self.interrupt_after:
-            raise KeyboardInterrupt
-
-    def show(self, progress: Progress) -> None:
-        self.progress.append(progress)
-
-    def results(self) -> list[tuple[Any, ...]]:
-        return [(t.number, t.values, t.scores, t.state) for _, t in sorted(self.trials.items())]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +51,9 @@ def candidate(**changes: Any) -> Candidate:
 def searched(
     task: Task, studies: MemoryStudies | None = None, given: Candidate | None = None, **settings: Any
 ) -> SearchResult:
-    return search_candidate(task, given or candidate(), SearchSettings(**settings), studies or MemoryStudies())
+    """Search without a time limit, unless `seconds` are given."""
+    seconds = settings.pop("seconds", None)
+    return search_candidate(task, given or candidate(), SearchSettings(**settings), studies or MemoryStudies(), seconds)
 
 
 def test_worker_processes_give_the_same_result(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,11 +132,13 @@ def test_predictions_are_those_of_the_tuned_candidate_on_every_fold(task: Task) 
     found = searched(task)
     again = pd.concat(
         validate(
-            task.folds, found.candidate, cross_validation.partial(cross_validation.validate_fold, task), workers=1
+            dict.fromkeys(task.folds, found.candidate),
+            cross_validation.partial(cross_validation.validate_fold, task),
+            workers=1,
         ),
         ignore_index=True,
     )
-    pd.testing.assert_frame_equal(found.predictions.drop(columns="seconds"), again.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(found.predictions.drop(columns="seconds"), again.drop(columns=["seconds", "trees"]))
     scores = [log_loss(part["churned"], part["probability"]) for _, part in found.predictions.groupby("fold")]
     assert np.mean(scores) == found.report["log_loss"]
 
@@ -267,17 +242,75 @@ def test_a_study_that_another_search_made_is_refused(task: Task) -> None:
 # ---- budgets and progress --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def slow_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fold takes at least 20 ms, in this process."""
+    plain = cross_validation.validate_fold
+
+    def slow(*args: Any) -> pd.DataFrame:
+        time.sleep(0.02)
+        return plain(*args)
+
+    monkeypatch.setattr(cross_validation, "ROWS_FOR_THREADS", 0)
+    monkeypatch.setattr(cross_validation, "validate_fold", slow)
+
+
+@pytest.mark.usefixtures("slow_fits")
 def test_a_time_budget_ends_a_search_and_its_number_of_trials_reproduces_it(task: Task) -> None:
     timed, rebuilt = MemoryStudies(), MemoryStudies()
-    found = searched(task, timed, seconds=0.5)
+    many = candidate(trials=500)
+    found = searched(task, timed, many, seconds=1.0)
     trials = found.report["trials"]
-    assert 1 <= trials == len(timed.trials)
-    known = [timed.trials[number] for number in range(trials - 4)]
-    assert all(trial.end_seconds < 0.5 for trial in known)
-    assert searched(task, timed, seconds=0.5).report["trials"] == trials
+    assert 2 <= trials == len(timed.trials) < 500
+    longest = max(trial.seconds for trial in timed.trials.values())
+    assert all(trial.start_seconds < 1.0 for trial in timed.trials.values())
+    assert max(trial.end_seconds for trial in timed.trials.values()) < 1.0 + longest
     again = searched(task, rebuilt, candidate(trials=trials))
     assert rebuilt.results() == timed.results()
     assert again.candidate == found.candidate
+
+
+@pytest.mark.usefixtures("slow_fits")
+def test_a_repeated_search_in_time_adds_no_trial_and_reports_no_less_time(task: Task) -> None:
+    studies = MemoryStudies()
+    reports = [searched(task, studies, candidate(trials=500), seconds=0.6).report for _ in range(3)]
+    assert reports[0]["trials"] == studies.n_ended
+    assert [report["trials"] for report in reports] == [studies.n_ended] * 3
+    seconds = [report["seconds"] for report in reports]
+    assert seconds == sorted(seconds)
+    assert seconds[0] >= max(trial.end_seconds for trial in studies.trials.values())
+
+
+def test_the_first_trial_runs_even_without_time(task: Task) -> None:
+    assert searched(task, seconds=1e-9).report["trials"] == 1
+
+
+@given(
+    ended=st.lists(st.tuples(st.floats(0, 50), st.floats(0.01, 20)), min_size=1, max_size=8),
+    more=st.lists(st.tuples(st.floats(0, 50), st.floats(0.01, 20)), max_size=4),
+    copies=st.integers(1, 4),
+)
+def test_once_time_is_up_trials_that_end_later_do_not_change_that(
+    ended: list[tuple[float, float]], more: list[tuple[float, float]], copies: int
+) -> None:
+    """A repeated search knows the results of trials that still ran when the first one stopped."""
+    runner = SimpleNamespace(candidate=candidate(copies=copies))
+    is_up = []
+    for times in (ended, ended + more):
+        scheduler = TrialScheduler("logistic", MemoryStudies(), None, runner, SearchSettings(), 100, seconds=60.0)  # type: ignore[arg-type]
+        scheduler.trials = {
+            number: Trial(number, {}, (), "complete", start, seconds) for number, (start, seconds) in enumerate(times)
+        }
+        is_up.append(scheduler._time_is_up())
+    assert is_up[1] or not is_up[0]
+
+
+def test_configured_starts_are_tried_after_the_configured_arguments(task: Task) -> None:
+    starts: list[dict[str, Any]] = [{"C": 10.0}, {}, {"C": 0.5}]
+    studies = MemoryStudies()
+    searched(task, studies, candidate(starts=starts, trials=5))
+    assert [studies.trials[number].values["arguments.C"] for number in range(4)] == [1.0, 10.0, 1.0, 0.5]
+    assert studies.trials[4].values["arguments.C"] not in (0.5, 1.0, 10.0)
 
 
 def test_progress_has_the_count_the_best_trial_and_the_time_left(task: Task) -> None:
@@ -335,6 +368,11 @@ def test_pruning_saves_folds_and_does_not_prune_the_best_trial(task: Task) -> No
         ({"space": {"arguments": {"C": {"choices": [1.0]}}}}, "at least 2"),
         ({"space": {"preprocessing": {}}}, "preprocessing"),
         ({"trials": 0}, "greater than or equal to 1"),
+        ({"share": 0.0}, "greater than 0"),
+        ({"share": 1.5}, "less than or equal to 1"),
+        ({"starts": [{"C": 2.0}, {"C": 1e9}]}, r"start 2 has C: 1000000000\.0, which is outside its space"),
+        ({"starts": [{"tol": 0.1}]}, r"start 1 has tol: 0\.1, which is not in the space"),
+        ({"starts": [{"C": 2.0}], "space": None}, "start 1 has C: 2.0, which is not in the space"),
     ],
 )
 def test_an_invalid_space_is_refused_with_the_reason(changes: dict[str, Any], message: str) -> None:

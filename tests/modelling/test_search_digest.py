@@ -50,6 +50,7 @@ CHANGED_TASKS: dict[str, Callable[[Task], Task]] = {
     "columns": lambda task: replace(task, numeric=["x0"]),
     "the loss": lambda task: replace(task, loss=brier),
     "the seed": lambda task: replace(task, seed=9),
+    "the customers": lambda task: replace(task, groups=np.arange(60) // 2),
 }
 CHANGED_CANDIDATES: dict[str, dict[str, Any]] = {
     "an argument": {"arguments": {"C": 2.0}},
@@ -57,6 +58,7 @@ CHANGED_CANDIDATES: dict[str, dict[str, Any]] = {
     "the preprocessing": {"numeric": "as_is"},
     "the class": {"class": "sklearn.svm.SVC", "arguments": {"C": 1.0, "probability": True}},
     "the copies": {"copies": 2},
+    "the first trials": {"starts": [{"C": 3.0}]},
 }
 CHANGED_SETTINGS = [{"parallel_trials": 3}, {"startup_trials": 2}, {"pruning_deviations": None}]
 
@@ -89,7 +91,24 @@ def test_another_name_is_another_study(task: Task) -> None:
 
 def test_budgets_continue_the_same_study(task: Task) -> None:
     before = study_digest(task, candidate(), SearchSettings(), "a")
-    assert study_digest(task, candidate(trials=3), SearchSettings(seconds=5, trials=99), "a") == before
+    assert study_digest(task, candidate(trials=3, share=0.9), SearchSettings(seconds=5, trials=99), "a") == before
+
+
+def test_a_limit_of_rows_that_leaves_all_rows_continues_the_same_study(task: Task) -> None:
+    assert study_digest(task, candidate(), SearchSettings(max_rows=1000), "a") == study_digest(
+        task, candidate(), SearchSettings(), "a"
+    )
+
+
+def test_other_code_of_a_classifier_of_ours_is_another_study(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Candidate.model_validate({"class": "churn_pipeline.modelling.networks.NetworkClassifier"})
+    before = study_digest(task, network, SearchSettings(), "a")
+    real = inspect.getsource
+    changed = f"{PACKAGE}.networks"
+    monkeypatch.setattr(
+        digest.inspect, "getsource", lambda of: real(of) + "# changed\n" * (getattr(of, "__name__", "") == changed)
+    )
+    assert study_digest(task, network, SearchSettings(), "a") != before
 
 
 @pytest.mark.parametrize("changed", digest.MODULES)

@@ -77,10 +77,15 @@ class StoredStudy:
         """Show the progress of the search."""
         self._line.show(progress)
 
+    def seconds_of(self, trials: int) -> float:
+        """Time that an earlier search with this number of trials took; 0 if there was none."""
+        return float(self._study.user_attrs.get(_seconds_key(trials), 0.0))
+
     def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
         """Log the result and record all trials, including stored ones: the record of each run is complete."""
         for trial in trials:
             self._recorder.record(trial)
+        self._study.set_user_attr(_seconds_key(report["trials"]), report["seconds"])
         best = next(trial for trial in trials if trial.number == report["best_trial"])
         self._recorder.record_tuned({"trials": report["trials"], "best_trial": best.number, **best.values})
         self._line.close()
@@ -128,6 +133,10 @@ def _connect(file: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection
+
+
+def _seconds_key(trials: int) -> str:
+    return f"seconds_of_{trials}_trials"
 
 
 def _to_optuna(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:

@@ -10,11 +10,17 @@ from importlib import import_module
 from typing import Any
 
 # By class name. These libraries otherwise print, write files, or depend on the number of cores.
-# n_jobs: 0 lets LightGBM follow OpenMP, whose threads `reproducible_threads` limits.
+# n_jobs: 0 lets LightGBM follow OpenMP, whose threads `reproducible_threads` limits. CatBoost's own default of
+# leaf_estimation_iterations depends on the number of trees, so the first trees would differ with the number of trees.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "LGBMClassifier": {"n_jobs": 0, "deterministic": True, "force_col_wise": True, "verbosity": -1},
     "XGBClassifier": {"n_jobs": 1},
-    "CatBoostClassifier": {"thread_count": 1, "verbose": False, "allow_writing_files": False},
+    "CatBoostClassifier": {
+        "thread_count": 1,
+        "verbose": False,
+        "allow_writing_files": False,
+        "leaf_estimation_iterations": 10,
+    },
 }
 
 

@@ -1,7 +1,7 @@
 """Boosting stops early on the validation rows of each fold, and is then fitted on all rows with the number of trees found.
 
-Rows of one customer never lie on both sides of a fold, so they cannot decide together when boosting stops. A fold's
-predictions come from a model whose number of trees was found on the other folds: no row decides about its own prediction.
+Rows of one customer never lie on both sides of a fold, so they cannot decide together when boosting stops. A fold is
+predicted by a model whose number of trees was found on the validation rows of the other folds, not on its own.
 """
 
 from __future__ import annotations

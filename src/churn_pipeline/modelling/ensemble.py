@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+
+from churn_pipeline.modelling.candidates import CandidatePipeline
 
 Floats = npt.NDArray[np.float64]
 
@@ -129,7 +130,7 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    members : list of (str, Pipeline)
+    members : list of (str, CandidatePipeline)
         Names and candidates.
     weights : list of float
         Weight of each member; they sum to 1.
@@ -144,7 +145,7 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        members: list[tuple[str, Pipeline]],
+        members: list[tuple[str, CandidatePipeline]],
         weights: list[float],
         calibrations: list[tuple[float, float, float]],
     ) -> None:
@@ -178,7 +179,7 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return False
         return True
 
-    def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
+    def fit(self, X: pd.DataFrame, y: Any = None, groups: npt.NDArray[np.int64] | None = None) -> Self:
         """Fit the members; weights and calibrations stay as given.
 
         Parameters
@@ -187,6 +188,8 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Customers; not changed.
         y : array-like of shape (n_rows,)
             1 for customers who churned, 0 for the others.
+        groups : ndarray of int64, shape (n_rows,), optional
+            The customer of each row, for members that split rows; None if each row is a customer of its own.
 
         Returns
         -------
@@ -194,7 +197,7 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Itself.
         """
         for _, model in self.members:
-            model.fit(X, y)
+            model.fit(X, y, groups=groups)
         return self
 
     def predict_proba(self, X: pd.DataFrame) -> Floats:
@@ -235,19 +238,19 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return classes
 
 
-def assemble(models: Mapping[str, Pipeline], members: Sequence[Member]) -> Pipeline | BlendedModel:
+def assemble(models: Mapping[str, CandidatePipeline], members: Sequence[Member]) -> CandidatePipeline | BlendedModel:
     """Build the chosen model from fitted candidates.
 
     Parameters
     ----------
-    models : Mapping of str to Pipeline
+    models : Mapping of str to CandidatePipeline
         Fitted candidates by name; only members are used.
     members : Sequence of Member
         Members of the chosen model.
 
     Returns
     -------
-    Pipeline or BlendedModel
+    CandidatePipeline or BlendedModel
         The candidate itself, if it is the only member and is not calibrated.
 
     Raises

@@ -95,6 +95,9 @@ class Study(Protocol):
     def show(self, progress: Progress) -> None:
         """Show the progress of the search."""
 
+    def seconds_of(self, trials: int) -> float:
+        """Time that an earlier search with this number of trials took; 0 if there was none."""
+
     def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
         """Record the search's result and all its trials, including those of earlier runs."""
 
@@ -141,6 +144,10 @@ class UnstoredStudies:
 
     def show(self, progress: Progress) -> None:
         """Do nothing."""
+
+    def seconds_of(self, trials: int) -> float:
+        """Nothing is stored."""
+        return 0.0
 
     def conclude(self, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
         """Do nothing."""

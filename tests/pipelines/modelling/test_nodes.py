@@ -5,11 +5,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.metrics import log_loss, roc_auc_score
 from tests.customers import make_contract, raw_customers
+from tests.studies import MemoryStudies
 
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.choice_report import Choice
+from churn_pipeline.modelling.early_stopping import stops_early
+from churn_pipeline.modelling.ensemble import BlendedModel, Member
+from churn_pipeline.modelling.search import SearchSettings, search_candidate
 from churn_pipeline.pipelines.data_engineering.nodes import features_and_label, validate_customers
 from churn_pipeline.pipelines.data_engineering.splitting import (
     FOLD_TRAIN,
@@ -18,18 +25,20 @@ from churn_pipeline.pipelines.data_engineering.splitting import (
     SplitSettings,
     folds,
 )
+from churn_pipeline.pipelines.modelling import nodes
 from churn_pipeline.pipelines.modelling.nodes import (
     ChoiceSettings,
-    choose,
     compare,
     convert_chosen,
+    draw_customers,
     fit,
     prepare,
     search,
 )
 
 CONTRACT = make_contract()
-SETTINGS = ChoiceSettings(metrics=("auc", "log_loss"), blend_standard_errors=float("inf"), calibrate=False)
+SETTINGS = ChoiceSettings(metrics=("auc", "log_loss"), blends=False, calibrate=False)
+SEARCH = SearchSettings(seconds=None)
 CANDIDATES = {
     "logistic": {"class": "sklearn.linear_model.LogisticRegression", "numeric": "scaled"},
     "forest": {
@@ -41,6 +50,12 @@ CANDIDATES = {
         "arguments": {"max_iter": 10, "max_features": 0.5},
     },
 }
+STOPPING = {
+    "class": "lightgbm.LGBMClassifier",
+    "arguments": {"n_estimators": 200, "early_stopping_rounds": 5, "learning_rate": 0.2, "min_child_samples": 5},
+    "copies": 2,
+}
+GROUPS = pd.DataFrame({"customer": np.arange(240)})
 Data = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
 
@@ -59,10 +74,27 @@ def data() -> Data:
 
 def searched(data: Data, name: str = "logistic", **changes: pd.DataFrame) -> pd.DataFrame:
     features, label, made = data
-    task = prepare(
-        changes.get("features", features), changes.get("label", label), changes.get("folds", made), CONTRACT, seed=1
+    task, _ = prepare(
+        changes.get("features", features),
+        changes.get("label", label),
+        changes.get("folds", made),
+        GROUPS,
+        CONTRACT,
+        1,
+        SEARCH,
     )
     return search(task, candidate(name))[0]
+
+
+def chosen(*names: str) -> dict[str, Any]:
+    """The choice of a candidate or of a blend with equal weights."""
+    members = tuple(Member(candidate=name, weight=1 / len(names)) for name in names)
+    losses = dict.fromkeys(names, 0.4)
+    return Choice(candidate="+".join(names), members=members, rule="lowest", log_loss=0.4, log_losses=losses).to_dict()
+
+
+def fitted(data: Data, used: Candidate, seed: int = 1) -> Any:
+    return fit(*data[:2], GROUPS, CONTRACT, seed, chosen("one"), one=used)
 
 
 # ---- search ----------------------------------------------------------------------------------------------------------
@@ -73,7 +105,7 @@ def test_predictions_cover_the_validating_rows_of_each_fold_and_no_others(data: 
     made = made.copy()
     made.loc[:9, "fold_1"] = NOT_IN_FOLD
     predictions = searched(data, folds=made)
-    assert list(predictions) == ["fold", "row", "churned", "probability", "seconds"]
+    assert list(predictions) == ["fold", "row", "churned", "probability", "seconds", "microseconds"]
     for name in made:
         part = predictions[predictions["fold"] == name]
         assert part["row"].tolist() == np.flatnonzero(made[name] == FOLD_VALIDATE).tolist()
@@ -134,7 +166,7 @@ def test_a_search_repeats_itself_and_equals_a_plain_fit(data: Data, name: str) -
 def test_inputs_are_not_changed(data: Data) -> None:
     before = [table.copy(deep=True) for table in data]
     searched(data)
-    fit(*data[:2], candidate(), CONTRACT, 1)
+    fitted(data, candidate())
     for table, copy in zip(data, before, strict=True):
         pd.testing.assert_frame_equal(table, copy)
 
@@ -144,26 +176,158 @@ def test_inputs_are_not_changed(data: Data) -> None:
 
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_a_fit_is_the_same_for_the_same_seed(data: Data, name: str) -> None:
-    features, label, _ = data
-    one, other = (fit(features, label, candidate(name), CONTRACT, 7) for _ in range(2))
+    features, *_ = data
+    one, other = (fitted(data, candidate(name), 7) for _ in range(2))
     assert (one.predict_proba(features) == other.predict_proba(features)).all()
     digests = [convert_chosen(model, {"candidate": name}, CONTRACT)[1]["model_digest"] for model in (one, other)]
     assert digests[0] == digests[1]
 
 
 def test_the_seed_is_used_unless_the_candidate_sets_one(data: Data) -> None:
-    features, label, _ = data
-    one, other = (fit(features, label, candidate("forest"), CONTRACT, seed) for seed in (1, 2))
+    features, *_ = data
+    one, other = (fitted(data, candidate("forest"), seed) for seed in (1, 2))
     assert not (one.predict_proba(features) == other.predict_proba(features)).all()
     fixed = Candidate.model_validate({**CANDIDATES["forest"], "arguments": {"n_estimators": 5, "random_state": 3}})
-    one, other = (fit(features, label, fixed, CONTRACT, seed) for seed in (1, 2))
+    one, other = (fitted(data, fixed, seed) for seed in (1, 2))
     assert (one.predict_proba(features) == other.predict_proba(features)).all()
+
+
+def test_only_the_members_of_the_chosen_model_are_fitted(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, label, _ = data
+    built: list[Candidate] = []
+
+    def recorded(used: Candidate, *rest: Any) -> Any:
+        built.append(used)
+        return build_candidate(used, *rest)
+
+    monkeypatch.setattr(nodes, "build_candidate", recorded)
+    candidates = {name: candidate(name) for name in CANDIDATES}
+    alone = fit(features, label, GROUPS, CONTRACT, 1, chosen("forest"), **candidates)
+    assert built == [candidates["forest"]]
+    assert type(alone["classifier"]).__name__ == "RandomForestClassifier"
+    built.clear()
+    blend = fit(features, label, GROUPS, CONTRACT, 1, chosen("boosting", "logistic"), **candidates)
+    assert built == [candidates["boosting"], candidates["logistic"]]
+    assert isinstance(blend, BlendedModel)
+    assert [name for name, _ in blend.members] == ["boosting", "logistic"]
+
+
+def test_a_candidate_that_stopped_early_is_fitted_on_all_rows_with_the_trees_of_the_folds(data: Data) -> None:
+    features, label, made = data
+    task, seconds = prepare(features, label, made, GROUPS, CONTRACT, 1, SEARCH)
+    assert seconds == float("inf")
+    predictions, tuned, seconds_left = search(task, Candidate.model_validate(STOPPING))
+    assert seconds_left == float("inf")
+    assert not stops_early(tuned)
+    model = fitted(data, tuned)
+    trees = tuned.arguments["n_estimators"]
+    assert 1 < trees < 200
+    assert [copy.n_estimators_ for copy in model["classifier"].estimators_] == [trees] * 2
+    # Serving time counts every tree of every copy.
+    assert predictions["microseconds"].iloc[0] > 0.03 * 2 * trees
+    _, report, _ = convert_chosen(model, {"candidate": "one"}, CONTRACT)
+    assert (
+        report["model_digest"] == convert_chosen(fitted(data, tuned), {"candidate": "one"}, CONTRACT)[1]["model_digest"]
+    )
+
+
+@pytest.mark.parametrize("name", ["forest", "stopping"])
+def test_search_and_fit_are_the_same_on_one_core_and_on_several(
+    data: Data, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, label, made = data
+    used = Candidate.model_validate(STOPPING) if name == "stopping" else candidate(name)
+    found, digests = [], []
+    for cores in (1, 3):
+        monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
+        task, _ = prepare(features, label, made, GROUPS, CONTRACT, 1, SEARCH)
+        predictions, tuned, _ = search(task, used)
+        found.append(predictions.drop(columns="seconds"))
+        digests.append(convert_chosen(fitted(data, tuned), {"candidate": "one"}, CONTRACT)[1]["model_digest"])
+    pd.testing.assert_frame_equal(*found)
+    assert digests[0] == digests[1]
+
+
+# ---- the time budget -------------------------------------------------------------------------------------------------
+
+
+def test_each_search_gets_its_share_of_the_time_that_earlier_ones_left(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, label, made = data
+    task, seconds = prepare(features, label, made, GROUPS, CONTRACT, 1, SearchSettings(seconds=100))
+    assert seconds == 60.0
+    limits: list[float | None] = []
+
+    def recorded(*given: Any) -> Any:
+        limits.append(given[-1])
+        return search_candidate(*given)
+
+    monkeypatch.setattr(nodes, "search_candidate", recorded)
+    left = [seconds]
+    for share in (0.5, 1.0):
+        left.append(search(task, candidate().model_copy(update={"share": share}), None, None, left[-1])[2])
+    assert limits == [30.0, left[1]]
+    assert 60.0 > left[1] > left[2] > 50.0
+    assert search(task, candidate(), None, None, 0.0)[2] == 0.0
+
+
+def test_a_repeated_training_searches_no_longer_and_tries_the_same(data: Data) -> None:
+    features, label, made = data
+    task, _ = prepare(features, label, made, GROUPS, CONTRACT, 1, SEARCH)
+    space = {"arguments": {"C": {"low": 0.01, "high": 100.0, "log": True}}}
+    used = Candidate.model_validate(
+        {**CANDIDATES["logistic"], "arguments": {"C": 1.0}, "space": space, "trials": 1000, "share": 0.5}
+    )
+    studies = [MemoryStudies("first"), MemoryStudies("second")]
+    left, trials = [], []
+    for _ in range(3):
+        seconds = 4.0
+        for each in studies:
+            *_, seconds = search(task, used, SEARCH, each, seconds)
+        left.append(seconds)
+        trials.append([len(each.trials) for each in studies])
+    assert trials[0] == trials[1] == trials[2]
+    assert min(trials[0]) > 1
+    assert left == sorted(left, reverse=True)
+
+
+ROWS = st.lists(st.integers(0, 30), min_size=1, max_size=200)
+
+
+@given(customers=ROWS, max_rows=st.integers(1, 200), seed=st.integers(0, 5))
+def test_customers_are_drawn_whole_and_fill_the_limit(customers: list[int], max_rows: int, seed: int) -> None:
+    rows = np.array(customers)
+    drawn = draw_customers(rows, max_rows, seed)
+    kept, left = set(rows[drawn]), set(rows[~drawn])
+    assert not kept & left
+    assert drawn.sum() <= max_rows
+    if left:
+        assert drawn.sum() + np.bincount(rows).max() > max_rows
+    else:
+        assert len(rows) <= max_rows
+    np.testing.assert_array_equal(drawn, draw_customers(rows * 7 + 3, max_rows, seed))
+
+
+def test_a_large_table_is_searched_on_drawn_customers(data: Data) -> None:
+    features, label, made = (pd.concat([table] * 6, ignore_index=True) for table in data)
+    groups = pd.concat([GROUPS] * 6, ignore_index=True)
+    task, _ = prepare(features, label, made, groups, CONTRACT, 1, SearchSettings(max_rows=1000))
+    assert 990 < len(task.features) <= 1000
+    assert task.groups is not None
+    assert set(np.unique(task.groups, return_counts=True)[1]) == {6}
+    rows = draw_customers(groups["customer"].to_numpy(), 1000, 1)
+    pd.testing.assert_frame_equal(task.features, features[rows].reset_index(drop=True))
+    assert task.churned.tolist() == label["churned"][rows].tolist()
+    for training, validation in task.folds.values():
+        assert not (training & validation).any()
+        assert not set(task.groups[training]) & set(task.groups[validation])
 
 
 # ---- compare and choose ----------------------------------------------------------------------------------------------
 
 
-def predictions(noise: float, seconds: float = 1.0) -> pd.DataFrame:
+def predictions(noise: float, seconds: float = 1.0, microseconds: float = 0.0) -> pd.DataFrame:
     """Out-of-fold predictions with this much noise."""
     rng = np.random.default_rng(0)
     churn = np.tile([0, 1, 1, 0], 30)
@@ -175,6 +339,7 @@ def predictions(noise: float, seconds: float = 1.0) -> pd.DataFrame:
             "churned": churn,
             "probability": probability,
             "seconds": seconds,
+            "microseconds": microseconds,
         }
     )
 
@@ -190,7 +355,7 @@ def test_candidates_are_ranked_by_log_loss_and_the_first_is_chosen() -> None:
 
 
 def test_a_leaderboard_shows_means_over_folds_their_error_and_seconds() -> None:
-    table = predictions(0.2, seconds=2.0)
+    table = predictions(0.2, seconds=2.0, microseconds=3.5)
     leaderboard, _ = compare(SETTINGS, one=table)
     scores = [
         (log_loss(part["churned"], part["probability"]), roc_auc_score(part["churned"], part["probability"]))
@@ -202,6 +367,7 @@ def test_a_leaderboard_shows_means_over_folds_their_error_and_seconds() -> None:
     assert row["auc"] == pytest.approx(aucs.mean())
     assert row["log_loss_se"] == pytest.approx(losses.std(ddof=1) / np.sqrt(3))
     assert row["fit_seconds"] == 6.0
+    assert row["microseconds"] == 3.5
 
 
 def test_the_order_of_candidates_decides_between_equals_alone() -> None:
@@ -215,23 +381,9 @@ def test_log_loss_is_always_on_the_leaderboard() -> None:
     assert {"log_loss", "auc"} <= set(leaderboard)
 
 
-def test_the_chosen_model_is_that_of_the_chosen_candidate(data: Data) -> None:
-    models: dict[str, Any] = {
-        name: build_candidate(candidate(name), CONTRACT.numeric, CONTRACT.categorical, 1) for name in CANDIDATES
-    }
-    choice = {
-        "candidate": "forest",
-        "members": [{"candidate": "forest", "weight": 1.0}],
-        "rule": "lowest log loss",
-        "log_loss": 0.4,
-        "log_losses": {"forest": 0.4},
-    }
-    assert choose(choice, **models) is models["forest"]
-
-
 def test_the_converted_model_is_identified_by_candidate_and_digest(data: Data) -> None:
     features, label, _ = data
-    model = fit(features, label, candidate(), CONTRACT, 1)
+    model = fitted(data, candidate())
     _, report, tags = convert_chosen(model, {"candidate": "logistic"}, CONTRACT)
     assert report == tags
     assert report["candidate"] == "logistic"

@@ -47,7 +47,8 @@ def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, nam
     """Hash everything that affects what a trial tries and how it ends.
 
     These are the data, the customers and the folds, the candidate, the seed, the settings of the sampler and of pruning,
-    the versions of libraries, and the code. Budgets are left out: more trials continue the same study.
+    the versions of libraries, and the code. Budgets are left out: more trials continue the same study. So is
+    ``max_rows``: the rows that it leaves are hashed.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, nam
         SHA-256, in hexadecimal.
     """
     digest = hashlib.sha256(json.dumps(_configuration(task, candidate, settings, name), sort_keys=True).encode())
-    for source in _sources(task):
+    for source in _sources(task, candidate):
         digest.update(source.encode())
     masks = pd.DataFrame({(fold, part): mask for fold, pair in task.folds.items() for part, mask in enumerate(pair)})
     groups = pd.DataFrame() if task.groups is None else pd.DataFrame({"groups": task.groups})
@@ -81,13 +82,15 @@ def _configuration(task: Task, candidate: Candidate, settings: SearchSettings, n
     return {
         "candidate": [name, candidate.model_dump(mode="json", exclude={"trials", "share", "keep"})],
         "columns": [list(task.numeric), list(task.categorical)],
-        "settings": settings.model_dump(mode="json", exclude={"trials", "seconds"}),
+        "settings": settings.model_dump(mode="json", exclude={"trials", "seconds", "max_rows"}),
         "seed": task.seed,
         "versions": [platform.python_version(), *(_version(library) for library in sorted({*LIBRARIES, package}))],
     }
 
 
-def _sources(task: Task) -> Iterator[str]:
+def _sources(task: Task, candidate: Candidate) -> Iterator[str]:
+    if candidate.class_path.startswith("churn_pipeline."):
+        yield inspect.getsource(import_module(candidate.class_path.rpartition(".")[0]))
     for module in MODULES:
         yield inspect.getsource(import_module(f"churn_pipeline.modelling.{module}"))
     yield inspect.getsource(task.loss)

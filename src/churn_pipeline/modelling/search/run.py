@@ -9,6 +9,7 @@ The search stores nothing itself: trials go to a `Study`, which stores, shows an
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class SearchResult:
         Their out-of-fold predictions: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
     report : dict
         ``study``, the numbers of ``trials``, ``pruned`` and ``failed`` trials, ``best_trial``, ``log_loss`` and
-        ``seconds``.
+        ``seconds`` (of all trials and of the fits after them).
     """
 
     candidates: list[Candidate]
@@ -83,6 +84,7 @@ def search_candidate(
     ProjectError
         If the candidate's own arguments cannot be fitted, or the stored study was made by another search.
     """
+    begin = time.perf_counter()
     name = f"{studies.candidate}-{study_digest(task, candidate, settings, studies.candidate)[:16]}"
     space, limit = distributions(candidate), trial_limit(candidate, settings)
     sampler = TrialSampler(task.seed, studies.candidate, space, candidate.first_trials, settings.startup_trials)
@@ -101,7 +103,9 @@ def search_candidate(
                 _finish(candidate.with_values(trial.values), scheduler.predictions_of(trial), fit_fold, task)
                 for trial in best
             ]
-            report = {"study": name, **_summary(trials, best[0])}
+            # A repeated search reports the time of the first one: it leaves later candidates no time for more trials.
+            spent = max(time.perf_counter() - begin, study.seconds_of(len(trials)))
+            report = {"study": name, **_summary(trials, best[0], spent)}
             study.conclude(report, trials)
     return SearchResult(
         [tuned for tuned, _ in finished], [table.drop(columns="trees") for _, table in finished], report
@@ -121,7 +125,7 @@ def _finish(
         if predictions is None:
             predictions = predict(dict.fromkeys(folds, tuned.model_copy(update={"copies": 1})))
         trees = [int(count) for count in predictions.groupby("fold", sort=False)["trees"].first()[folds]]
-        # The number of trees of a fold comes from the others, so that no label decides about its own prediction.
+        # A number of trees found on a fold's own validation rows would make its predictions look too good.
         others = zip(folds, trees_of_other_folds(trees), strict=True)
         return with_trees(tuned, trees_for_all_rows(trees)), predict(
             {fold: with_trees(tuned, count) for fold, count in others}
@@ -139,12 +143,12 @@ def trial_limit(candidate: Candidate, settings: SearchSettings) -> int:
     return settings.trials or candidate.trials
 
 
-def _summary(trials: Sequence[Trial], best: Trial) -> dict[str, Any]:
+def _summary(trials: Sequence[Trial], best: Trial, spent: float) -> dict[str, Any]:
     return {
         "trials": len(trials),
         "pruned": sum(trial.state == "pruned" for trial in trials),
         "failed": sum(trial.state == "failed" for trial in trials),
         "best_trial": best.number,
         "log_loss": best.loss,
-        "seconds": round(max(trial.end_seconds for trial in trials), 3),
+        "seconds": round(max(spent, *(trial.end_seconds for trial in trials)), 3),
     }

@@ -75,13 +75,12 @@ class TrialScheduler:
         ValueError
             If the first trial fails, or the study was made by another search.
         """
-        at_once = min(self.settings.parallel_trials, joblib.cpu_count())
-        with ThreadPoolExecutor(at_once) as pool:
+        with ThreadPoolExecutor(self._at_once) as pool:
             try:
                 for number in range(self.limit):
                     self._learn(number - self.settings.parallel_trials)
                     # The first trial runs alone, and shows how long a trial takes.
-                    while len(self._running) >= (at_once if number > 1 else 1):
+                    while len(self._running) >= (self._at_once if number > 1 else 1):
                         self._wait_for_a_trial()
                     if number not in self.stored and self._time_is_up():
                         break
@@ -108,6 +107,10 @@ class TrialScheduler:
         self.sampler.learn(self.trials[number])
         self._learned.append(self.trials[number])
 
+    @property
+    def _at_once(self) -> int:
+        return min(self.settings.parallel_trials, joblib.cpu_count())
+
     def _time_is_up(self) -> bool:
         """Whether a trial that starts now would probably end too late, with what is fitted after the last trial.
 
@@ -121,7 +124,8 @@ class TrialScheduler:
         longest = max(trial.seconds for trial in self.trials.values())
         ended = max(trial.end_seconds for trial in self.trials.values())
         elapsed = max(ended, time.perf_counter() - self._started if self._running else 0.0)
-        return elapsed + longest * (1 + candidate.keep * afterwards) > self.seconds
+        # Then folds are fitted in parallel.
+        return elapsed + longest * (1 + candidate.keep * afterwards / self._at_once) > self.seconds
 
     def _start(self, pool: ThreadPoolExecutor, number: int) -> None:
         """Start a trial, or take it from the study if it has ended before."""

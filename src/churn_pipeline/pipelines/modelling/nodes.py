@@ -1,7 +1,6 @@
 """Nodes of modelling: search each candidate, compare them, choose, fit the chosen model, convert it to ONNX."""
 
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,17 +119,18 @@ def search(
     seconds_left : float
         Time for the candidates that follow.
     """
-    begin = time.perf_counter()
     limit = seconds * candidate.share if np.isfinite(seconds) else None
     result = search_candidate(task, candidate, settings or SearchSettings(), studies or UnstoredStudies(), limit)
-    # Of a search that resumed, the recorded time counts too: a repeated training does not search longer.
-    spent = max(time.perf_counter() - begin, result.report["seconds"])
     predictions = [
         table.assign(microseconds=microseconds_per_customer(tuned, len(task.numeric)))
         for table, tuned in zip(result.predictions, result.candidates, strict=True)
     ]
     numbered = pd.concat(predictions, keys=range(1, len(predictions) + 1), names=["trial"])
-    return numbered.reset_index("trial").reset_index(drop=True), result.candidates, max(0.0, seconds - spent)
+    return (
+        numbered.reset_index("trial").reset_index(drop=True),
+        result.candidates,
+        max(0.0, seconds - result.report["seconds"]),
+    )
 
 
 def name_of_trial(candidate: str, trial: int) -> str:

@@ -13,7 +13,7 @@ from churn_pipeline.evaluation.model_record import RegisteredVersion
 
 
 def refit(
-    version: RegisteredVersion, features: pd.DataFrame, label: pd.DataFrame
+    version: RegisteredVersion, features: pd.DataFrame, label: pd.DataFrame, groups: pd.DataFrame
 ) -> tuple[ClassifierMixin, pd.DataFrame, dict[str, Any]]:
     """Fit a registered version on other training customers, with its hyperparameters, weights, calibration and seeds.
 
@@ -23,6 +23,8 @@ def refit(
         The version, with the reports ``leaderboard.csv`` and ``choice.json`` of its training as documents.
     features, label
         Inputs and labels of the training customers, of n rows each.
+    groups
+        The customer of each row.
 
     Returns
     -------
@@ -44,7 +46,8 @@ def refit(
             f"it has other features than the contract ({', '.join(sorted(set(theirs) ^ set(ours)))} differ). Train again",
         )
     with joblib.parallel_config("threading", n_jobs=joblib.cpu_count()):
-        model = clone(version.model).fit(features[theirs], label["churned"])
+        model = clone(version.model)
+        model.fit(features[theirs], label["churned"], groups=groups["customer"].to_numpy())
     leaderboard = pd.read_csv(io.StringIO(version.documents["leaderboard.csv"]))
     choice = json.loads(version.documents["choice.json"])
     choice["sentences"] = [

@@ -16,7 +16,7 @@ def create_pipeline() -> Pipeline:
                 [
                     Node(
                         nodes.refit,
-                        ["refit_version", "train_features", "train_label"],
+                        ["refit_version", "train_features", "train_label", "train_groups"],
                         ["chosen_model", "leaderboard", "choice"],
                         name="refit",
                     ),
