@@ -137,7 +137,7 @@ def quick_parameters(*candidates: str) -> dict[str, Any]:
     shipped = base["candidates"]
     shipped["random_forest"]["arguments"]["n_estimators"] = 20
     shipped["gradient_boosting"]["copies"] = 2
-    shipped["gradient_boosting"]["arguments"] |= {"n_estimators": 60, "early_stopping_rounds": 10}
+    shipped["gradient_boosting"]["arguments"] |= {"n_estimators": 200, "early_stopping_rounds": 10}
     return {
         "search": {**base["search"], "trials": 2, "seconds": None},
         "candidates": {name: shipped[name] for name in candidates or shipped},

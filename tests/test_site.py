@@ -128,8 +128,8 @@ def _faults(site: Path, name: str, page: Page, pages: dict[str, Page]) -> Iterat
 def test_generated_pages_contain_what_the_code_defines(site: Path) -> None:
     expected = {
         "reference/settings": [f"{PREFIX}{field.upper()}" for field in Settings.model_fields],
-        "reference/parameters": ["blend_standard_errors", "gradient_boosting", "holdout_share"],
-        "reference/catalog": ["raw_customers", "target_list", "{candidate}_model", "simulated_truth"],
+        "reference/parameters": ["max_rows", "gradient_boosting", "holdout_share"],
+        "reference/catalog": ["raw_customers", "target_list", "{candidate}_cv_predictions", "simulated_truth"],
         "reference/commands": ["kedro table draft", "kedro promote", "make container-test"],
         "reference/pipelines": ["validate_customers", "check_equivalence"],
         "reference/code/modelling": ["churn_pipeline.modelling.candidates.Candidate.copies", "QuantileSplines"],

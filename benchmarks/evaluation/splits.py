@@ -18,7 +18,8 @@ from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.evaluation.intervals import t_margin
 from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
-from churn_pipeline.modelling.early_stopping import fit_candidate
+from churn_pipeline.modelling.cross_validation import Task, validate_fold
+from churn_pipeline.modelling.early_stopping import trees_for_all_rows, with_trees
 from churn_pipeline.pipelines.data_engineering.identity import identify_customers
 from churn_pipeline.pipelines.data_engineering.nodes import split_customers
 from churn_pipeline.pipelines.data_engineering.splitting import (
@@ -205,9 +206,9 @@ def _early_stopping() -> str:
             (number, *means, f"{gap.mean():.3f} ({gap.mean() - margin:.3f} to {gap.mean() + margin:.3f})", longer)
         )
     how = (
-        "Histogram gradient boosting with the shipped early stopping, on 400 customers with several nearly equal rows and one "
-        "label. Log loss on 5,000 other customers; mean of ten seeds, with a 95 % t interval of the paired difference. Before, "
-        "boosting stopped on rows drawn at random. Now the number of trees is found on other customers."
+        "Histogram gradient boosting that stops on the validation rows of five folds, on 400 customers with several nearly "
+        "equal rows and one label. Log loss on 5,000 other customers; mean of ten seeds, with a 95 % t interval of the paired "
+        "difference. Before: folds of rows. After: folds of whole customers."
     )
     header = ("rows per customer", "trees, before", "after", "log loss, before", "after", "lower by", "times as long")
     return _markdown("Early stopping", how, rows, header)
@@ -222,16 +223,19 @@ def _stopped(features: pd.DataFrame, churn: pd.Series, groups: Any, new: pd.Data
         "early_stopping": True,
         "n_iter_no_change": 30,
     }
-    content = {
-        "class": "sklearn.ensemble.HistGradientBoostingClassifier",
-        "arguments": {**arguments, "validation_fraction": 0.15},
-    }
+    content = {"class": "sklearn.ensemble.HistGradientBoostingClassifier", "arguments": arguments}
+    candidate = Candidate.model_validate(content)
     begin = time.process_time()
-    model = build_candidate(Candidate.model_validate(content), list(features), [], seed=0)
-    fitted = fit_candidate(model, features, churn, groups)
+    splitter = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    parts = splitter.split(features, churn, np.arange(len(churn)) if groups is None else groups)
+    every = np.arange(len(churn))
+    masks = {str(k): (np.isin(every, train), np.isin(every, test)) for k, (train, test) in enumerate(parts)}
+    task = Task(features, churn, masks, list(features), [], log_loss, seed=0)
+    trees = trees_for_all_rows([int(validate_fold(task, candidate, fold)["trees"].iloc[0]) for fold in masks])
+    fitted = build_candidate(with_trees(candidate, trees), list(features), [], seed=0).fit(features, churn)
     seconds = time.process_time() - begin
     loss = log_loss(label.to_numpy(), fitted.predict_proba(new)[:, 1])
-    return [float(fitted.named_steps["classifier"].n_iter_), loss, seconds]
+    return [float(trees), loss, seconds]
 
 
 @cache

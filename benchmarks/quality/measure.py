@@ -44,7 +44,20 @@ PEERS = {
     "autogluon_150": Peer("autogluon", "autogluon", 150),
     "autogluon_600": Peer("autogluon", "autogluon", 600),
 }
-CONTENDERS = ("ours", *PEERS)
+# Runtime parameters of ours, by contender.
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours_catboost": {
+        "candidates": {
+            "catboost": {
+                "class": "catboost.CatBoostClassifier",
+                "arguments": {"iterations": 5000, "early_stopping_rounds": 50, "learning_rate": 0.05},
+                "categorical_arguments": {"min_frequency": 20, "max_categories": 50},
+            }
+        }
+    },
+}
+CONTENDERS = (*OURS, *PEERS)
 
 
 class ContenderError(Exception):
@@ -67,7 +80,8 @@ def environment(name: str) -> Path:
 def command(name: str, table: str, fold: Fold, params: dict[str, Any]) -> list[str]:
     """The command that runs a contender on a fold; `params` are runtime parameters of ours; with them, it fits no single candidates."""
     rows = ["--fold", str(fold.mask), *(["--groups", str(fold.groups)] if fold.groups else [])]
-    if name == "ours":
+    if name in OURS:
+        params = OURS[name] | params
         script = [sys.executable, "-m", "benchmarks.quality.training", table, "--params", json.dumps(params)]
         return [*script, *(["--chosen-only"] if params else []), *rows]
     peer = PEERS[name]

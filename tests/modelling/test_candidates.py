@@ -10,8 +10,9 @@ from sklearn.pipeline import Pipeline
 from tests.modelling.conftest import FITTABLE, SHIPPED
 from threadpoolctl import threadpool_limits
 
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, build_candidate
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
 

@@ -14,11 +14,12 @@ from sklearn.pipeline import make_pipeline
 from tests.modelling.conftest import Customers, make_customers
 from threadpoolctl import threadpool_limits
 
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, CandidatePipeline, build_candidate
+from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, build_candidate
 from churn_pipeline.modelling.hard_rows import hard_rows
 from churn_pipeline.modelling.kernels import NystroemClassifier
 from churn_pipeline.modelling.networks import NetworkClassifier, held_out_customers
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest, predict_onnx
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 NETWORK = "churn_pipeline.modelling.networks.NetworkClassifier"
 NYSTROEM = "churn_pipeline.modelling.kernels.NystroemClassifier"

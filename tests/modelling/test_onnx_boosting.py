@@ -18,11 +18,12 @@ from sklearn.preprocessing import FunctionTransformer
 from threadpoolctl import threadpool_limits
 from xgboost import XGBClassifier
 
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, build_candidate
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.hard_rows import cut_points, hard_rows
 from churn_pipeline.modelling.onnx_conversion import OnnxConversionError, convert_model, model_digest, predict_onnx
 from churn_pipeline.modelling.onnx_trees import trees_of
 from churn_pipeline.modelling.preprocessing import round_to_float32
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 EXACT = 1e-12
 # XGBoost's probabilities are float32.

@@ -11,11 +11,12 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import TargetEncoder
 from tests.modelling.conftest import make_customers
 
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, CandidatePipeline, build_candidate
+from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, build_candidate
 from churn_pipeline.modelling.early_stopping import fit_candidate
 from churn_pipeline.modelling.hard_rows import hard_rows
 from churn_pipeline.modelling.onnx_conversion import convert_model, predict_onnx
 from churn_pipeline.modelling.target_encoding import CustomerTargetEncoder
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 FOREST = {
     "class": "sklearn.ensemble.ExtraTreesClassifier",

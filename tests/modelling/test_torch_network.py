@@ -9,10 +9,11 @@ import pytest
 import skops.io
 from tests.modelling.conftest import make_customers
 
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, CandidatePipeline, build_candidate
+from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, build_candidate
 from churn_pipeline.modelling.hard_rows import hard_rows
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest, predict_onnx
 from churn_pipeline.modelling.torch_network import TorchNetworkClassifier
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
@@ -94,7 +95,7 @@ def test_a_stored_model_predicts_and_converts_without_torch(tmp_path) -> None:
         "sys.meta_path.insert(0, NoTorch())\n"
         "import skops.io, numpy as np\n"
         "from tests.modelling.conftest import make_customers\n"
-        "from churn_pipeline.modelling.candidates import TRUSTED_TYPES\n"
+        "from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES\n"
         "from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest\n"
         "made = make_customers('mixed')\n"
         "model = skops.io.load(sys.argv[1], trusted=list(TRUSTED_TYPES))\n"

@@ -77,7 +77,7 @@ def check_operators(graph: Graph) -> None:
     if "TreeEnsemble" in operators and operators & WITHDRAWN:
         raise OnnxConversionError(
             "This blend cannot be converted to ONNX: it combines trees that this project converts with trees that skl2onnx "
-            "converts. Remove one of these candidates, disable blends (choice.blend_standard_errors: .inf), or add a "
+            "converts. Remove one of these candidates, disable blends (choice.blends: false), or add a "
             "conversion to onnx_classifiers.py."
         )
 
