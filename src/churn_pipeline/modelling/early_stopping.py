@@ -170,7 +170,8 @@ def fit_and_stop(
     classifier = model.named_steps["classifier"]
     inner = [step for _, step in classifier.steps] if isinstance(classifier, Pipeline) else [classifier]
     inputs, label, groups = training
-    fitted, validation = inputs, X
+    fitted: Any = inputs
+    validation: Any = X
     with reproducible_threads(len(inputs)):
         for step in map(clone, [model.named_steps["preprocessing"], *inner[:-1]]):
             fitted = fit_transform(step, fitted, label, groups)

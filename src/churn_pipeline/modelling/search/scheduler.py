@@ -109,7 +109,7 @@ class TrialScheduler:
 
     @property
     def _at_once(self) -> int:
-        return min(self.settings.parallel_trials, joblib.cpu_count())
+        return min(self.settings.parallel_trials, int(joblib.cpu_count()))
 
     def _time_is_up(self) -> bool:
         """Whether a trial that starts now would probably end too late, with what is fitted after the last trial.

@@ -206,9 +206,9 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
     names = list(dict.fromkeys(["log_loss", *settings.metrics]))
     rows = []
     tables = {
-        name_of_trial(candidate, trial): table.drop(columns="trial")
+        name_of_trial(candidate, int(trial)): found[found["trial"] == trial].drop(columns="trial")
         for candidate, found in predictions.items()
-        for trial, table in found.groupby("trial")
+        for trial in found["trial"].unique()
     }
     for candidate, table in tables.items():
         scores = _fold_scores(table, names)
