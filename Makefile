@@ -33,6 +33,8 @@ $(READY): requirements/requirements.lock requirements/uv.txt pyproject.toml
 	@$(BIN)/python -m ensurepip --default-pip >/dev/null 2>&1 || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || \
+	  { echo "LightGBM cannot be imported. It needs OpenMP: install it (Debian: apt install libgomp1; macOS: brew install libomp)"; exit 1; }
 	@touch $(READY)
 
 train: $(READY) ## train on the simulated table (kedro run --pipelines training)
