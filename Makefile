@@ -12,7 +12,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
-  dist lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
+  dist lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
   benchmark-evaluation benchmark-soak benchmark-failures fuzz-serving readme
 
 help: ## list the targets
@@ -194,6 +194,9 @@ benchmark-time: $(READY) ## measure the time of each training step
 
 benchmark-start: $(READY) ## measure the time that our code adds to the start of a command
 	@$(BIN)/python -m benchmarks.start_up
+
+benchmark-equivalence: $(READY) ## compare every candidate's ONNX model with the trained one, and measure its size and speed
+	@$(BIN)/python -m benchmarks.equivalence
 
 benchmark-million: $(READY) ## measure time and memory for a million customers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m benchmarks.million
