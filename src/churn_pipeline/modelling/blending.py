@@ -105,7 +105,7 @@ def round_weights(weights: Floats) -> Floats:
     kept = np.where((weights >= MIN_WEIGHT) | (weights == weights.max()), weights, 0.0)
     rounded = np.round(kept / kept.sum(), WEIGHT_DIGITS)
     rounded[np.argmax(rounded)] += 1.0 - rounded.sum()
-    return np.round(rounded, WEIGHT_DIGITS)
+    return np.asarray(np.round(rounded, WEIGHT_DIGITS), dtype=np.float64)
 
 
 def fit_members(p: Floats, y: npt.NDArray[np.int64], names: Sequence[str], kinds: Sequence[Kind]) -> tuple[Member, ...]:

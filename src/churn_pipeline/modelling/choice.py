@@ -145,7 +145,8 @@ def _single(table: OutOfFold, column: int, kind: Kind, microseconds: float) -> _
 
 def _blends(table: OutOfFold, kinds: Sequence[Kind], microseconds: Sequence[float]) -> list[_Option]:
     """The blend of all candidates that get weight, and each smaller one without the member of lowest weight."""
-    places, options = list(range(len(table.names))), []
+    places = list(range(len(table.names)))
+    options: list[_Option] = []
     while True:
         weights = dict(zip(places, _weights(table, kinds, places), strict=True))
         places = [place for place in places if weights[place] > 0]

@@ -168,7 +168,8 @@ def fit_and_stop(
     assert library is not None
     classifier = model.named_steps["classifier"]
     inner = [step for _, step in classifier.steps] if isinstance(classifier, Pipeline) else [classifier]
-    fitted, validation = training[0], X
+    fitted: Any = training[0]
+    validation: Any = X
     with reproducible_threads(len(fitted)):
         for step in map(clone, [model.named_steps["preprocessing"], *inner[:-1]]):
             fitted = step.fit_transform(fitted, training[1])
