@@ -20,7 +20,10 @@ from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.evaluation.metrics import auc, log_loss
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
+from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.ensemble import Member, assemble
+from churn_pipeline.modelling.search import SearchSettings, search_candidate
+from churn_pipeline.modelling.studies import UnstoredStudies
 
 CONF, RAW = ROOT / "conf" / "base", ROOT / "data" / "01_raw"
 # A linear model and one of trees: the chosen blend usually has both.
@@ -57,12 +60,16 @@ def make_world() -> World:
     seen = np.arange(len(customers)) < 6_000
     settings = yaml.safe_load((CONF / "parameters_modelling.yml").read_text(encoding="utf-8"))["candidates"]
     inputs, label = model_inputs(customers[seen], contract), churned(customers[seen], contract)
-    models = {
-        member.candidate: build_candidate(
-            Candidate.model_validate(settings[member.candidate]), contract.numeric, contract.categorical, seed=0
-        ).fit(inputs, label)
-        for member in MEMBERS
-    }
+    part = np.arange(len(inputs)) % 3
+    folds = {str(fold): (part != fold, part == fold) for fold in range(3)}
+    task = Task(inputs, label, folds, contract.numeric, contract.categorical, log_loss, seed=0)
+    models = {}
+    for member in MEMBERS:
+        configured = Candidate.model_validate(settings[member.candidate])
+        # One trial finds the number of trees.
+        tuned = search_candidate(task, configured, SearchSettings(trials=1), UnstoredStudies()).candidate
+        model = build_candidate(tuned, contract.numeric, contract.categorical, seed=0)
+        models[member.candidate] = model.fit(inputs, label)
     others = customers[~seen].reset_index(drop=True)
     return World(assemble(models, MEMBERS), contract, others, churned(others, contract).to_numpy(), truth[~seen])
 
