@@ -169,16 +169,10 @@ def fit_and_stop(
     assert library is not None
     classifier = model.named_steps["classifier"]
     inner = [step for _, step in classifier.steps] if isinstance(classifier, Pipeline) else [classifier]
-<<<<<<< HEAD
     inputs, label, groups = training
     fitted: Any = inputs
     validation: Any = X
     with reproducible_threads(len(inputs)):
-=======
-    fitted: Any = training[0]
-    validation: Any = X
-    with reproducible_threads(len(fitted)):
->>>>>>> 1029a75780d325f281842c886ae06aa4fbc7fde8
         for step in map(clone, [model.named_steps["preprocessing"], *inner[:-1]]):
             fitted = fit_transform(step, fitted, label, groups)
             validation = step.transform(validation)
