@@ -172,12 +172,12 @@ def test_a_fold_is_predicted_with_the_trees_of_the_other_folds(counted: Callable
     candidate = boosting()
     counted({0: 10, 1: 20, 2: 40})
     found = searched(task, candidate)
-    assert found.candidate == with_trees(candidate, 35)  # (10 + 20 + 40) / 2
+    assert found.candidates[0] == with_trees(candidate, 35)  # (10 + 20 + 40) / 2
     for fold, trees in zip(task.folds, (30, 25, 15), strict=True):
         expected = validate_fold(task, with_trees(candidate, trees), fold)["probability"]
-        given = found.predictions.loc[found.predictions["fold"] == fold, "probability"]
+        given = found.predictions[0].loc[found.predictions[0]["fold"] == fold, "probability"]
         np.testing.assert_array_equal(given.to_numpy(), expected.to_numpy())
-    assert "trees" not in found.predictions
+    assert "trees" not in found.predictions[0]
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -203,6 +203,6 @@ def test_on_noise_no_skill_is_reported() -> None:
         task = replace(make_task(300), churned=pd.Series(rng.integers(0, 2, 300)))
         candidate = boosting(arguments={**LIBRARIES["sklearn"][1], "n_iter_no_change": 30, "learning_rate": 0.05})
         own.append(loss_of(pd.concat([validate_fold(task, candidate, fold) for fold in task.folds])))
-        honest.append(loss_of(searched(task, candidate).predictions))
+        honest.append(loss_of(searched(task, candidate).predictions[0]))
     assert np.mean(own) < np.mean(honest)
     assert np.mean(honest) >= np.log(2)
