@@ -12,7 +12,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
-  dist lint-workflows benchmark-quality benchmark-time benchmark-start benchmark-million benchmark-search benchmark-serving \
+  dist lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
   benchmark-evaluation benchmark-soak benchmark-failures fuzz-serving readme
 
 help: ## list the targets
@@ -33,6 +33,8 @@ $(READY): requirements/requirements.lock requirements/uv.txt pyproject.toml
 	@$(BIN)/python -m ensurepip --default-pip >/dev/null 2>&1 || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import lightgbm' 2>/dev/null || \
+	  { echo "LightGBM cannot be imported. It needs OpenMP: install it (Debian: apt install libgomp1; macOS: brew install libomp)"; exit 1; }
 	@touch $(READY)
 
 train: $(READY) ## train on the simulated table (kedro run --pipelines training)
@@ -78,7 +80,7 @@ format: $(READY) ## format the code and apply ruff's fixes
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 lock: $(READY) ## write the lock files; UPGRADE=1 upgrades every package
-	@for name in scikit-learn flaml autogluon; do \
+	@for name in scikit-learn boosters flaml autogluon; do \
 	  $(COMPILE) --universal --python-version 3.11 --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
 	@echo 'uv' | $(COMPILE) --universal --python-version 3.11 --output-file requirements/uv.txt -
 	@$(COMPILE) --universal --python-version 3.11 --group dev --extra boosters --output-file requirements/requirements.lock pyproject.toml
@@ -180,14 +182,21 @@ dist: $(READY) ## write the wheel and the last Bento of TABLE with their bills o
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
 	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
 
-benchmark-quality: $(READY) ## compare with boosting, logistic regression, FLAML and AutoGluon by nested cross-validation (two hours)
-	@$(BIN)/python -m benchmarks.quality $(if $(TABLES),--tables $(TABLES)) $(if $(CONTENDERS),--contenders $(CONTENDERS))
+benchmark-quality: $(READY) ## compare with other tools by nested cross-validation (half a day); SETS, TABLES, CONTENDERS and FOLDS limit it
+	@$(BIN)/python -m benchmarks.quality $(if $(SETS),--sets $(SETS)) $(if $(TABLES),--tables $(TABLES)) \
+	  $(if $(CONTENDERS),--contenders $(CONTENDERS)) $(if $(FOLDS),--folds $(FOLDS)) $(if $(AGAIN),--again $(AGAIN))
+
+benchmark-rows: $(READY) ## measure training time and memory from 1,000 to 1,000,000 rows (hours); ROWS and CONTENDERS limit it
+	@$(BIN)/python -m benchmarks.rows $(if $(ROWS),--rows $(ROWS)) $(if $(CONTENDERS),--contenders $(CONTENDERS)) $(if $(AGAIN),--again $(AGAIN))
 
 benchmark-time: $(READY) ## measure the time of each training step
 	@$(BIN)/python -m benchmarks.training_time
 
 benchmark-start: $(READY) ## measure the time that our code adds to the start of a command
 	@$(BIN)/python -m benchmarks.start_up
+
+benchmark-equivalence: $(READY) ## compare every candidate's ONNX model with the trained one, and measure its size and speed
+	@$(BIN)/python -m benchmarks.equivalence
 
 benchmark-million: $(READY) ## measure time and memory for a million customers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m benchmarks.million

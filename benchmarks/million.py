@@ -26,9 +26,7 @@ def main(rows: int) -> None:
         simulation = _measure(
             ["kedro", "run", "--pipelines", "simulation", "--params", f"simulation_name={NAME},simulation.rows={rows}"]
         )
-        training = _measure(
-            ["kedro", "run", "--pipelines", "training", "--params", f"simulation_name={NAME},search.trials=1"]
-        )
+        training = _measure(["kedro", "run", "--pipelines", "training", "--params", f"simulation_name={NAME}"])
     finally:
         for file in files:
             file.unlink(missing_ok=True)

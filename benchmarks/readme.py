@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 from benchmarks.common import RESULTS, ROOT
+from benchmarks.quality.summary import summary as quality_summary
 
-SHOWN = ("quality", "serving")  # the site shows all results
+SETS = ("development", "shown")  # the order of the quality summaries
+SHOWN = ("serving",)  # the site shows all results
 
 
 def _replace_block(text: str, name: str, content: str) -> str:
@@ -13,20 +15,13 @@ def _replace_block(text: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
 
 
-def without_parts(result: str) -> str:
-    """A result without the rows of single candidates, which are parts of `ours`, and without the sentence about them."""
-    lines = [line for line in result.splitlines() if not re.match(r"(\| \w+ ){2}\| our ", line)]
-    return re.sub(r"Rows named `our …` [^.]*\. ", "", "\n".join(lines))
-
-
 def main() -> None:
     readme = Path(ROOT / "README.md")
     summary = (ROOT / "data/08_reporting/simulated/summary.txt").read_text(encoding="utf-8").split("\n\nLook next")[0]
     results = [(RESULTS / f"{name}.md").read_text(encoding="utf-8").strip() for name in SHOWN]
+    parts = [quality_summary(name) for name in SETS] + [re.sub(r"^# ", "### ", result) for result in results]
     text = _replace_block(readme.read_text(encoding="utf-8"), "summary", f"```text\n{summary}\n```")
-    text = _replace_block(
-        text, "figures", "\n\n".join(re.sub(r"^# ", "### ", without_parts(result)) for result in results)
-    )
+    text = _replace_block(text, "figures", "\n\n".join(part for part in parts if part))
     readme.write_text(text, encoding="utf-8")
 
 

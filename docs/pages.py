@@ -28,6 +28,7 @@ CONF = ROOT / "conf" / "base"
 LONG_LINE = 60
 # The order in which a reader asks: how good is it, how fast is it, what does it cost?
 FIRST_RESULTS = (
+    "quality_development",
     "quality",
     "evaluation",
     "serving",

@@ -302,7 +302,8 @@ def _block(page: str, language: str, begin: str) -> str:
 
 
 def test_the_examples_of_the_how_to_pages_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidates = yaml.safe_load(_block("own_candidate", "yaml", "candidates:"))["candidates"]
+    blocks = re.findall(r"```yaml\n(candidates:\n.*?)```", PAGES["docs/how_to/own_candidate.md"], flags=re.DOTALL)
+    candidates = {name: block for text in blocks for name, block in yaml.safe_load(text)["candidates"].items()}
     evaluated_by = yaml.safe_load(_block("own_metric", "yaml", "evaluation:"))["evaluation"]["metrics"]
     costs = yaml.safe_load(_block("own_cost_model", "yaml", "costs:"))["costs"]
     (tmp_path / "metric_of_the_page.py").write_text(_block("own_metric", "python", "def "), encoding="utf-8")

@@ -283,7 +283,7 @@ def test_no_pickle_is_written(store: Path) -> None:
 
 
 def _trusted() -> tuple[str, ...]:
-    from churn_pipeline.modelling.candidates import TRUSTED_TYPES
+    from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
     return TRUSTED_TYPES
 

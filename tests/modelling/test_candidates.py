@@ -10,8 +10,9 @@ from sklearn.pipeline import Pipeline
 from tests.modelling.conftest import FITTABLE, SHIPPED
 from threadpoolctl import threadpool_limits
 
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES, Candidate, build_candidate
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
 
@@ -143,7 +144,7 @@ def test_skops_needs_no_other_trusted_types_than_ours(shipped, kind, customers, 
         ({"class": LOGISTIC, "arguments": {"c": 1}}, r"arguments \['c'\] are unknown"),
         ({"class": LOGISTIC, "numeric": "scaled", "numeric_arguments": {"n_knots": 3}}, "it accepts none"),
         ({"class": LOGISTIC, "numeric": "splines", "numeric_arguments": {"knots": 3}}, "degree"),
-        ({"class": LOGISTIC, "categorical_arguments": {"drop": "first"}}, "one-hot encoding"),
+        ({"class": LOGISTIC, "categorical_arguments": {"drop": "first"}}, "categorical: one_hot"),
         ({"class": LOGISTIC, "numeric": "wild"}, "'as_is', 'scaled' or 'splines'"),
         ({"class": LOGISTIC, "colour": "red"}, "Extra inputs are not permitted"),
         ({"class": 3}, "valid string"),

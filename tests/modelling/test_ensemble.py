@@ -17,7 +17,7 @@ from tests.modelling.conftest import FITTABLE, SHIPPED, fit_shipped, make_custom
 from tests.modelling.test_onnx_conversion import EXACT, PROGRAM, ROWS, difference, fit
 
 from churn_pipeline.modelling.blending import blend
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES, CandidatePipeline, build_candidate
+from churn_pipeline.modelling.candidates import CandidatePipeline, build_candidate
 from churn_pipeline.modelling.ensemble import (
     SHRINKAGE,
     BlendedModel,
@@ -29,6 +29,7 @@ from churn_pipeline.modelling.ensemble import (
 )
 from churn_pipeline.modelling.hard_rows import cut_points, hard_rows
 from churn_pipeline.modelling.onnx_conversion import OnnxConversionError, convert_model, model_digest, predict_onnx
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 LOGISTIC = Calibration(kind="logistic", a=1.3, b=1.3, c=-0.2)
 BETA = Calibration(kind="beta", a=0.6, b=3.3, c=-1.6)

@@ -164,7 +164,7 @@ def test_columns_may_be_sent_in_another_order(shipped, customers, fitted):
 PROGRAM = """
 import sys
 import skops.io
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 
 numeric, categorical = (text.split("|") for text in sys.argv[2:])

@@ -346,7 +346,10 @@ def test_pruning_saves_folds_and_does_not_prune_the_best_trial(task: Task) -> No
     [
         ({"space": {"arguments": {"D": {"low": 1, "high": 2}}}}, r"space\.arguments \['D'\] are unknown"),
         ({"space": {"numeric_arguments": {"n_knots": {"low": 4, "high": 9}}}}, "numeric: scaled; it accepts none"),
-        ({"space": {"categorical_arguments": {"drop": {"choices": ["first", None]}}}}, "unknown to one-hot"),
+        (
+            {"space": {"categorical_arguments": {"drop": {"choices": ["first", None]}}}},
+            "unknown to categorical: one_hot",
+        ),
         (
             {"space": {"arguments": {"tol": {"low": 0.1, "high": 0.2}}}},
             "add tol to arguments, as the value of the first trial",

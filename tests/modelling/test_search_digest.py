@@ -172,7 +172,8 @@ def source_file(module: str) -> Path:
 
 
 def test_the_digest_covers_every_module_that_the_search_imports() -> None:
-    reached, waiting = set[str](), ["search.run"]
+    # Candidates name our classifiers by import path, so no import leads to them.
+    reached, waiting = set[str](), ["search.run", "kernels", "networks", "torch_network"]
     while waiting:
         module = waiting.pop()
         if module not in reached:

@@ -17,7 +17,7 @@ from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets.mlflow_run import remove_group
 from churn_pipeline.datasets.skops_dataset import SkopsDataset
 from churn_pipeline.evaluation.model_record import ModelRecord, RegisteredVersion
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 CLASSES = 2
 # Folders of artifacts beside a registered model: texts and binary files.

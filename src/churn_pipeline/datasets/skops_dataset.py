@@ -6,7 +6,7 @@ from typing import Any
 import skops.io
 from kedro.io import AbstractDataset, DatasetError
 
-from churn_pipeline.modelling.candidates import TRUSTED_TYPES
+from churn_pipeline.modelling.trusted_types import TRUSTED_TYPES
 
 
 class SkopsDataset(AbstractDataset[Any, Any]):
@@ -34,7 +34,7 @@ class SkopsDataset(AbstractDataset[Any, Any]):
         if unknown:
             raise DatasetError(
                 f"{self._path.name} contains types that are not trusted: {', '.join(unknown)}. If they are safe, add them "
-                "to TRUSTED_TYPES in modelling/candidates.py"
+                "to TRUSTED_TYPES in modelling/trusted_types.py"
             )
         return skops.io.load(self._path, trusted=list(TRUSTED_TYPES))
 

@@ -58,7 +58,7 @@ def summarise(report: RunReport) -> str:
         f"{sum(split['set_aside'].values()):,} set aside; churn {split['train']['churn_share']:.1%}",
         *_leak_lines(data["leaks"]),
         "",
-        f"Leaderboard, cross-validated on {split['train']['rows']:,} customers",
+        f"Leaderboard, cross-validated on {choice.get('rows') or split['train']['rows']:,} customers",
         leaderboard,
         "",
         f"Chosen: {choice['candidate']} (rule: {choice['rule']})",

@@ -19,34 +19,13 @@ from sklearn import config_context
 from sklearn.base import is_classifier
 from sklearn.ensemble import BaggingClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import get_routing_for_object
 from threadpoolctl import threadpool_limits
 
 from churn_pipeline.modelling.classifiers import import_classifier, known_arguments, unknown_arguments, with_defaults
 from churn_pipeline.modelling.preprocessing import QuantileSplines, RandomPairs
-from churn_pipeline.modelling.preprocessing_steps import NumericKind, build_preprocessing
+from churn_pipeline.modelling.preprocessing_steps import CategoricalKind, NumericKind, build_preprocessing
 from churn_pipeline.modelling.space import GROUPS, Choices, Range, Space
-
-# Types that skops may load in addition to those it trusts by default. None of them runs code from the file: boosting
-# libraries store their trees as data in their own formats.
-TRUSTED_TYPES: tuple[str, ...] = (
-    "catboost.core.CatBoostClassifier",
-    "churn_pipeline.modelling.candidates.CandidatePipeline",
-    "churn_pipeline.modelling.ensemble.BlendedModel",
-    "churn_pipeline.modelling.kernels.NystroemClassifier",
-    "churn_pipeline.modelling.networks.NetworkClassifier",
-    "churn_pipeline.modelling.preprocessing.QuantileSplines",
-    "churn_pipeline.modelling.preprocessing.RandomPairs",
-    "churn_pipeline.modelling.preprocessing.limit_scores",
-    "churn_pipeline.modelling.preprocessing.round_to_float32",
-    "collections.OrderedDict",
-    "lightgbm.basic.Booster",
-    "lightgbm.sklearn.LGBMClassifier",
-    "numpy.dtype",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-    "xgboost.core.Booster",
-    "xgboost.sklearn.XGBClassifier",
-)
 
 # Below this many rows a second OpenMP thread saves nothing. If the cores are busy, waiting for it takes thirty times
 # as long as the work.
@@ -57,7 +36,10 @@ NUMERIC_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "scaled": (),
     "splines": tuple(inspect.signature(QuantileSplines).parameters),
 }
-CATEGORICAL_ARGUMENTS: tuple[str, ...] = ("min_frequency", "max_categories")
+CATEGORICAL_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "one_hot": ("min_frequency", "max_categories"),
+    "target": ("smooth",),
+}
 
 
 class Candidate(BaseModel):
@@ -75,8 +57,12 @@ class Candidate(BaseModel):
     numeric_arguments : dict
         For ``splines``: ``n_knots`` and ``degree``. For ``as_is``: ``pairs``, the number of randomly drawn sums and
         differences of two columns that are added as features (`RandomPairs`). For ``scaled``: empty.
+    categorical : {"one_hot", "target"}
+        How categorical columns are transformed: to one column per level, or each level to the churn share of its rows
+        (`CustomerTargetEncoder`, for trees and columns with many levels).
     categorical_arguments : dict
-        ``min_frequency`` and ``max_categories``: rarer levels share one column with unseen levels.
+        For ``one_hot``: ``min_frequency`` and ``max_categories``; rarer levels share one column with unseen levels. For
+        ``target``: ``smooth``, the number of rows with the mean churn share that are added to each level.
     copies : int
         Number of models that are fitted and averaged; they differ only in their random draws. Trials fit one.
     space : Space, optional
@@ -85,6 +71,8 @@ class Candidate(BaseModel):
         Values that the next trials use, by argument; an argument that is not given keeps its value above.
     trials : int
         Number of trials of its search; `SearchSettings` may override it.
+    keep : int
+        Number of its best trials that the choice may blend.
     share : float
         Share of the time left that its search may use.
     """
@@ -95,11 +83,13 @@ class Candidate(BaseModel):
     arguments: dict[str, Any] = Field(default_factory=dict)
     numeric: NumericKind = "as_is"
     numeric_arguments: dict[str, Any] = Field(default_factory=dict)
+    categorical: CategoricalKind = "one_hot"
     categorical_arguments: dict[str, Any] = Field(default_factory=dict)
     copies: int = Field(default=1, ge=1)
     space: Space | None = None
     starts: list[dict[str, Any]] = Field(default_factory=list)
     trials: int = Field(default=10, ge=1)
+    keep: int = Field(default=1, ge=1)
     share: float = Field(default=0.25, gt=0, le=1)
 
     @model_validator(mode="after")
@@ -112,7 +102,7 @@ class Candidate(BaseModel):
                 problems.append(_unknown_text(where, unknown, self.class_path, known_arguments(estimator)))
         known = {
             "numeric_arguments": (NUMERIC_ARGUMENTS[self.numeric], f"numeric: {self.numeric}"),
-            "categorical_arguments": (CATEGORICAL_ARGUMENTS, "one-hot encoding"),
+            "categorical_arguments": (CATEGORICAL_ARGUMENTS[self.categorical], f"categorical: {self.categorical}"),
         }
         for group, (names, owner) in known.items():
             problems += _unknown(group, getattr(self, group), names, owner)
@@ -168,7 +158,13 @@ class Candidate(BaseModel):
         for key, value in values.items():
             group, _, name = key.partition(".")
             groups[group][name] = value
-        return Candidate(class_path=self.class_path, numeric=self.numeric, copies=self.copies, **groups)
+        return Candidate(
+            class_path=self.class_path,
+            numeric=self.numeric,
+            categorical=self.categorical,
+            copies=self.copies,
+            **groups,
+        )
 
 
 class CandidatePipeline(Pipeline):  # type: ignore[misc]
@@ -268,8 +264,16 @@ def build_candidate(
         categorical,
         candidate.numeric_arguments,
         candidate.categorical_arguments,
+        candidate.categorical,
     )
     return CandidatePipeline([("preprocessing", preprocessing), ("classifier", classifier)])
+
+
+def fit_transform(step: Any, X: Any, y: pd.Series, groups: npt.NDArray[np.int64] | None) -> Any:
+    """Fit a preprocessing step and transform its rows; a step that splits rows splits them by customer."""
+    with config_context(enable_metadata_routing=groups is not None):
+        routed = groups is not None and get_routing_for_object(step).consumes("fit_transform", ["groups"])
+        return step.fit_transform(X, y, **({"groups": groups} if routed else {}))
 
 
 @contextmanager

@@ -118,6 +118,7 @@ def choose_candidate(
         candidate=_name(table, chosen),
         members=members,
         rule="lowest" if chosen is best else "cheapest",
+        rows=len(table.y),
         log_loss=float(chosen.losses.mean()),
         log_losses={name: float(option.losses.mean()) for name, option in zip(table.names, singles, strict=True)},
         microseconds={_name(table, option): round(option.microseconds, 2) for option in options},

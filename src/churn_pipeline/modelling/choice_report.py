@@ -74,6 +74,8 @@ class Choice(_Values):
     rule : {"lowest", "cheapest"}
         "lowest": its log loss plus cost of serving is the lowest. "cheapest": it is cheaper to serve than the best, and
         hardly worse.
+    rows : int
+        Number of rows that the options were compared on.
     log_loss : float
         Mean log loss over folds of the chosen model; calibration and weights are fitted out of fold too.
     log_losses : dict of str to float
@@ -94,6 +96,7 @@ class Choice(_Values):
     candidate: str
     members: tuple[Member, ...]
     rule: Literal["lowest", "cheapest"]
+    rows: int = 0
     log_loss: float
     log_losses: dict[str, float]
     microseconds: dict[str, float] = {}

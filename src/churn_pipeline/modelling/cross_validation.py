@@ -175,7 +175,8 @@ def _fit_and_predict(
     task: Task, candidate: Candidate, model: CandidatePipeline, training: Mask, validation: Mask
 ) -> tuple[npt.NDArray[np.float64], int]:
     inputs, label = task.features[training], task.churned[training]
-    if stops_early(candidate):
-        return fit_and_stop(model, candidate, (inputs, label), task.features[validation], task.churned[validation])
     groups = None if task.groups is None else task.groups[training]
+    if stops_early(candidate):
+        known = (inputs, label, groups)
+        return fit_and_stop(model, candidate, known, task.features[validation], task.churned[validation])
     return model.fit(inputs, label, groups=groups).predict_proba(task.features[validation])[:, 1], 0

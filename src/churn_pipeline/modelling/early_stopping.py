@@ -18,11 +18,12 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, reproducible_threads
+from churn_pipeline.modelling.candidates import Candidate, CandidatePipeline, fit_transform, reproducible_threads
 from churn_pipeline.modelling.classifiers import import_classifier
 
 Floats = npt.NDArray[np.float64]
 Rows = tuple[Floats, npt.NDArray[np.int64]]
+Groups = npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def trees_of_other_folds(trees: Sequence[int]) -> list[int]:
 def fit_and_stop(
     model: CandidatePipeline,
     candidate: Candidate,
-    training: tuple[pd.DataFrame, pd.Series],
+    training: tuple[pd.DataFrame, pd.Series, Groups],
     X: pd.DataFrame,
     y: pd.Series,
 ) -> tuple[Floats, int]:
@@ -150,8 +151,8 @@ def fit_and_stop(
         Unfitted and with one copy, as returned by `build_candidate`; not changed.
     candidate : Candidate
         The candidate that the model was built from; it stops early.
-    training : (DataFrame, Series)
-        Training customers and their labels.
+    training : (DataFrame, Series, ndarray or None)
+        Training rows, their labels, and the customer of each row.
     X : DataFrame of shape (n_rows, n_columns)
         Validation customers.
     y : Series of shape (n_rows,)
@@ -168,13 +169,14 @@ def fit_and_stop(
     assert library is not None
     classifier = model.named_steps["classifier"]
     inner = [step for _, step in classifier.steps] if isinstance(classifier, Pipeline) else [classifier]
-    fitted: Any = training[0]
+    inputs, label, groups = training
+    fitted: Any = inputs
     validation: Any = X
-    with reproducible_threads(len(fitted)):
+    with reproducible_threads(len(inputs)):
         for step in map(clone, [model.named_steps["preprocessing"], *inner[:-1]]):
-            fitted = step.fit_transform(fitted, training[1])
+            fitted = fit_transform(step, fitted, label, groups)
             validation = step.transform(validation)
-        return library.fit(clone(inner[-1]), (fitted, training[1].to_numpy()), (validation, y.to_numpy()))
+        return library.fit(clone(inner[-1]), (fitted, label.to_numpy()), (validation, y.to_numpy()))
 
 
 def _fit_lightgbm(classifier: Any, training: Rows, validation: Rows) -> tuple[Floats, int]:

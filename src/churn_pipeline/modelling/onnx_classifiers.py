@@ -34,6 +34,7 @@ from churn_pipeline.modelling.onnx_members import convert_network, convert_nystr
 from churn_pipeline.modelling.onnx_skl2onnx import convert_by_skl2onnx
 from churn_pipeline.modelling.onnx_trees import READERS, add_trees, trees_of
 from churn_pipeline.modelling.sklearn_private import histogram_baseline
+from churn_pipeline.modelling.torch_network import TorchNetworkClassifier
 
 
 def convert_classifier(graph: Graph, classifier: Any, features: str) -> str:
@@ -144,5 +145,6 @@ _CONVERTERS: dict[type[Any], Callable[[Graph, Any, str], str]] = {
     BaggingClassifier: _convert_copies,
     Pipeline: _convert_pipeline,
     NetworkClassifier: convert_network,
+    TorchNetworkClassifier: convert_network,
     NystroemClassifier: convert_nystroem,
 }

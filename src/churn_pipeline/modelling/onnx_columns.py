@@ -23,6 +23,7 @@ from churn_pipeline.modelling.preprocessing import (
     limit_scores,
     round_to_float32,
 )
+from churn_pipeline.modelling.target_encoding import CustomerTargetEncoder
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,25 @@ def _convert_one_hot(graph: Graph, step: OneHotEncoder, value: str, where: str) 
     return graph.cast(found, TensorProto.DOUBLE)
 
 
+def _convert_target_encoder(graph: Graph, step: CustomerTargetEncoder, value: str, where: str) -> str:
+    """Look up the position of each level's churn share, then the share; unseen levels have the position of the mean.
+
+    ``LabelEncoder`` returns float32 shares at most, so the shares are a constant of their own.
+    """
+    keys = [f"{column}:{level}" for column, levels in enumerate(step.categories_) for level in levels]
+    shares = np.concatenate([*step.encodings_, [step.target_mean_]])
+    prefix = graph.constant([[f"{column}:" for column in range(len(step.categories_))]], str)
+    position = graph.node(
+        "LabelEncoder",
+        graph.node("StringConcat", prefix, value),
+        domain=ML_DOMAIN,
+        keys_strings=keys,
+        values_int64s=list(range(len(keys))),
+        default_int64=len(keys),
+    )
+    return graph.node("Gather", graph.constant(shares), position, axis=0)
+
+
 _CONVERTERS: dict[type[Any], Callable[[Graph, Any, str, str], str]] = {
     FunctionTransformer: _convert_function,
     SimpleImputer: _convert_imputer,
@@ -263,4 +283,5 @@ _CONVERTERS: dict[type[Any], Callable[[Graph, Any, str, str], str]] = {
     QuantileSplines: convert_splines,
     RandomPairs: _convert_pairs,
     OneHotEncoder: _convert_one_hot,
+    CustomerTargetEncoder: _convert_target_encoder,
 }

@@ -120,8 +120,8 @@ def _tree_of_histogram(nodes: npt.NDArray[np.void]) -> Tree:
     )
 
 
-def add_trees(graph: Graph, trees: Sequence[Tree], features: str) -> str:
-    """Add an ensemble of trees as one node that sums their leaves in float64.
+def add_trees(graph: Graph, trees: Sequence[Tree], features: str, summed: bool = True) -> str:
+    """Add an ensemble of trees as one node, in float64.
 
     Parameters
     ----------
@@ -131,11 +131,13 @@ def add_trees(graph: Graph, trees: Sequence[Tree], features: str) -> str:
         At least one tree.
     features : str
         Name of the input: float64 of shape (n_rows, n_features).
+    summed : bool, default=True
+        Whether to return the sum of the trees, or each of them.
 
     Returns
     -------
     str
-        Name of the output: float64 of shape (n_rows, 1).
+        Name of the output: float64 of shape (n_rows, 1) or (n_rows, len(trees)).
     """
     parts: list[_Branches] = []
     roots: list[int] = []
@@ -158,7 +160,7 @@ def add_trees(graph: Graph, trees: Sequence[Tree], features: str) -> str:
         "TreeEnsemble",
         features,
         domain=ML_DOMAIN,
-        n_targets=1,
+        n_targets=1 if summed else len(trees),
         aggregate_function=SUM,
         post_transform=NO_TRANSFORM,
         tree_roots=roots,
@@ -170,7 +172,7 @@ def add_trees(graph: Graph, trees: Sequence[Tree], features: str) -> str:
         nodes_falsenodeids=integers("right"),
         nodes_trueleafs=integers("left_is_leaf"),
         nodes_falseleafs=integers("right_is_leaf"),
-        leaf_targetids=[0] * n_leaves,
+        leaf_targetids=[0 if summed else target for target, part in enumerate(parts) for _ in part.leaf_value],
         leaf_weights=numpy_helper.from_array(joined("leaf_value"), "leaves"),
         **sets,
     )

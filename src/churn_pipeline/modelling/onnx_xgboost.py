@@ -22,7 +22,7 @@ def read_xgboost(classifier: Any) -> Boosting:
     Returns
     -------
     Boosting
-        Its trees. XGBoost adds in float32 and this conversion in float64, so probabilities differ by about 1e-7.
+        Its trees.
 
     Raises
     ------
@@ -54,6 +54,7 @@ def read_xgboost(classifier: Any) -> Boosting:
         trees=[_tree(tree, weight) for tree, weight in zip(trees[:counted], weights[:counted], strict=True)],
         base=float(np.log(share) - np.log1p(-share)),
         float32=True,
+        float32_sum=True,
     )
 
 

@@ -14,8 +14,10 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from churn_pipeline.modelling.preprocessing import QuantileSplines, limit_scores, round_to_float32
+from churn_pipeline.modelling.target_encoding import CustomerTargetEncoder
 
 NumericKind = Literal["as_is", "scaled", "splines"]
+CategoricalKind = Literal["one_hot", "target"]
 
 
 def build_preprocessing(
@@ -24,6 +26,7 @@ def build_preprocessing(
     categorical: Sequence[str],
     numeric_arguments: Mapping[str, Any],
     categorical_arguments: Mapping[str, Any],
+    categorical_kind: CategoricalKind = "one_hot",
 ) -> ColumnTransformer:
     """Build the step in front of the classifier.
 
@@ -36,12 +39,15 @@ def build_preprocessing(
     numeric_arguments : Mapping
         Arguments of `QuantileSplines`; ignored for the other kinds.
     categorical_arguments : Mapping
-        Arguments of ``OneHotEncoder``.
+        Arguments of ``OneHotEncoder`` or of `CustomerTargetEncoder`.
+    categorical_kind : {"one_hot", "target"}, default="one_hot"
+        How categorical columns are transformed.
 
     Returns
     -------
     ColumnTransformer
-        Unfitted. Its output is dense float64: numeric columns first, then one column per level.
+        Unfitted. Its output is dense float64: numeric columns first, then one column per level (``one_hot``) or one per
+        categorical column (``target``).
 
     Raises
     ------
@@ -52,11 +58,17 @@ def build_preprocessing(
     if numeric:
         branches.append(("numeric", _numeric_steps(kind, numeric_arguments), list(numeric)))
     if categorical:
-        encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=False, **categorical_arguments)
-        branches.append(("categorical", encoder, list(categorical)))
+        branches.append(("categorical", _encoder(categorical_kind, categorical_arguments), list(categorical)))
     if not branches:
         raise ValueError("A candidate needs at least one feature: both numeric and categorical are empty.")
     return ColumnTransformer(branches, remainder="drop", sparse_threshold=0.0)
+
+
+def _encoder(kind: CategoricalKind, arguments: Mapping[str, Any]) -> OneHotEncoder | CustomerTargetEncoder:
+    """Build the branch of categorical columns."""
+    if kind == "target":
+        return CustomerTargetEncoder(**arguments)
+    return OneHotEncoder(handle_unknown="infrequent_if_exist", sparse_output=False, **arguments)
 
 
 def _numeric_steps(kind: NumericKind, arguments: Mapping[str, Any]) -> Pipeline:

@@ -48,6 +48,8 @@ class Boosting:
         See above.
     float32 : bool
         Whether features are rounded to float32 first.
+    float32_sum : bool
+        Whether ``base`` and the trees are added in float32, one after the other.
     zero_is_missing : tuple of int
         Features in which 0 counts as missing.
     """
@@ -56,4 +58,5 @@ class Boosting:
     factor: float = 1.0
     base: float = 0.0
     float32: bool = False
+    float32_sum: bool = False
     zero_is_missing: tuple[int, ...] = ()

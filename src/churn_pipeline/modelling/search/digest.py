@@ -18,13 +18,15 @@ from churn_pipeline.modelling.cross_validation import Task
 from churn_pipeline.modelling.search.settings import SearchSettings
 
 # Libraries that a trial's result depends on; the package of the candidate's classifier is added.
-LIBRARIES: tuple[str, ...] = ("numpy", "optuna", "pandas", "scikit-learn", "scipy")
+LIBRARIES: tuple[str, ...] = ("numpy", "optuna", "pandas", "scikit-learn", "scipy", "torch")
 # Modules of churn_pipeline.modelling that a trial's values or result depend on.
 MODULES: tuple[str, ...] = (
     "candidates",
     "classifiers",
     "cross_validation",
     "early_stopping",
+    "kernels",
+    "networks",
     "preprocessing",
     "preprocessing_steps",
     "search.digest",
@@ -36,6 +38,8 @@ MODULES: tuple[str, ...] = (
     "search.trial",
     "space",
     "studies",
+    "target_encoding",
+    "torch_network",
 )
 
 
@@ -76,7 +80,7 @@ def study_digest(task: Task, candidate: Candidate, settings: SearchSettings, nam
 def _configuration(task: Task, candidate: Candidate, settings: SearchSettings, name: str) -> dict[str, Any]:
     package = candidate.class_path.partition(".")[0].replace("sklearn", "scikit-learn")
     return {
-        "candidate": [name, candidate.model_dump(mode="json", exclude={"trials", "share"})],
+        "candidate": [name, candidate.model_dump(mode="json", exclude={"trials", "share", "keep"})],
         "columns": [list(task.numeric), list(task.categorical)],
         "settings": settings.model_dump(mode="json", exclude={"trials", "seconds", "max_rows"}),
         "seed": task.seed,

@@ -42,17 +42,17 @@ class SearchResult:
 
     Attributes
     ----------
-    candidate : Candidate
-        The candidate with the best trial's values, and without a space.
-    predictions : DataFrame
-        Its out-of-fold predictions: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
+    candidates : list of Candidate
+        The candidate with the values of its best trials, best first, and without a space.
+    predictions : list of DataFrame
+        Their out-of-fold predictions: ``fold``, ``row``, ``churned``, ``probability``, ``seconds``.
     report : dict
         ``study``, the numbers of ``trials``, ``pruned`` and ``failed`` trials, ``best_trial``, ``log_loss`` and
         ``seconds`` (of all trials and of the fits after them).
     """
 
-    candidate: Candidate
-    predictions: pd.DataFrame
+    candidates: list[Candidate]
+    predictions: list[pd.DataFrame]
     report: dict[str, Any]
 
 
@@ -77,7 +77,7 @@ def search_candidate(
     Returns
     -------
     SearchResult
-        The result of the trial with the lowest mean log loss; in case of a tie, of the earliest one.
+        The results of the trials with the lowest mean log loss; in case of a tie, of the earlier one.
 
     Raises
     ------
@@ -97,15 +97,19 @@ def search_candidate(
             runner = TrialRunner(task, candidate, fit_fold, settings.pruning_deviations, parallel_folds=cores)
             scheduler = TrialScheduler(studies.candidate, study, sampler, runner, settings, limit, seconds)
             trials = scheduler.run()
-            best = min((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.rank)
-            tuned, predictions = _finish(
-                candidate.with_values(best.values), scheduler.predictions_of(best), fit_fold, task
-            )
+            complete = sorted((trial for trial in trials if trial.state == "complete"), key=lambda trial: trial.rank)
+            best = complete[: candidate.keep]
+            finished = [
+                _finish(candidate.with_values(trial.values), scheduler.predictions_of(trial), fit_fold, task)
+                for trial in best
+            ]
             # A repeated search reports the time of the first one: it leaves later candidates no time for more trials.
             spent = max(time.perf_counter() - begin, study.seconds_of(len(trials)))
-            report = {"study": name, **_summary(trials, best, spent)}
+            report = {"study": name, **_summary(trials, best[0], spent)}
             study.conclude(report, trials)
-    return SearchResult(tuned, predictions.drop(columns="trees"), report)
+    return SearchResult(
+        [tuned for tuned, _ in finished], [table.drop(columns="trees") for _, table in finished], report
+    )
 
 
 def _finish(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from churn_pipeline.contract.errors import ProjectError
+from churn_pipeline.modelling.early_stopping import stops_early
 from churn_pipeline.modelling.search.pruning import PruningRule
 from churn_pipeline.modelling.search.sampler import TrialSampler
 from churn_pipeline.modelling.search.settings import SearchSettings
@@ -54,7 +55,7 @@ class TrialScheduler:
     trials: dict[int, Trial] = field(default_factory=dict)
     _running: dict[Future[TrialOutcome], int] = field(default_factory=dict)
     _learned: list[Trial] = field(default_factory=list)
-    _best: TrialOutcome | None = None
+    _best: list[TrialOutcome] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.stored = dict(self.study.ended())
@@ -74,13 +75,12 @@ class TrialScheduler:
         ValueError
             If the first trial fails, or the study was made by another search.
         """
-        at_once = min(self.settings.parallel_trials, joblib.cpu_count())
-        with ThreadPoolExecutor(at_once) as pool:
+        with ThreadPoolExecutor(self._at_once) as pool:
             try:
                 for number in range(self.limit):
                     self._learn(number - self.settings.parallel_trials)
                     # The first trial runs alone, and shows how long a trial takes.
-                    while len(self._running) >= (at_once if number > 1 else 1):
+                    while len(self._running) >= (self._at_once if number > 1 else 1):
                         self._wait_for_a_trial()
                     if number not in self.stored and self._time_is_up():
                         break
@@ -92,10 +92,11 @@ class TrialScheduler:
         return [self.trials[number] for number in sorted(self.trials)]
 
     def predictions_of(self, trial: Trial) -> pd.DataFrame | None:
-        """Return the trial's out-of-fold predictions; None unless it is the best trial and was run in this process."""
-        if self._best is None or self._best.trial.number != trial.number or not self._best.predictions:
-            return None
-        return pd.concat(self._best.predictions, ignore_index=True)
+        """Return the out-of-fold predictions of one of the best trials; None if it was not run in this process."""
+        for outcome in self._best:
+            if outcome.trial.number == trial.number and outcome.predictions:
+                return pd.concat(outcome.predictions, ignore_index=True)
+        return None
 
     def _learn(self, number: int) -> None:
         """Wait for a trial and pass it to the sampler."""
@@ -106,18 +107,25 @@ class TrialScheduler:
         self.sampler.learn(self.trials[number])
         self._learned.append(self.trials[number])
 
+    @property
+    def _at_once(self) -> int:
+        return min(self.settings.parallel_trials, int(joblib.cpu_count()))
+
     def _time_is_up(self) -> bool:
-        """Whether a trial that starts now would probably end too late, if the best one is then fitted with all its copies.
+        """Whether a trial that starts now would probably end too late, with what is fitted after the last trial.
 
         The longest trial is the estimate: it never falls, so a repeated search does not start a trial that this one did not.
         """
         if self.seconds is None or not self.trials:
             return False
-        copies = self.runner.candidate.copies
+        candidate = self.runner.candidate
+        # Boosting fits the folds once more, with the number of trees of the other folds; copies are fitted only then.
+        afterwards = candidate.copies if stops_early(candidate) or candidate.copies > 1 else 0
         longest = max(trial.seconds for trial in self.trials.values())
         ended = max(trial.end_seconds for trial in self.trials.values())
         elapsed = max(ended, time.perf_counter() - self._started if self._running else 0.0)
-        return elapsed + longest * (1 + (copies if copies > 1 else 0)) > self.seconds
+        # Then folds are fitted in parallel.
+        return elapsed + longest * (1 + candidate.keep * afterwards / self._at_once) > self.seconds
 
     def _start(self, pool: ThreadPoolExecutor, number: int) -> None:
         """Start a trial, or take it from the study if it has ended before."""
@@ -149,10 +157,11 @@ class TrialScheduler:
         if trial.number == 0 and trial.state == "failed":
             raise ProjectError(f"Candidate {self.name}", f"cannot be fitted as configured: {trial.problem}")
         self.trials[trial.number] = trial
-        if trial.state == "complete" and (self._best is None or trial.rank < self._best.trial.rank):
-            self._best = outcome
-        best = self._best.trial if self._best else None
-        self.study.show(Progress(len(self.trials), self.limit, best, self._seconds_left()))
+        if trial.state == "complete":
+            best = sorted([*self._best, outcome], key=lambda one: one.trial.rank)
+            self._best = best[: self.runner.candidate.keep]
+        best_trial = self._best[0].trial if self._best else None
+        self.study.show(Progress(len(self.trials), self.limit, best_trial, self._seconds_left()))
 
     def _seconds_left(self) -> float:
         """Estimate the remaining time from the mean time per trial."""

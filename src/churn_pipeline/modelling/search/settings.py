@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 # The rest of the time budget is for fitting the chosen model on all rows, its evaluation and its record.
-SEARCH_SHARE = 0.6
+SEARCH_SHARE = 0.45
 
 
 class SearchSettings(BaseModel):

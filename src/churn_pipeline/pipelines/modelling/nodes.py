@@ -102,7 +102,7 @@ def search(
     settings: SearchSettings | None = None,
     studies: Studies | None = None,
     seconds: float = float("inf"),
-) -> tuple[pd.DataFrame, Candidate, float]:
+) -> tuple[pd.DataFrame, list[Candidate], float]:
     """Search a candidate's space; each trial is fitted on the training rows of each fold only.
 
     This is the one node that is not pure: `studies` stores its trials, and an interrupted search resumes from them. The
@@ -111,21 +111,31 @@ def search(
     Returns
     -------
     predictions : pandas.DataFrame
-        Of the best trial, a row for each fold and validation customer: ``fold``, ``row``, ``churned`` (0/1),
-        ``probability`` (float64), ``seconds`` (to fit and predict the fold), ``microseconds`` (to serve a customer, estimated).
-    candidate : Candidate
-        The candidate with the best trial's values, and without a space.
+        Of each of the best trials, a row for each fold and validation customer: ``trial`` (from 1, best first), ``fold``,
+        ``row``, ``churned`` (0/1), ``probability`` (float64), ``seconds`` (to fit and predict the fold), ``microseconds`` (to
+        serve a customer, estimated).
+    candidates : list of Candidate
+        The candidate with the values of its best trials, and without a space.
     seconds_left : float
         Time for the candidates that follow.
     """
     limit = seconds * candidate.share if np.isfinite(seconds) else None
     result = search_candidate(task, candidate, settings or SearchSettings(), studies or UnstoredStudies(), limit)
-    microseconds = microseconds_per_customer(result.candidate, len(task.numeric))
+    predictions = [
+        table.assign(microseconds=microseconds_per_customer(tuned, len(task.numeric)))
+        for table, tuned in zip(result.predictions, result.candidates, strict=True)
+    ]
+    numbered = pd.concat(predictions, keys=range(1, len(predictions) + 1), names=["trial"])
     return (
-        result.predictions.assign(microseconds=microseconds),
-        result.candidate,
+        numbered.reset_index("trial").reset_index(drop=True),
+        result.candidates,
         max(0.0, seconds - result.report["seconds"]),
     )
+
+
+def name_of_trial(candidate: str, trial: int) -> str:
+    """Name of one of the best trials of a candidate, from 1: the first is named as the candidate."""
+    return candidate if trial == 1 else f"{candidate}_{trial}"
 
 
 def fit(
@@ -135,7 +145,7 @@ def fit(
     contract: Contract,
     seed: int,
     choice: dict[str, Any],
-    **candidates: Candidate,
+    **candidates: list[Candidate],
 ) -> Pipeline | BlendedModel:
     """Fit the members of the chosen model on all training customers; other candidates are not fitted.
 
@@ -152,7 +162,7 @@ def fit(
     choice
         `churn_pipeline.modelling.choice_report.Choice` as plain values.
     **candidates
-        The candidates that `search` found.
+        What `search` found, by candidate.
 
     Returns
     -------
@@ -160,11 +170,16 @@ def fit(
         A fitted candidate, calibrated if that was chosen, or a blend.
     """
     members = Choice.model_validate(choice).members
+    found = {
+        name_of_trial(name, trial): candidate
+        for name, tuned in candidates.items()
+        for trial, candidate in enumerate(tuned, start=1)
+    }
     models = {}
     # Copies and trees are fitted in parallel. Their seeds are drawn before, so the result does not depend on that.
     with joblib.parallel_config("threading", n_jobs=joblib.cpu_count()):
         for name in dict.fromkeys(member.candidate for member in members):
-            model = build_candidate(candidates[name], contract.numeric, contract.categorical, seed)
+            model = build_candidate(found[name], contract.numeric, contract.categorical, seed)
             models[name] = model.fit(features, label["churned"], groups=groups["customer"].to_numpy())
     return assemble(models, members)
 
@@ -177,19 +192,25 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
     settings
         Metrics of the leaderboard, and margins of the choice.
     **predictions
-        Out-of-fold predictions by candidate, as `search` returns them.
+        Out-of-fold predictions by candidate, as `search` returns them. Each of the best trials is compared.
 
     Returns
     -------
     leaderboard : pandas.DataFrame
-        One row per candidate, best first: the mean over folds of each metric, the standard error of the mean log loss,
+        One row per candidate and kept trial, best first: the mean over folds of each metric, the standard error of the mean log
+        loss,
         microseconds to serve a customer (estimated) and seconds to fit. All of it is measured before calibration.
     choice : dict
         `churn_pipeline.modelling.choice_report.Choice` as plain values.
     """
     names = list(dict.fromkeys(["log_loss", *settings.metrics]))
     rows = []
-    for candidate, table in predictions.items():
+    tables = {
+        name_of_trial(candidate, int(trial)): found[found["trial"] == trial].drop(columns="trial")
+        for candidate, found in predictions.items()
+        for trial in found["trial"].unique()
+    }
+    for candidate, table in tables.items():
         scores = _fold_scores(table, names)
         rows.append(
             {
@@ -201,7 +222,7 @@ def compare(settings: ChoiceSettings, **predictions: pd.DataFrame) -> tuple[pd.D
             }
         )
     leaderboard = pd.DataFrame(rows).sort_values("log_loss", kind="stable", ignore_index=True)
-    choice = choose_candidate(predictions, settings.standard_errors, settings.cost, settings.blends, settings.calibrate)
+    choice = choose_candidate(tables, settings.standard_errors, settings.cost, settings.blends, settings.calibrate)
     for sentence in choice.sentences:
         logger.info("%s", sentence)
     return leaderboard, choice.to_dict()
