@@ -158,7 +158,7 @@ def _trials(project: Project) -> int:
 def test_after_ctrl_c_the_same_command_continues(project: Project) -> None:
     shorten(project.path, rows=1_000)
     project.configure(
-        search={"trials": 500},
+        search={"trials": 500, "seconds": None},
         candidates={
             "logistic": {
                 "class": "sklearn.linear_model.LogisticRegression",
@@ -186,7 +186,7 @@ def test_after_ctrl_c_the_same_command_continues(project: Project) -> None:
 
     kept = _trials(project)
     assert kept >= 3
-    project.configure(search={"trials": kept})
+    project.configure(search={"trials": kept, "seconds": None})
     again = project.kedro(*TRAIN, "--to-nodes", "logistic.search")
     assert again.code == 0, again.output
     assert _trials(project) >= kept

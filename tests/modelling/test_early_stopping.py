@@ -59,6 +59,11 @@ def searched(task: Task, candidate: Candidate) -> SearchResult:
     return search_candidate(task, candidate, SearchSettings(seconds=None), UnstoredStudies())
 
 
+def best(task: Task, candidate: Candidate) -> pd.DataFrame:
+    """Out-of-fold predictions of the best trial."""
+    return searched(task, candidate).predictions[0]
+
+
 def loss_of(predictions: pd.DataFrame) -> float:
     return log_loss(predictions["churned"].to_numpy(), predictions["probability"].to_numpy())
 
@@ -74,7 +79,9 @@ def test_the_returned_probabilities_are_those_of_the_returned_number_of_trees(li
     training, validation = task.folds["fold_0"]
     rows = (task.features[training], task.churned[training])
     model = build_candidate(candidate, COLUMNS, [], seed=0)
-    probability, trees = fit_and_stop(model, candidate, rows, task.features[validation], task.churned[validation])
+    probability, trees = fit_and_stop(
+        model, candidate, (*rows, None), task.features[validation], task.churned[validation]
+    )
     assert 1 < trees < 290
     with pytest.raises(NotFittedError):
         model.named_steps["preprocessing"].transform(task.features)
@@ -172,12 +179,13 @@ def test_a_fold_is_predicted_with_the_trees_of_the_other_folds(counted: Callable
     candidate = boosting()
     counted({0: 10, 1: 20, 2: 40})
     found = searched(task, candidate)
-    assert found.candidates[0] == with_trees(candidate, 35)  # (10 + 20 + 40) / 2
+    (tuned,), (predictions,) = found.candidates, found.predictions
+    assert tuned == with_trees(candidate, 35)  # (10 + 20 + 40) / 2
     for fold, trees in zip(task.folds, (30, 25, 15), strict=True):
         expected = validate_fold(task, with_trees(candidate, trees), fold)["probability"]
-        given = found.predictions[0].loc[found.predictions[0]["fold"] == fold, "probability"]
+        given = predictions.loc[predictions["fold"] == fold, "probability"]
         np.testing.assert_array_equal(given.to_numpy(), expected.to_numpy())
-    assert "trees" not in found.predictions[0]
+    assert "trees" not in predictions
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -203,6 +211,6 @@ def test_on_noise_no_skill_is_reported() -> None:
         task = replace(make_task(300), churned=pd.Series(rng.integers(0, 2, 300)))
         candidate = boosting(arguments={**LIBRARIES["sklearn"][1], "n_iter_no_change": 30, "learning_rate": 0.05})
         own.append(loss_of(pd.concat([validate_fold(task, candidate, fold) for fold in task.folds])))
-        honest.append(loss_of(searched(task, candidate).predictions[0]))
+        honest.append(loss_of(best(task, candidate)))
     assert np.mean(own) < np.mean(honest)
     assert np.mean(honest) >= np.log(2)

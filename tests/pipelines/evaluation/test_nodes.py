@@ -14,7 +14,7 @@ from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
-from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.pipelines.evaluation.decision import join_holdout
 from churn_pipeline.pipelines.evaluation.holdout_rows import holdout_keys
 from churn_pipeline.pipelines.evaluation.nodes import (
@@ -24,7 +24,6 @@ from churn_pipeline.pipelines.evaluation.nodes import (
     find_true_probabilities,
     predict,
 )
-from churn_pipeline.pipelines.modelling.nodes import fit
 
 CONTRACT, DATED = make_contract(), make_contract(dated=True)
 SETTINGS = EvaluationSettings(metrics=("auc", "log_loss"), resamples=100, importance_repeats=2, confidence_level=0.9)
@@ -49,8 +48,8 @@ def predictions(holdout: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
     candidate = Candidate.model_validate({"class": "sklearn.linear_model.LogisticRegression", "numeric": "scaled"})
-    label = (customers["churn"] == "Yes").astype("int64").rename("churned").to_frame()
-    return fit(model_inputs(customers, contract), label, candidate, contract, 1)
+    model = build_candidate(candidate, contract.numeric, contract.categorical, seed=1)
+    return model.fit(model_inputs(customers, contract), (customers["churn"] == "Yes").astype("int64"))
 
 
 # ---- predictions and true probabilities -----------------------------------------------------------------------------

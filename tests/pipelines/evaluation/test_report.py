@@ -13,10 +13,9 @@ from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.costs import CostModel, DecisionRule
 from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
-from churn_pipeline.modelling.candidates import Candidate
+from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.onnx_conversion import convert_model
 from churn_pipeline.pipelines.evaluation.report import record_model
-from churn_pipeline.pipelines.modelling.nodes import fit
 
 CONTRACT = make_contract()
 DECISION = DecisionRule.of(CostModel(value=10, offer_cost=1, contact_cost=1, acceptance=0.5), np.array([10.0]))
@@ -24,8 +23,8 @@ DECISION = DecisionRule.of(CostModel(value=10, offer_cost=1, contact_cost=1, acc
 
 def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
     candidate = Candidate.model_validate({"class": "sklearn.linear_model.LogisticRegression", "numeric": "scaled"})
-    label = (customers["churn"] == "Yes").astype("int64").rename("churned").to_frame()
-    return fit(model_inputs(customers, contract), label, candidate, contract, 1)
+    model = build_candidate(candidate, contract.numeric, contract.categorical, seed=1)
+    return model.fit(model_inputs(customers, contract), (customers["churn"] == "Yes").astype("int64"))
 
 
 def recorded(model: Any, contract: Contract = CONTRACT) -> ModelRecord:

@@ -17,6 +17,7 @@ from churn_pipeline.modelling.choice_report import Choice
 from churn_pipeline.modelling.early_stopping import stops_early
 from churn_pipeline.modelling.ensemble import BlendedModel, Member
 from churn_pipeline.modelling.search import SearchSettings, search_candidate
+from churn_pipeline.modelling.search.settings import SEARCH_SHARE
 from churn_pipeline.pipelines.data_engineering.nodes import features_and_label, validate_customers
 from churn_pipeline.pipelines.data_engineering.splitting import (
     FOLD_TRAIN,
@@ -201,23 +202,13 @@ def test_only_the_members_of_the_chosen_model_are_fitted(data: Data, monkeypatch
         return build_candidate(used, *rest)
 
     monkeypatch.setattr(nodes, "build_candidate", recorded)
-    candidates = {name: candidate(name) for name in CANDIDATES}
-    alone = fit(
-        features, label, GROUPS, CONTRACT, 1, chosen("forest"), **{name: [one] for name, one in candidates.items()}
-    )
-    assert built == [candidates["forest"]]
+    candidates = {name: [candidate(name)] for name in CANDIDATES}
+    alone = fit(features, label, GROUPS, CONTRACT, 1, chosen("forest"), **candidates)
+    assert built == candidates["forest"]
     assert type(alone["classifier"]).__name__ == "RandomForestClassifier"
     built.clear()
-    blend = fit(
-        features,
-        label,
-        GROUPS,
-        CONTRACT,
-        1,
-        chosen("boosting", "logistic"),
-        **{n: [one] for n, one in candidates.items()},
-    )
-    assert built == [candidates["boosting"], candidates["logistic"]]
+    blend = fit(features, label, GROUPS, CONTRACT, 1, chosen("boosting", "logistic"), **candidates)
+    assert built == candidates["boosting"] + candidates["logistic"]
     assert isinstance(blend, BlendedModel)
     assert [name for name, _ in blend.members] == ["boosting", "logistic"]
 
@@ -266,7 +257,7 @@ def test_each_search_gets_its_share_of_the_time_that_earlier_ones_left(
 ) -> None:
     features, label, made = data
     task, seconds = prepare(features, label, made, GROUPS, CONTRACT, 1, SearchSettings(seconds=100))
-    assert seconds == 45.0
+    assert seconds == 100 * SEARCH_SHARE
     limits: list[float | None] = []
 
     def recorded(*given: Any) -> Any:
@@ -277,8 +268,8 @@ def test_each_search_gets_its_share_of_the_time_that_earlier_ones_left(
     left = [seconds]
     for share in (0.5, 1.0):
         left.append(search(task, candidate().model_copy(update={"share": share}), None, None, left[-1])[2])
-    assert limits == [22.5, left[1]]
-    assert 45.0 > left[1] > left[2] > 35.0
+    assert limits == [seconds / 2, left[1]]
+    assert seconds > left[1] > left[2] > seconds - 10
     assert search(task, candidate(), None, None, 0.0)[2] == 0.0
 
 
