@@ -64,9 +64,11 @@ def test_worker_processes_give_the_same_result(task: Task, monkeypatch: pytest.M
     with cross_validation.fold_fitter(task) as fit_fold:
         assert not isinstance(fit_fold, cross_validation.partial)
     apart = searched(task, there)
-    assert apart.candidate == found.candidate
+    assert apart.candidates[0] == found.candidates[0]
     assert here.results() == there.results()
-    pd.testing.assert_frame_equal(apart.predictions.drop(columns="seconds"), found.predictions.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(
+        apart.predictions[0].drop(columns="seconds"), found.predictions[0].drop(columns="seconds")
+    )
 
 
 def test_worker_processes_ignore_ctrl_c(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +96,7 @@ def test_the_first_trial_is_the_configured_candidate_and_the_result_has_no_space
     assert studies.trials[0].values == {"arguments.C": 1.0}
     assert len(studies.trials) == 9
     best = min(studies.trials.values(), key=lambda trial: trial.loss if trial.state == "complete" else np.inf)
-    assert found.candidate == Candidate.model_validate(
+    assert found.candidates[0] == Candidate.model_validate(
         {**LOGISTIC, "space": None, "trials": 10, "arguments": {"C": best.values["arguments.C"]}}
     )
     assert found.report["log_loss"] == best.loss
@@ -119,10 +121,10 @@ def test_trials_fit_one_copy_and_the_returned_predictions_are_those_of_all_copie
     }
     found = searched(task, given=Candidate.model_validate({**tree, "copies": 5, "trials": 3}), pruning_deviations=None)
     assert fitted == [1] * 9 + [5] * 3
-    assert found.candidate.copies == 5
+    assert found.candidates[0].copies == 5
     alone = searched(task, given=Candidate.model_validate({**tree, "trials": 3}), pruning_deviations=None)
     loss = [
-        log_loss(each.predictions["churned"].to_numpy(), each.predictions["probability"].to_numpy())
+        log_loss(each.predictions[0]["churned"].to_numpy(), each.predictions[0]["probability"].to_numpy())
         for each in (found, alone)
     ]
     assert loss[0] < loss[1]
@@ -132,14 +134,16 @@ def test_predictions_are_those_of_the_tuned_candidate_on_every_fold(task: Task) 
     found = searched(task)
     again = pd.concat(
         validate(
-            dict.fromkeys(task.folds, found.candidate),
+            dict.fromkeys(task.folds, found.candidates[0]),
             cross_validation.partial(cross_validation.validate_fold, task),
             workers=1,
         ),
         ignore_index=True,
     )
-    pd.testing.assert_frame_equal(found.predictions.drop(columns="seconds"), again.drop(columns=["seconds", "trees"]))
-    scores = [log_loss(part["churned"], part["probability"]) for _, part in found.predictions.groupby("fold")]
+    pd.testing.assert_frame_equal(
+        found.predictions[0].drop(columns="seconds"), again.drop(columns=["seconds", "trees"])
+    )
+    scores = [log_loss(part["churned"], part["probability"]) for _, part in found.predictions[0].groupby("fold")]
     assert np.mean(scores) == found.report["log_loss"]
 
 
@@ -147,7 +151,7 @@ def test_without_a_space_there_is_one_trial(task: Task) -> None:
     studies = MemoryStudies()
     found = searched(task, studies, candidate(space=None), seconds=100)
     assert found.report["trials"] == 1
-    assert found.candidate == candidate(space=None, trials=10)
+    assert found.candidates[0] == candidate(space=None, trials=10)
     assert studies.trials[0].state == "complete"
 
 
@@ -155,7 +159,7 @@ def test_of_equal_trials_the_earliest_is_best(task: Task) -> None:
     same = candidate(arguments={"max_iter": 500}, space={"arguments": {"max_iter": {"low": 400, "high": 600}}})
     found = searched(task, given=same)
     assert found.report["best_trial"] == 0
-    assert found.candidate.arguments["max_iter"] == 500
+    assert found.candidates[0].arguments["max_iter"] == 500
 
 
 def test_a_failed_trial_does_not_end_the_search_unless_it_is_the_first(task: Task) -> None:
@@ -211,9 +215,9 @@ def test_an_interrupted_search_resumes_and_ends_like_an_uninterrupted_one(task: 
     before, broken.interrupt_after = broken.n_ended, None
     found = searched(task, broken)
     assert broken.results() == unbroken.results()
-    assert found.candidate == expected.candidate
+    assert found.candidates[0] == expected.candidates[0]
     pd.testing.assert_frame_equal(
-        found.predictions.drop(columns="seconds"), expected.predictions.drop(columns="seconds")
+        found.predictions[0].drop(columns="seconds"), expected.predictions[0].drop(columns="seconds")
     )
     assert broken.n_ended - before == 9 - after
 
@@ -223,7 +227,9 @@ def test_a_finished_search_is_not_repeated_and_more_trials_continue_it(task: Tas
     first = searched(task, studies, candidate(trials=6))
     again = searched(task, studies, candidate(trials=6))
     assert studies.n_ended == 6
-    pd.testing.assert_frame_equal(first.predictions.drop(columns="seconds"), again.predictions.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(
+        first.predictions[0].drop(columns="seconds"), again.predictions[0].drop(columns="seconds")
+    )
     searched(task, studies)
     searched(task, whole)
     assert studies.results() == whole.results()
@@ -267,7 +273,7 @@ def test_a_time_budget_ends_a_search_and_its_number_of_trials_reproduces_it(task
     assert max(trial.end_seconds for trial in timed.trials.values()) < 1.0 + longest
     again = searched(task, rebuilt, candidate(trials=trials))
     assert rebuilt.results() == timed.results()
-    assert again.candidate == found.candidate
+    assert again.candidates[0] == found.candidates[0]
 
 
 @pytest.mark.usefixtures("slow_fits")
@@ -402,7 +408,7 @@ def test_every_kind_of_dimension_is_searched(task: Task) -> None:
         assert isinstance(trial.values["arguments.fit_intercept"], bool)
         assert trial.values["numeric_arguments.n_knots"] in (3, 5, 7, 9)
         assert type(trial.values["categorical_arguments.min_frequency"]) is int
-    assert found.candidate.numeric_arguments["degree"] == 3
+    assert found.candidates[0].numeric_arguments["degree"] == 3
 
 
 def test_every_shipped_candidate_has_first_trials() -> None:
