@@ -99,7 +99,9 @@ def test_a_study_is_an_optuna_study_that_is_not_repeated(tmp_path: Path) -> None
     again = search(tmp_path / "folder" / "studies.db")
     assert trials_of(tmp_path / "folder" / "studies.db", again.report["study"]) == stored
     assert again.report == found.report
-    pd.testing.assert_frame_equal(again.predictions.drop(columns="seconds"), found.predictions.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(
+        again.predictions[0].drop(columns="seconds"), found.predictions[0].drop(columns="seconds")
+    )
 
 
 def test_other_data_or_another_seed_starts_another_study(tmp_path: Path) -> None:
@@ -150,10 +152,10 @@ def test_a_killed_search_resumes_and_ends_like_an_uninterrupted_one(
     found = search(file)
 
     assert trials_of(file, found.report["study"]) == stored
-    assert found.candidate == expected.candidate
+    assert found.candidates[0] == expected.candidates[0]
     assert found.report["log_loss"] == expected.report["log_loss"]
     pd.testing.assert_frame_equal(
-        found.predictions.drop(columns="seconds"), expected.predictions.drop(columns="seconds")
+        found.predictions[0].drop(columns="seconds"), expected.predictions[0].drop(columns="seconds")
     )
 
 
