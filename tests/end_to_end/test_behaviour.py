@@ -67,7 +67,7 @@ def make_world() -> World:
     for member in MEMBERS:
         configured = Candidate.model_validate(settings[member.candidate])
         # One trial finds the number of trees.
-        tuned = search_candidate(task, configured, SearchSettings(trials=1), UnstoredStudies()).candidate
+        tuned = search_candidate(task, configured, SearchSettings(trials=1), UnstoredStudies()).candidates[0]
         model = build_candidate(tuned, contract.numeric, contract.categorical, seed=0)
         models[member.candidate] = model.fit(inputs, label)
     others = customers[~seen].reset_index(drop=True)

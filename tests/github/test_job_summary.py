@@ -60,7 +60,7 @@ def test_every_candidate_has_a_row_and_every_metric_of_the_holdout(script, repor
     summary = script.job_summary(reports, tmp_path)
 
     for candidate in pd.read_csv(reports / "simulated/leaderboard.csv")["candidate"]:
-        assert len(_cells(summary, candidate)) == 9
+        assert len(_cells(summary, candidate)) == 10
     for name in ("metrics", "profit"):
         for metric in pd.read_csv(reports / f"simulated/{name}.csv")["metric"]:
             assert _cells(summary, metric)
