@@ -43,7 +43,7 @@ def test_a_clearly_lower_log_loss_is_chosen(truth):
     left, right, churned, _ = truth
     predictions = {"simple": table(expit(left), churned), "complex": table(expit(left + right), churned)}
     choice = choose_candidate(predictions, calibrate=False)
-    assert (choice.candidate, choice.rule) == ("complex", "lowest")
+    assert (choice.candidate, choice.rule) == ("complex", "lowest log loss plus cost of serving")
     assert choice.decided_by is not None
     assert (choice.decided_by.option, choice.decided_by.baseline) == ("complex", "simple")
     losses = {
@@ -89,9 +89,9 @@ def test_the_cheapest_to_serve_within_the_margin_is_chosen(truth):
     }
     settings = {"cost": 0.0, "blends": False, "calibrate": False}
     strict = choose_candidate(predictions, standard_errors=0.0, **settings)
-    assert (strict.candidate, strict.rule) == ("slow", "lowest")
+    assert (strict.candidate, strict.rule) == ("slow", "lowest log loss plus cost of serving")
     lenient = choose_candidate(predictions, standard_errors=5.0, **settings)
-    assert (lenient.candidate, lenient.rule) == ("fast", "cheapest")
+    assert (lenient.candidate, lenient.rule) == ("fast", "cheapest within the margin")
     assert lenient.decided_by is not None
     assert (lenient.decided_by.option, lenient.decided_by.baseline) == ("fast", "slow")
     assert lenient.decided_by.advantage < 0
@@ -110,7 +110,7 @@ def test_a_candidate_that_takes_longer_to_serve_must_be_better_by_its_cost(truth
     assert worth > 0
     chosen = [choose_candidate({"fast": fast, "slow": slow}, cost=worth * part, **settings) for part in (0.99, 1.01)]
     assert [choice.candidate for choice in chosen] == ["slow", "fast"]
-    assert all(choice.rule == "lowest" for choice in chosen)
+    assert all(choice.rule == "lowest log loss plus cost of serving" for choice in chosen)
 
 
 OPTIONS = st.lists(
@@ -145,7 +145,7 @@ def test_a_blend_of_models_with_independent_errors_is_chosen(truth):
     left, right, churned, rng = truth
     predictions = {name: table(noisy(left + right, 1.0, rng), churned, microseconds=3.0) for name in ("one", "two")}
     choice = choose_candidate(predictions)
-    assert (choice.candidate, choice.rule) == ("one+two", "lowest")
+    assert (choice.candidate, choice.rule) == ("one+two", "lowest log loss plus cost of serving")
     assert choice.blend is not None
     assert choice.blend.exceeds(1.0)
     assert choice.log_loss < min(choice.log_losses.values())
@@ -194,7 +194,7 @@ def test_a_blend_of_identical_models_is_not_chosen(size, certain, truth):
     predictions = {f"model_{index}": table(p, churned) for index in range(size)}
     choice = choose_candidate(predictions, standard_errors=0.0, cost=0.0, calibrate=False)
     assert choice.candidate == "model_0"
-    assert choice.rule == "lowest"
+    assert choice.rule == "lowest log loss plus cost of serving"
 
 
 def test_useless_members_get_no_weight(truth):

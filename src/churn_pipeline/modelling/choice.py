@@ -117,7 +117,7 @@ def choose_candidate(
     choice = Choice(
         candidate=_name(table, chosen),
         members=members,
-        rule="lowest" if chosen is best else "cheapest",
+        rule="lowest log loss plus cost of serving" if chosen is best else "cheapest within the margin",
         rows=len(table.y),
         log_loss=float(chosen.losses.mean()),
         log_losses={name: float(option.losses.mean()) for name, option in zip(table.names, singles, strict=True)},

@@ -71,9 +71,8 @@ class Choice(_Values):
         Name of the chosen candidate; for a blend, the names of its members, joined by ``+``.
     members : tuple of Member
         Input of `churn_pipeline.modelling.ensemble.assemble`: one member, or several for a blend.
-    rule : {"lowest", "cheapest"}
-        "lowest": its log loss plus cost of serving is the lowest. "cheapest": it is cheaper to serve than the best, and
-        hardly worse.
+    rule : {"lowest log loss plus cost of serving", "cheapest within the margin"}
+        The second: it is cheaper to serve than the best option, and hardly worse.
     rows : int
         Number of rows that the options were compared on.
     log_loss : float
@@ -95,7 +94,7 @@ class Choice(_Values):
 
     candidate: str
     members: tuple[Member, ...]
-    rule: Literal["lowest", "cheapest"]
+    rule: Literal["lowest log loss plus cost of serving", "cheapest within the margin"]
     rows: int = 0
     log_loss: float
     log_losses: dict[str, float]
@@ -128,7 +127,7 @@ def _explain_rule(choice: Choice, standard_errors: float, cost: float) -> str:
         chosen = f"a blend of {weights} (log loss {choice.log_loss:.5f}"
     if difference is None:
         return f"Chosen: {chosen}), the only candidate."
-    if choice.rule == "lowest":
+    if choice.rule == "lowest log loss plus cost of serving":
         return (
             f"Chosen: {chosen}), with the lowest log loss plus cost of serving, at {cost:g} per microsecond. "
             f"Compared with {difference.baseline}: {difference}."

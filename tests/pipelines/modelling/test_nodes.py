@@ -91,7 +91,13 @@ def chosen(*names: str) -> dict[str, Any]:
     """The choice of a candidate or of a blend with equal weights."""
     members = tuple(Member(candidate=name, weight=1 / len(names)) for name in names)
     losses = dict.fromkeys(names, 0.4)
-    return Choice(candidate="+".join(names), members=members, rule="lowest", log_loss=0.4, log_losses=losses).to_dict()
+    return Choice(
+        candidate="+".join(names),
+        members=members,
+        rule="lowest log loss plus cost of serving",
+        log_loss=0.4,
+        log_losses=losses,
+    ).to_dict()
 
 
 def fitted(data: Data, used: Candidate, seed: int = 1) -> Any:
