@@ -81,7 +81,7 @@ def test_boxes_change_no_name_of_a_dataset(pipelines) -> None:
     names = {name for pipeline in pipelines.values() for name in pipeline.datasets() if not name.startswith("params:")}
 
     in_a_namespace = {name.split(".")[1] for name in names if "." in name}
-    assert in_a_namespace == {"studies", "tuned", "seconds_left"}  # the candidates'
+    assert in_a_namespace == {"studies"}  # the candidates'
 
 
 def test_no_node_that_trains_can_read_the_truth(pipelines) -> None:

@@ -70,7 +70,7 @@ def fit_pipeline() -> Pipeline:
 
 def fit_candidates(catalog: DataCatalog) -> dict[str, Any]:
     """Fit each candidate alone and uncalibrated, with the same node."""
-    names = [name.removesuffix(".tuned") for name in sorted(fit_pipeline().inputs()) if name.endswith(".tuned")]
+    names = [name.removesuffix("_tuned") for name in sorted(fit_pipeline().inputs()) if name.endswith("_tuned")]
     choice, chosen, models = catalog.load("choice"), catalog.load("chosen_model"), {}
     for name in names:
         catalog.save("choice", choice | {"members": [{"candidate": name, "weight": 1.0, "calibration": None}]})

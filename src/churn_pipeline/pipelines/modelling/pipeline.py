@@ -13,7 +13,7 @@ def create_pipeline() -> Pipeline:
     Candidates are searched one after another, because each passes the time that it leaves on to the next.
     """
     candidates = configured_candidates()
-    seconds = ["search_seconds", *(f"{name}.seconds_left" for name in candidates)]
+    seconds = ["search_seconds", *(f"{name}_seconds_left" for name in candidates)]
     return Pipeline(
         [
             box("preparation", [_prepare()]),
@@ -44,7 +44,7 @@ def _search(name: str, seconds: str) -> Pipeline:
         [template],
         namespace=name,
         inputs={"task": "task", "seconds": seconds},
-        outputs={"cv_predictions": f"{name}_cv_predictions"},
+        outputs={output: f"{name}_{output}" for output in ("cv_predictions", "tuned", "seconds_left")},
         parameters={"params:candidate": f"params:candidates.{name}", "params:search": "params:search"},
     )
 
@@ -66,7 +66,7 @@ def _choice(candidates: list[str]) -> list[Node]:
                 "contract": "contract",
                 "seed": "params:seed",
                 "choice": "choice",
-                **{name: f"{name}.tuned" for name in candidates},
+                **{name: f"{name}_tuned" for name in candidates},
             },
             "chosen_model",
             name="fit",
