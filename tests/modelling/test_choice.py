@@ -9,7 +9,6 @@ from scipy.special import expit, logit
 
 from churn_pipeline.evaluation.metrics import log_loss
 from churn_pipeline.modelling import blending
-from churn_pipeline.modelling import choice as choice_module
 from churn_pipeline.modelling.blending import fit_calibration, fit_members, fit_weights
 from churn_pipeline.modelling.choice import _cheapest_within, _Option, choose_candidate, simplest_within
 from churn_pipeline.modelling.choice_report import Choice
@@ -117,7 +116,7 @@ OPTIONS = st.lists(
     st.tuples(st.lists(st.floats(0.3, 0.5), min_size=FOLDS, max_size=FOLDS), st.floats(0.0, 200.0)),
     min_size=1,
     max_size=6,
-).map(lambda drawn: [_Option((place,), np.array(losses), cost) for place, (losses, cost) in enumerate(drawn)])
+).map(lambda drawn: [_Option((place,), (1.0,), np.array(losses), cost) for place, (losses, cost) in enumerate(drawn)])
 
 
 @given(options=OPTIONS, costs=st.tuples(st.floats(0.0, 0.01), st.floats(0.0, 0.01)))
@@ -313,7 +312,6 @@ def test_the_choice_scores_and_weighs_by_left_out_folds(truth, monkeypatch):
         return fitted[-1]
 
     monkeypatch.setattr(blending, "fit_weights", recorded)
-    monkeypatch.setattr(choice_module, "fit_weights", recorded)
     predictions = {name: table(noisy(left + right, noise, rng), churned) for name, noise in (("one", 1), ("two", 0.8))}
     choice = choose_candidate(predictions, calibrate=False)
     assert set(seen) == {N * 4 // 5}

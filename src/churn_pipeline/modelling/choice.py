@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,6 @@ from churn_pipeline.modelling.blending import (
     blend,
     fit_calibration,
     fit_members,
-    fit_weights,
     round_weights,
 )
 from churn_pipeline.modelling.choice_report import ROUNDING_ERROR, CalibrationReport, Choice, Difference, explain
@@ -53,6 +53,8 @@ class _Option:
     ----------
     members : tuple of int
         Its candidates.
+    weights : tuple of float
+        Their weights, all above 0.
     losses : ndarray of shape (n_folds,)
         Log loss of each fold.
     microseconds : float
@@ -60,13 +62,18 @@ class _Option:
     """
 
     members: tuple[int, ...]
+    weights: tuple[float, ...]
     losses: Floats
     microseconds: float
+
+    def total(self, cost: float) -> float:
+        """Mean log loss plus the cost of serving."""
+        return float(self.losses.mean()) + cost * self.microseconds
 
 
 def choose_candidate(
     predictions: Mapping[str, pd.DataFrame],
-    standard_errors: float = 0.5,
+    standard_errors: float = 0.25,
     cost: float = 1e-5,
     blends: bool = True,
     calibrate: bool = True,
@@ -87,7 +94,7 @@ def choose_candidate(
     predictions : Mapping of str to DataFrame
         By candidate, simplest first: columns ``fold``, ``row``, ``churned``, ``probability`` and ``microseconds`` (estimated
         time to serve one customer; 0 if the column is missing).
-    standard_errors : float, default=0.5
+    standard_errors : float, default=0.25
         An option that is cheaper to serve, or no calibration, may be worse by this many standard errors.
     cost : float, default=1e-5
         Log loss that one microsecond per customer is worth.
@@ -113,7 +120,10 @@ def choose_candidate(
     singles = [_single(table, column, kinds[column], microseconds[column]) for column in range(len(table.names))]
     options = [*singles, *(_blends(table, kinds, microseconds) if blends else [])]
     chosen, best = _cheapest_within(options, standard_errors, cost)
-    members = _fit_option(table, kinds, chosen)
+    members = tuple(
+        Member(candidate=table.names[place], weight=weight, calibration=_fit_on_all(table, place, kinds[place]))
+        for place, weight in zip(chosen.members, chosen.weights, strict=True)
+    )
     choice = Choice(
         candidate=_name(table, chosen),
         members=members,
@@ -141,47 +151,34 @@ def _single(table: OutOfFold, column: int, kind: Kind, microseconds: float) -> _
     """
     p = cross_fitted_predictions(table, _calibration_fitter(column, kind))
     losses = min(table.fold_losses(p), table.fold_losses(expit(log_odds(p))), key=np.mean)
-    return _Option((column,), losses, microseconds)
+    return _Option((column,), (1.0,), losses, microseconds)
 
 
 def _blends(table: OutOfFold, kinds: Sequence[Kind], microseconds: Sequence[float]) -> list[_Option]:
-    """The blend of all candidates that get weight, and each smaller one without the member of lowest weight."""
+    """The blend of all candidates that get weight, and each smaller one without the member of lowest weight.
+
+    Weights are the mean of those fitted without one fold each, which varies less than weights fitted on all folds.
+    """
     places = list(range(len(table.names)))
     options: list[_Option] = []
-    while True:
-        weights = dict(zip(places, _weights(table, kinds, places), strict=True))
-        places = [place for place in places if weights[place] > 0]
-        if len(places) < 2:
-            return options
+    while len(places) > 1:
+        names, fitted = [table.names[place] for place in places], list[dict[str, float]]()
 
-        def fit(p: Floats, y: npt.NDArray[np.int64], places: Sequence[int] = tuple(places)) -> Model:
-            names = [table.names[place] for place in places]
-            fitted = fit_members(p[:, places], y, names, [kinds[place] for place in places])
-            return lambda given: blend(given[:, places], names, fitted)
+        def fit(p: Floats, y: npt.NDArray[np.int64], names: Sequence[str] = names, fitted: Any = fitted) -> Model:
+            columns = [table.names.index(name) for name in names]
+            members = fit_members(p[:, columns], y, names, [kinds[column] for column in columns])
+            fitted.append({member.candidate: member.weight for member in members})
+            return lambda given: blend(given[:, columns], names, members)
 
         losses = table.fold_losses(cross_fitted_predictions(table, fit))
-        options.append(_Option(tuple(places), losses, sum(microseconds[place] for place in places)))
-        places.remove(min(places, key=lambda place: weights[place]))
-
-
-def _weights(table: OutOfFold, kinds: Sequence[Kind], places: Sequence[int]) -> Floats:
-    """Weights of a blend: the mean of those fitted without one fold each, which varies less than those fitted on all."""
-    found = []
-    for fold in table.folds:
-        rows = table.fold != fold
-        p, y = table.p[rows], table.y[rows]
-        Z = np.column_stack([log_odds(p[:, place], fit_calibration(p[:, place], y, kinds[place])) for place in places])
-        found.append(fit_weights(Z, y))
-    return round_weights(np.mean(found, axis=0))
-
-
-def _fit_option(table: OutOfFold, kinds: Sequence[Kind], option: _Option) -> tuple[Member, ...]:
-    weights = _weights(table, kinds, option.members) if len(option.members) > 1 else np.ones(1)
-    return tuple(
-        Member(candidate=table.names[place], weight=float(weight), calibration=_fit_on_all(table, place, kinds[place]))
-        for place, weight in zip(option.members, weights, strict=True)
-        if weight > 0
-    )
+        weights = round_weights(np.mean([[found.get(name, 0.0) for name in names] for found in fitted], axis=0))
+        if weights.min() == 0:
+            places = [place for place, weight in zip(places, weights, strict=True) if weight > 0]
+            continue
+        served = sum(microseconds[place] for place in places)
+        options.append(_Option(tuple(places), tuple(map(float, weights)), losses, served))
+        places.pop(int(np.argmin(weights)))
+    return options
 
 
 def _name(table: OutOfFold, option: _Option) -> str:
@@ -196,15 +193,13 @@ def _cheapest_within(options: Sequence[_Option], standard_errors: float, cost: f
     chosen, best : _Option
         The best has the lowest log loss plus cost. Of equally cheap options, the earlier one is chosen.
     """
-    totals = [float(option.losses.mean()) + cost * option.microseconds for option in options]
-    place = int(np.argmin(totals))
-    best = options[place]
-    good = [best]
-    for option, total in zip(options, totals, strict=True):
+    best = min(options, key=lambda option: option.total(cost))
+
+    def is_good(option: _Option) -> bool:
         error = paired_difference(option.losses, best.losses).standard_error
-        if total - totals[place] <= standard_errors * error + ROUNDING_ERROR:
-            good.append(option)
-    return min(good, key=lambda option: (option.microseconds, options.index(option))), best
+        return option.total(cost) - best.total(cost) <= standard_errors * error + ROUNDING_ERROR
+
+    return min(filter(is_good, options), key=lambda option: option.microseconds), best
 
 
 def simplest_within(losses: Floats, standard_errors: float) -> tuple[int, int]:
@@ -274,11 +269,9 @@ def _deciding_difference(
 
 def _blend_difference(table: OutOfFold, options: Sequence[_Option], singles: int, cost: float) -> Difference | None:
     """Compare the best blend with the best candidate; None if there is no blend."""
-
-    def total(option: _Option) -> float:
-        return float(option.losses.mean()) + cost * option.microseconds
-
     if len(options) == singles:
         return None
-    alone, together = min(options[:singles], key=total), min(options[singles:], key=total)
+    alone, together = (
+        min(part, key=lambda option: option.total(cost)) for part in (options[:singles], options[singles:])
+    )
     return _difference(_name(table, together), _name(table, alone), together.losses, alone.losses)

@@ -51,6 +51,7 @@ def microseconds_per_customer(candidate: Candidate, numeric: int) -> float:
     if name == "NystroemClassifier":
         parts.append(LANDMARK * candidate.copies * int(arguments.get("n_components", 500)))
     if name in ("NetworkClassifier", "TorchNetworkClassifier"):
-        units = int(arguments.get("n_members", 1)) * int(arguments.get("width", 64)) * int(arguments.get("depth", 1))
+        members = int(arguments.get("n_members", 16)) if name == "TorchNetworkClassifier" else 1
+        units = members * int(arguments.get("width", 64)) * int(arguments.get("depth", 2))
         parts.append(UNIT * candidate.copies * units)
     return round(sum(parts), 6)

@@ -37,7 +37,7 @@ class ChoiceSettings(BaseModel):
         min_length=1, description="Metrics on the leaderboard; candidates are chosen by log loss."
     )
     standard_errors: float = Field(
-        default=0.5,
+        default=0.25,
         ge=0,
         description="An option that is cheaper to serve may be worse by this many standard errors.",
     )
