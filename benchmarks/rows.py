@@ -31,7 +31,7 @@ HOW = (
     "prediction. `ours` runs the project's own nodes: inner folds, search, fit, comparison, calibration, choice. `autogluon_600` "
     "stops after 600 s by its own budget. Peak memory is the largest resident memory of a contender's processes together, "
     "sampled twice a second; it includes reading the table. `best possible AUC` is that of the simulation's true probabilities on the "
-    "same rows. An empty cell has not been measured. All contenders use two cores. Made by `make benchmark-rows`."
+    "same rows. Empty cells were not measured. All contenders run on two cores. Made by `make benchmark-rows`."
 )
 
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from churn_pipeline.modelling.candidates import CandidatePipeline
+from churn_pipeline.modelling.probability_classifier import ProbabilityClassifier
 
 Floats = npt.NDArray[np.float64]
 
@@ -122,7 +122,7 @@ def _log_odds(p: npt.ArrayLike, a: float, b: float, c: float) -> Floats:
     return a * log_p - b * log_1mp + c
 
 
-class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class BlendedModel(ProbabilityClassifier):
     """A probability from the weighted mean of candidates' calibrated log-odds.
 
     With one member of weight 1 it is a calibrated candidate. It starts no threads, so it computes the same on any number
@@ -220,22 +220,6 @@ class BlendedModel(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             total = total + weight * _log_odds(model.predict_proba(X)[:, 1], *numbers)
         probability = expit(total)
         return np.column_stack([1.0 - probability, probability])
-
-    def predict(self, X: pd.DataFrame) -> npt.NDArray[np.int64]:
-        """Predict the more probable class.
-
-        Parameters
-        ----------
-        X : DataFrame of shape (n_rows, n_columns)
-            Customers; not changed.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,)
-            0 or 1.
-        """
-        classes: npt.NDArray[np.int64] = self.classes_[np.argmax(self.predict_proba(X), axis=1)]
-        return classes
 
 
 def assemble(models: Mapping[str, CandidatePipeline], members: Sequence[Member]) -> CandidatePipeline | BlendedModel:

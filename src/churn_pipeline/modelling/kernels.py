@@ -7,16 +7,17 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from churn_pipeline.modelling.probability_classifier import ProbabilityClassifier
+
 Floats = npt.NDArray[np.float64]
 
 
-class NystroemClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class NystroemClassifier(ProbabilityClassifier):
     """Kernel logistic regression with a radial kernel, approximated by the Nyström method.
 
     The fitted model is a weighted sum of similarities to the landmarks, so it needs no matrix of the approximation.
@@ -106,19 +107,3 @@ class NystroemClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         similarity = rbf_kernel(X, self.landmarks_, gamma=self.gamma_)
         churn = expit(similarity @ self.weights_ + self.intercept_)
         return np.column_stack([1.0 - churn, churn])
-
-    def predict(self, X: Any) -> npt.NDArray[np.int64]:
-        """Predict the more probable class of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features)
-            Numbers without NaN.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,)
-            Classes.
-        """
-        predicted: npt.NDArray[np.int64] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return predicted

@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from churn_pipeline.modelling.probability_classifier import ProbabilityClassifier
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
@@ -58,7 +59,7 @@ def held_out_customers(y: Any, groups: Any, fraction: float, random: np.random.R
     return np.isin(customer, held_out)
 
 
-class BaseNetwork(ABC, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class BaseNetwork(ProbabilityClassifier, ABC):
     """What all networks share: early stopping, and prediction in numpy from float64 weights.
 
     A network has one or more members. They share the input, and their probabilities are averaged.
@@ -83,7 +84,7 @@ class BaseNetwork(ABC, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     random_state: Any
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Train until the validation loss has not fallen for `patience` epochs, and keep the best epoch's weights.
+        """Train, stop after `patience` epochs without a lower validation loss, and keep the best epoch's weights.
 
         Parameters
         ----------
@@ -132,22 +133,6 @@ class BaseNetwork(ABC, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, dtype=np.float64, reset=False)
         churn = _predict(self.weights_, self.biases_, X)
         return np.column_stack([1.0 - churn, churn])
-
-    def predict(self, X: Any) -> npt.NDArray[np.int64]:
-        """Predict the more probable class of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_features)
-            Numbers without NaN.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,)
-            Classes.
-        """
-        predicted: npt.NDArray[np.int64] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return predicted
 
     @abstractmethod
     def _trainer(self, X: Floats, y: npt.NDArray[np.int64], random: np.random.RandomState) -> Trainer:

@@ -29,6 +29,7 @@ MODULES: tuple[str, ...] = (
     "networks",
     "preprocessing",
     "preprocessing_steps",
+    "probability_classifier",
     "search.digest",
     "search.pruning",
     "search.run",

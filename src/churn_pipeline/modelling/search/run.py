@@ -115,7 +115,7 @@ def search_candidate(
 def _finish(
     tuned: Candidate, predictions: pd.DataFrame | None, fit_fold: FitFold, task: Task
 ) -> tuple[Candidate, pd.DataFrame]:
-    """Fix the number of trees of boosting, and predict each fold with all copies if the best trial has not done so."""
+    """Fix the number of trees of boosting, and predict each fold with all copies, unless the trial already did."""
 
     def predict(candidates: Mapping[str, Candidate]) -> pd.DataFrame:
         return pd.concat(validate(candidates, fit_fold, joblib.cpu_count()), ignore_index=True)
