@@ -304,20 +304,22 @@ def test_the_first_trial_runs_even_without_time(task: Task) -> None:
 
 
 @given(
-    ended=st.lists(st.tuples(st.floats(0, 50), st.floats(0.01, 20)), min_size=1, max_size=8),
-    more=st.lists(st.tuples(st.floats(0, 50), st.floats(0.01, 20)), max_size=4),
+    ended=st.lists(st.tuples(st.floats(0, 50), st.floats(0.01, 20), st.floats(0, 1)), min_size=1, max_size=8),
+    more=st.lists(st.tuples(st.floats(0, 50), st.floats(0.01, 20), st.floats(0, 1)), max_size=4),
     copies=st.integers(1, 4),
+    keep=st.integers(1, 4),
 )
 def test_once_time_is_up_trials_that_end_later_do_not_change_that(
-    ended: list[tuple[float, float]], more: list[tuple[float, float]], copies: int
+    ended: list[tuple[float, float, float]], more: list[tuple[float, float, float]], copies: int, keep: int
 ) -> None:
     """A repeated search knows the results of trials that still ran when the first one stopped."""
-    runner = SimpleNamespace(candidate=candidate(copies=copies))
+    runner = SimpleNamespace(candidate=candidate(copies=copies, keep=keep))
     is_up = []
     for times in (ended, ended + more):
         scheduler = TrialScheduler("logistic", MemoryStudies(), None, runner, SearchSettings(), 100, seconds=60.0)  # type: ignore[arg-type]
         scheduler.trials = {
-            number: Trial(number, {}, (), "complete", start, seconds) for number, (start, seconds) in enumerate(times)
+            number: Trial(number, {}, (loss,), "complete", start, seconds)
+            for number, (start, seconds, loss) in enumerate(times)
         }
         is_up.append(scheduler._time_is_up())
     assert is_up[1] or not is_up[0]

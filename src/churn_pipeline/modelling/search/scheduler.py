@@ -114,18 +114,27 @@ class TrialScheduler:
     def _time_is_up(self) -> bool:
         """Whether a trial that starts now would probably end too late, with what is fitted after the last trial.
 
-        The longest trial is the estimate: it never falls, so a repeated search does not start a trial that this one did not.
+        Both estimates never fall as trials are added, so a repeated search does not start a trial that this one did not.
         """
         if self.seconds is None or not self.trials:
             return False
-        candidate = self.runner.candidate
-        # Boosting fits the folds once more, with the number of trees of the other folds; copies are fitted only then.
-        afterwards = candidate.copies if stops_early(candidate) or candidate.copies > 1 else 0
         longest = max(trial.seconds for trial in self.trials.values())
         ended = max(trial.end_seconds for trial in self.trials.values())
         elapsed = max(ended, time.perf_counter() - self._started if self._running else 0.0)
+        return elapsed + longest + self._seconds_afterwards() > self.seconds
+
+    def _seconds_afterwards(self) -> float:
+        """Estimate the time to fit the folds of the best trials again; of all trials so far, the longest such time."""
+        candidate = self.runner.candidate
+        # Boosting fits the folds once more, with the number of trees of the other folds; copies are fitted only then.
+        fits = candidate.copies if stops_early(candidate) or candidate.copies > 1 else 0
+        done = [self.trials[number] for number in sorted(self.trials) if self.trials[number].state == "complete"]
+        kept, longest = list[Trial](), 0.0
+        for trial in done:
+            kept = sorted([*kept, trial], key=lambda one: one.rank)[: candidate.keep]
+            longest = max(longest, sum(one.seconds for one in kept))
         # Then folds are fitted in parallel.
-        return elapsed + longest * (1 + candidate.keep * afterwards / self._at_once) > self.seconds
+        return longest * fits / self._at_once
 
     def _start(self, pool: ThreadPoolExecutor, number: int) -> None:
         """Start a trial, or take it from the study if it has ended before."""
