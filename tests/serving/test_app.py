@@ -1,13 +1,10 @@
 """The endpoints, called in this process: predictions, explanations, and errors without values."""
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from starlette.requests import Request
@@ -19,7 +16,7 @@ from tests.serving.test_requests import GOOD
 from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.costs import contacts
 from churn_pipeline.modelling.onnx_conversion import predict_onnx
-from churn_pipeline.serving.app import MAX_INLINE_BYTES, MAX_LARGE_REQUESTS, Application
+from churn_pipeline.serving.app import Application
 from churn_pipeline.serving.bundle import Bundle
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.settings import Settings
@@ -60,7 +57,6 @@ def test_predictions_are_those_of_the_onnx_model_with_decisions_by_value(
     import onnx
 
     body = json.dumps({"customers": rows_of(bundle, rows)})
-    assert (len(body) > MAX_INLINE_BYTES) == (rows == 1_000)  # inline and in a thread
     answer = client.post("/predict", content=body, headers=JSON)
     assert answer.status_code == 200
     said = answer.json()
@@ -113,6 +109,7 @@ def test_a_refusal_names_row_field_and_rule_and_no_value(client: TestClient, pat
     answer = client.post(path, json={"customers": [GOOD, {**GOOD, "region": "Marked 7", "months": 987_654}]})
     assert answer.status_code == 422
     assert answer.json() == {
+        "code": "invalid_customer",
         "error": "The request violates the contract.",
         "request_id": "an-id",
         "problems": [
@@ -129,7 +126,7 @@ def test_a_refusal_names_row_field_and_rule_and_no_value(client: TestClient, pat
 def test_an_invalid_body_is_refused(client: TestClient, content: bytes, status: int) -> None:
     answer = client.post("/predict", content=content, headers=JSON)
     assert answer.status_code == status
-    assert set(answer.json()) >= {"error", "request_id"}
+    assert set(answer.json()) >= {"code", "error", "request_id"}
 
 
 def test_model_shows_manifest_and_contract(client: TestClient, bundle: Bundle) -> None:
@@ -173,37 +170,3 @@ def test_the_number_of_rows_is_passed_on_for_the_log(bundle: Bundle) -> None:
     with TestClient(Listening(app)) as opened:
         opened.post("/predict", json={"customers": [GOOD, GOOD]})
     assert seen == [2]
-
-
-def test_at_most_two_large_requests_run_at_once_and_small_ones_do_not_wait(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off"})
-    application = Application(bundle, settings, Metrics())
-    small_begun, let_go, now, most = threading.Event(), threading.Event(), [], []
-
-    def predicted(body: bytes, request_id: str) -> tuple[int, bytes]:
-        if len(body) <= MAX_INLINE_BYTES:
-            small_begun.set()
-        else:
-            now.append(request_id)
-            most.append(len(now))
-            let_go.wait(5)
-            now.pop()
-        return 1, b"{}"
-
-    async def send(size: int) -> int:
-        return (await caller.post("/predict", content=b" " * size, headers=JSON)).status_code
-
-    async def send_all() -> list[int]:
-        large = [asyncio.create_task(send(MAX_INLINE_BYTES + 1)) for _ in range(3 * MAX_LARGE_REQUESTS)]
-        await asyncio.sleep(0.2)
-        small = await send(1)
-        let_go.set()
-        return [small, *await asyncio.gather(*large)]
-
-    monkeypatch.setattr(application, "predict", predicted)
-    caller = httpx.AsyncClient(transport=httpx.ASGITransport(WithId(application.starlette())), base_url="http://a")
-    assert set(asyncio.run(send_all())) == {200}
-    assert max(most) == MAX_LARGE_REQUESTS
-    assert small_begun.is_set()

@@ -1,4 +1,4 @@
-"""The HTTP endpoints of the service, as a Starlette application. The guard wraps it."""
+"""All that one bundle needs: predictions, explanations and pages. The guard calls `predict` and `explain` directly."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from anyio import CapacityLimiter
+import numpy.typing as npt
 from anyio.to_thread import run_sync
 from pydantic import Field, WithJsonSchema
 from pydantic_core import to_json
@@ -18,20 +18,17 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from churn_pipeline.serving.bundle import Bundle
+from churn_pipeline.serving.capacity import Abandoned, always
 from churn_pipeline.serving.explanation import Explainer
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.openapi import document
 from churn_pipeline.serving.pages import HEADERS, STATIC, docs_page, landing_page
 from churn_pipeline.serving.prediction_log import PredictionLog
-from churn_pipeline.serving.requests import Problem, RequestError, RequestParser
+from churn_pipeline.serving.refusals import invalid
+from churn_pipeline.serving.requests import RequestError, RequestParser
 from churn_pipeline.serving.scoring import Probabilities, Scorer
 from churn_pipeline.serving.settings import Settings
 
-# Requests up to this size (about fifty customers) run on the event loop, which they block only briefly.
-MAX_INLINE_BYTES = 32_768
-# At most two large requests run at once, in threads. More would not finish sooner: they compete for the interpreter, and each
-# holds its customers in memory.
-MAX_LARGE_REQUESTS = 2
 DEFAULT_TOP = 5
 # A float, because JSON does not distinguish 5.0 from 5.
 Top = Annotated[
@@ -41,6 +38,7 @@ Top = Annotated[
         {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Number of reasons per customer."}
     ),
 ]
+Contact = npt.NDArray[np.bool_]
 DECISIONS = {True: "contact", False: "no_contact"}
 
 
@@ -69,7 +67,6 @@ class Application:
         self._log = PredictionLog(settings, bundle.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
         self._document = document(bundle, *schemas)
-        self._large_requests = CapacityLimiter(MAX_LARGE_REQUESTS)
         self._loaded_at = time.monotonic()
 
     def warm_up(self) -> None:
@@ -106,41 +103,48 @@ class Application:
         self._log.close()
 
     async def _predict(self, request: Request) -> Response:
-        return await self._answer(request, self.predict)
+        return await _respond(request, self.predict)
 
     async def _explain(self, request: Request) -> Response:
-        # Each customer takes a thousand rows of scoring, so no request is small.
-        return await self._answer(request, self.explain, max_inline_bytes=0)
+        return await _respond(request, self.explain)
 
-    async def _answer(
-        self,
-        request: Request,
-        answer: Callable[[bytes, str], tuple[int, bytes]],
-        max_inline_bytes: int = MAX_INLINE_BYTES,
-    ) -> Response:
-        body, request_id = await request.body(), request.state.request_id
-        try:
-            if len(body) <= max_inline_bytes:
-                rows, content = answer(body, request_id)
-            else:
-                rows, content = await run_sync(answer, body, request_id, limiter=self._large_requests)
-        except RequestError as error:
-            self._metrics.refused(error.problems)
-            return Response(_refusal(error, request_id), error.status, media_type="application/json")
-        request.state.rows = rows
-        return Response(content, media_type="application/json")
+    def predict(self, body: bytes, request_id: str, commit: Callable[[], bool] = always) -> tuple[int, bytes]:
+        """Score the customers of a request.
 
-    def predict(self, body: bytes, request_id: str) -> tuple[int, bytes]:
-        """Score the customers of a request; return their number and the answer as JSON."""
+        Parameters
+        ----------
+        body
+            The request as JSON.
+        request_id
+            Id of the request.
+        commit
+            Called when the answer is complete. If it is False, nothing is counted and logged.
+
+        Returns
+        -------
+        rows : int
+            Number of customers.
+        content : bytes
+            The answer as JSON.
+
+        Raises
+        ------
+        RequestError
+            If the request is invalid.
+        Abandoned
+            If `commit` returned False.
+        """
         customers = self._predictions.read(body)["customers"]
-        probabilities, predictions = self._score(customers, request_id, self._predictions)
-        return len(probabilities), to_json({**self._head(request_id), "predictions": predictions})
+        probabilities, contact, predictions = self._score(customers, self._predictions)
+        content = to_json({**self._head(request_id), "predictions": predictions})
+        self._record(request_id, customers, probabilities, contact, commit)
+        return len(probabilities), content
 
-    def explain(self, body: bytes, request_id: str) -> tuple[int, bytes]:
-        """Score and explain the customers of a request; return their number and the answer as JSON."""
+    def explain(self, body: bytes, request_id: str, commit: Callable[[], bool] = always) -> tuple[int, bytes]:
+        """Score and explain the customers of a request; see `predict`."""
         request = self._explanations.read(body)
         customers = request["customers"]
-        probabilities, predictions = self._score(customers, request_id, self._explanations)
+        probabilities, contact, predictions = self._score(customers, self._explanations)
         base, effects = self._explainer.explain(*self._explanations.inputs(customers))
         names = [*self._bundle.numeric, *self._bundle.categorical]
         for prediction, row in zip(predictions, effects, strict=True):
@@ -148,18 +152,17 @@ class Application:
             prediction["reasons"] = [{"feature": names[index], "effect": float(row[index])} for index in largest]
         error = self._explainer.base_standard_error
         head = {**self._head(request_id), "base_probability": base, "base_probability_standard_error": error}
-        answer = {**head, "predictions": predictions}
-        return len(probabilities), to_json(answer)
+        content = to_json({**head, "predictions": predictions})
+        self._record(request_id, customers, probabilities, contact, commit)
+        return len(probabilities), content
 
     def _score(
-        self, customers: Sequence[dict[str, Any]], request_id: str, parser: RequestParser
-    ) -> tuple[Probabilities, list[dict[str, Any]]]:
-        """Score, count and log customers; return their probabilities and predictions."""
+        self, customers: Sequence[dict[str, Any]], parser: RequestParser
+    ) -> tuple[Probabilities, Contact, list[dict[str, Any]]]:
+        """Score customers; return probabilities, decisions and predictions."""
         probabilities = self._scorer.probabilities(*parser.inputs(customers))
         amounts = None if self._value_column is None else parser.numbers(customers, self._value_column)
         contact = probabilities >= self._decision.thresholds(amounts)
-        self._metrics.predicted(probabilities, contact)
-        self._log.write(request_id, customers, probabilities, contact)
         predictions = [
             {"churn_probability": probability, "decision": DECISIONS[contacted], "threshold_basis": basis}
             for probability, contacted, basis in zip(
@@ -171,7 +174,21 @@ class Application:
                 {"id": customer[self._id_column], **given} if customer.get(self._id_column) is not None else given
                 for customer, given in zip(customers, predictions, strict=True)
             ]
-        return probabilities, predictions
+        return probabilities, contact, predictions
+
+    def _record(
+        self,
+        request_id: str,
+        customers: Sequence[dict[str, Any]],
+        probabilities: Probabilities,
+        contact: Contact,
+        commit: Callable[[], bool],
+    ) -> None:
+        """Count and log the customers of an answer, unless it is abandoned."""
+        if not commit():
+            raise Abandoned
+        self._metrics.predicted(probabilities, contact)
+        self._log.write(request_id, customers, probabilities, contact)
 
     def _head(self, request_id: str) -> dict[str, Any]:
         manifest = self._bundle.manifest
@@ -198,16 +215,16 @@ class Application:
         return Response(to_json(facts), media_type="application/json")
 
 
-def _refusal(error: RequestError, request_id: str) -> bytes:
-    refusal: dict[str, Any] = {"error": str(error), "request_id": request_id}
-    if error.problems:
-        refusal["problems"] = [_problem_json(problem) for problem in error.problems]
-        refusal["problem_count"] = error.count
-    return to_json(refusal)
-
-
-def _problem_json(problem: Problem) -> dict[str, Any]:
-    return {"row": problem.row, "field": problem.field, "rule": problem.rule}
+async def _respond(request: Request, answer: Callable[[bytes, str], tuple[int, bytes]]) -> Response:
+    """Answer a request that the guard does not answer itself. The guard counts it and writes its refusal."""
+    body, state = await request.body(), request.state
+    try:
+        state.rows, content = await run_sync(answer, body, state.request_id)
+    except RequestError as error:
+        state.request_error = error
+        refusal = invalid(error)
+        return Response(refusal.content(state.request_id), refusal.status, media_type="application/json")
+    return Response(content, media_type="application/json")
 
 
 async def _constant_response(

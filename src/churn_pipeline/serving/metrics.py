@@ -222,7 +222,7 @@ class Metrics:
         self._shed.inc()
 
     def timed_out(self, stage: str) -> None:
-        """Count a request over the time limit, by stage: ``limits`` (rate limit store), ``body``, ``queue`` or ``work``."""
+        """Count a request over the time limit, by stage: ``body``, ``queue`` or ``work``."""
         self._timeouts.labels(stage).inc()
 
     def store_failed(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from churn_pipeline.contract.table import Column, Contract
 from churn_pipeline.serving.bundle import Bundle, Manifest, TrainingProfile
+from churn_pipeline.serving.refusals import CODES
 from churn_pipeline.serving.request_context import REQUEST_ID
 from churn_pipeline.serving.requests import JSON_TYPES, is_valid
 
@@ -90,6 +91,7 @@ PROBLEM: Json = {
 REFUSAL: Json = {
     "type": "object",
     "properties": {
+        "code": {"enum": list(CODES)},
         "error": {"type": "string"},
         "request_id": {"type": "string"},
         "problems": {"type": "array", "items": {"$ref": "#/components/schemas/Problem"}, "minItems": 1},

@@ -1,21 +1,25 @@
 """The routes of the service, and the state of one request while the guard handles it."""
 
 import ipaddress
-import json
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from starlette.types import Message, Scope, Send
 
 from churn_pipeline.serving.metrics import OTHER
+from churn_pipeline.serving.refusals import Refusal
 
 Kind = Literal["probe", "metrics", "page", "model", "scoring"]
 RANDOM = random.Random()  # noqa: S311 - ids are not secret, and os.urandom takes longer than a prediction
 REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+READ_HEADERS = frozenset((b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-request-id"))
+JSON = (b"content-type", b"application/json")
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+NO_CALLER = "-"  # all callers without a key name take turns as one
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -52,17 +56,6 @@ ROUTES: Mapping[str, Route] = dict(
 )
 
 
-class Refusal(Exception):  # noqa: N818 - an HTTP answer, not a fault of the program
-    """The guard answers the request itself. ``reason`` goes to logs and metrics, ``message`` to the caller."""
-
-    def __init__(self, status: int, reason: str, message: str, **headers: str) -> None:
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        super().__init__(message)
-
-
 class ClientDisconnected(Exception):  # noqa: N818 - not a fault of the program
     """The client closed the connection before its request was complete."""
 
@@ -75,44 +68,53 @@ class RequestContext:
         self.started = time.perf_counter()
         self.route: Route | None = None
         self.key_name: str | None = None
-        self.reason: str | None = None
+        self.caller = NO_CALLER
+        self.outcome: str | None = None
         self.status = 0
         self.stage = "limits"
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.body_bytes = 0
+        self.rows: int | None = None
         self._send = send
-        self._received: dict[bytes, list[bytes]] = {}
+        self._received: dict[bytes, bytes | None] = {}
         for name, value in scope["headers"]:
-            self._received.setdefault(name, []).append(value)
-        given = self.header(b"x-request-id") or b""
+            if name in READ_HEADERS:
+                self._received[name] = None if name in self._received else value
+        given = self._received.get(b"x-request-id") or b""
         self.id = given.decode() if REQUEST_ID.fullmatch(given) else f"{RANDOM.getrandbits(128):032x}"
-        self.headers += [(b"x-request-id", self.id.encode()), (b"x-content-type-options", b"nosniff")]
+        self.headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.id.encode()), NO_SNIFFING]
         state = scope.setdefault("state", {})
         state["request_id"] = self.id
         state["key_name"] = None
 
     def header(self, name: bytes) -> bytes | None:
-        """Value of a request header; None if it is missing or repeated."""
-        values = self._received.get(name, ())
-        return values[0] if len(values) == 1 else None
+        """Value of a header in `READ_HEADERS`; None if it is missing or repeated."""
+        return self._received.get(name)
 
     def has(self, name: bytes) -> bool:
-        """Whether the request has a header of this name."""
+        """Whether the request has a header in `READ_HEADERS`."""
         return name in self._received
+
+    def seconds_left(self, limit: float) -> float:
+        """Seconds until a time limit that began with the request."""
+        return self.started + limit - time.perf_counter()
 
     @property
     def address(self) -> str:
-        """The client's address; behind a proxy, the proxy's, unless uvicorn trusts it (FORWARDED_ALLOW_IPS)."""
+        """The client's address; behind a trusted proxy, the one that the proxy reports. IPv4 in IPv6 is IPv4."""
         client = self.scope.get("client")
-        return client[0] if client else "unknown"
+        if not client:
+            return "unknown"
+        address: str = client[0]
+        if ":" in address and (found := _ip(address)) and found.version == 6 and found.ipv4_mapped:
+            return str(found.ipv4_mapped)
+        return address
 
     @property
     def network(self) -> str:
-        """The network that failed keys are counted for: one IPv6 client has 2**64 addresses."""
-        try:
-            address = ipaddress.ip_address(self.address)
-        except ValueError:  # no client, or text from a proxy
-            return self.address
-        return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else self.address
+        """The network that invalid attempts are counted for: one IPv6 client has 2**64 addresses."""
+        address = self.address
+        found = _ip(address) if ":" in address else None
+        return str(ipaddress.ip_network((found, 64), strict=False)) if found and found.version == 6 else address
 
     @property
     def method(self) -> str:
@@ -132,13 +134,24 @@ class RequestContext:
             message = {**message, "headers": [*message.get("headers", ()), *self.headers]}
         await self._send(message)
 
+    async def answer(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Send a whole JSON answer."""
+        self.status = status
+        length = (b"content-length", b"%d" % len(body))
+        head = [JSON, length, *headers, *self.headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        await self._send({"type": "http.response.body", "body": body})
+
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal, unless an answer has already started."""
-        self.reason = refusal.reason
-        if self.status:
-            return
-        body = json.dumps({"error": refusal.message, "request_id": self.id}).encode()
-        headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
-        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        self.outcome = refusal.code
+        if not self.status:
+            await self.answer(refusal.status, refusal.content(self.id), refusal.headers)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address, or None for any other text, such as a proxy's."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

@@ -36,7 +36,7 @@ class GuardedService(Service):  # type: ignore[misc]
         settings, metrics = Settings.from_environment(), Metrics()
         application = Application(read_bundle(settings), settings, metrics)
         self.mount_asgi_app(application.starlette(), path="/")
-        return add_guard(super().to_asgi(is_main), settings, metrics, STATIC)
+        return add_guard(super().to_asgi(is_main), settings, metrics, STATIC, application)
 
 
 @bentoml.service(

@@ -5,6 +5,7 @@ for a service named churn-serving.
 """
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -104,10 +105,34 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         description="Time limit of a request including its body, in seconds; above it: 408, 503 or 504.",
     )
-    concurrency: int = Field(
-        32, ge=1, description="Maximum number of requests that a worker processes at once; others wait in its queue."
+    body_seconds: float = Field(
+        5.0, gt=0, allow_inf_nan=False, description="Time limit of a request body, in seconds; above it: 408."
     )
-    queue: int = Field(64, ge=0, description="Maximum number of requests that wait in a worker's queue; above it: 503.")
+    unread_bodies: int = Field(
+        32, ge=1, description="Maximum number of bodies per key that a worker receives at once; above it: 503."
+    )
+    max_bytes_in_flight: int = Field(
+        64_000_000,
+        ge=1,
+        description="Maximum size of all bodies that a worker holds, in bytes. One key may use half of it; above it: 503.",
+    )
+    concurrency: int = Field(
+        2,
+        ge=1,
+        description="Number of threads of a worker for large requests, and as many again for explanations. Small requests need "
+        "no thread.",
+    )
+    queue: int = Field(
+        128,
+        ge=0,
+        description="Maximum number of requests that wait for their turn in a worker: of small ones, of large ones and of "
+        "explanations. Beyond it, the key with the most waiting requests gets 503.",
+    )
+    trusted_proxies: CommaSeparated = Field(
+        (),
+        description="Addresses or networks of proxies in front of the service, comma-separated. Only from these is "
+        "`X-Forwarded-For` accepted as the client's address.",
+    )
 
     drain_seconds: float = Field(
         1.0,
@@ -181,6 +206,23 @@ class Settings(BaseModel):
                 "unknown store, or its package is not installed. See the stores of the library limits"
             ) from None
         return store
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for number, proxy in enumerate(proxies, 1):
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"entry {number} is not an address or network, such as 10.0.0.0/8") from None
+        return proxies
+
+    @field_validator("max_bytes_in_flight")
+    @classmethod
+    def _one_body_fits(cls, size: int, info: ValidationInfo) -> int:
+        if size < info.data.get("max_body_bytes", 0):
+            raise ValueError(f"must be at least {PREFIX}MAX_BODY_BYTES")
+        return size
 
     @field_validator("prediction_log_id_key")
     @classmethod
