@@ -26,7 +26,7 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def archive_of(bento: Path, file: Path) -> Path:
-    with tarfile.open(file, "w:gz") as archive:
+    with tarfile.open(file, "w:xz") as archive:  # as `Bento.export` does
         archive.add(bento, arcname=".")
     return file
 
@@ -76,7 +76,7 @@ def test_an_archive_that_is_no_bento_is_refused(bento: Path, tmp_path: Path, con
         member = tarfile.TarInfo(name[content])
         if content == "a link":
             member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        with tarfile.open(file, "w:gz") as archive:
+        with tarfile.open(file, "w:xz") as archive:
             archive.addfile(member, io.BytesIO())
     refusal(file, bento.parent / "key.pub")
     assert not (tmp_path / "outside").exists()

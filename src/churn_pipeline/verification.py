@@ -1,5 +1,6 @@
 """Verifying a bundle on any machine, as the service does at its start."""
 
+import lzma
 import tarfile
 import tempfile
 import zlib
@@ -50,10 +51,10 @@ def _bundle_folder(path: Path) -> Iterator[Path]:
 
 def _extract(archive: Path, folder: Path) -> None:
     try:
-        with tarfile.open(archive, "r:gz") as opened:
+        with tarfile.open(archive) as opened:
             members = [member for member in opened if PurePosixPath(member.name).is_relative_to(IN_BENTO)]
             opened.extractall(folder, members=members, filter="data")
-    except (OSError, EOFError, tarfile.TarError, zlib.error):
+    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error):
         raise BundleError("this is neither a folder nor a complete exported Bento") from None
     if not members:
         raise BundleError(f"the archive has no folder {IN_BENTO}, so it is not a Bento of this project")
