@@ -285,6 +285,7 @@ def test_production_requires_an_address_and_takes_the_rest_from_base(
         ("conf/local/parameters.yml", True),
         ("conf/production/mlflow.yml", False),
         ("conf/base/parameters.yml", False),
+        ("conf/base/credentials_from_environment.yml", False),
     ],
 )
 def test_git_ignores_credentials_in_every_environment(file: str, ignored: bool) -> None:

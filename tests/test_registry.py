@@ -68,7 +68,8 @@ def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
 def test_packaging_alone_reads_the_registry_and_the_hold_out(pipelines) -> None:
     free = {name for name in pipelines["packaging"].inputs() if not name.startswith("params:")}
 
-    assert free == {"registered_model@version", "contract", "holdout_features", "holdout_customers", "serving_lock"}
+    holdout = {"holdout_features", "holdout_customers"}
+    assert free == {"registered_model@version", "contract", "serving_lock", "signing_key"} | holdout
 
 
 def test_each_candidate_has_its_namespace(pipelines) -> None:

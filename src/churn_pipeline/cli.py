@@ -88,3 +88,26 @@ def rotate_holdout(metadata: ProjectMetadata, name: str) -> None:
     versions = rotate(metadata.project_path, name)
     refitted = ", ".join(f"{alias} is version {version}" for alias, version in versions.items())
     click.echo(f"Table '{name}' holds out other customers now. Refitted: {refitted or 'nothing, there is no version'}.")
+
+
+@cli.command("verify-bundle")
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of the public key (PEM) that belongs to the private key of the signature.",
+)
+def verify(path: Path, key: Path) -> None:
+    """Check that a bundle is signed and can be served; PATH is its folder, a Bento's folder or a .bento file.
+
+    The service checks the same at its start, if CHURN_SERVING_SIGNATURE_KEY is set.
+    """
+    from churn_pipeline.serving.bundle import BundleError
+    from churn_pipeline.verification import verify_bundle
+
+    try:
+        manifest = verify_bundle(path, key)
+    except BundleError as error:
+        raise click.ClickException(f"{path}: {error}") from None
+    click.echo(f"The bundle is signed by this key: {manifest.model_name} version {manifest.model_version}.")

@@ -16,9 +16,14 @@ import pytest
 from kedro.io import DatasetError
 from tests.bentos import could_unpickle, files_in
 from tests.conftest import ROOT
+from tests.serving.signing import write_keys
 
-from churn_pipeline.datasets import BentoDataset
+from churn_pipeline.contract.errors import ProjectError
+from churn_pipeline.datasets import BentoDataset, SigningKeyDataset
 from churn_pipeline.datasets.bento_dataset import CODE, BentoContent, content_digest
+from churn_pipeline.serving.bundle import BundleError
+from churn_pipeline.serving.bundle_files import read_folder
+from churn_pipeline.serving.signature import verify_signature
 
 SERVICE = """
 import bentoml
@@ -142,6 +147,60 @@ def test_a_bento_that_was_changed_in_the_store_is_built_again(copied: Path) -> N
     after = dataset(copied).load()
     assert after.tag == before.tag
     assert (Path(after.path) / "src/bundle/model.onnx").read_bytes() == b"1"
+
+
+def signed_content(key: Path) -> BentoContent:
+    return replace(CONTENT, signer=SigningKeyDataset(credentials={"private_key": str(key)}).load())
+
+
+def test_a_key_signs_the_bundle_and_changes_neither_version_nor_other_files(copied: Path) -> None:
+    public = write_keys(copied)
+    before = dataset(copied).load()
+    unsigned = read_folder(Path(before.path) / "src/bundle")
+    dataset(copied).save(signed_content(copied / "key.pem"))
+    after = dataset(copied).load()
+    assert after.tag == before.tag
+    files = read_folder(Path(after.path) / "src/bundle")
+    verify_signature(files, public)
+    assert files == {**unsigned, "model.sig": files["model.sig"]}
+    exported = dict(files_in(copied / "exported" / "churn.bento"))
+    verify_signature({name: exported[f"src/bundle/{name}"] for name in files}, public)
+
+
+def test_another_key_signs_the_same_bento_again(copied: Path) -> None:
+    first, second = write_keys(copied, "first"), write_keys(copied, "second")
+    for name in ("first", "second"):
+        dataset(copied).save(signed_content(copied / f"{name}.pem"))
+    files = read_folder(Path(dataset(copied).load().path) / "src/bundle")
+    verify_signature(files, second)
+    with pytest.raises(BundleError, match="another key"):
+        verify_signature(files, first)
+
+
+def test_without_a_key_the_bundle_is_not_signed_and_the_log_says_so(
+    copied: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_keys(copied)
+    dataset(copied).save(signed_content(copied / "key.pem"))
+    with caplog.at_level("INFO"):
+        dataset(copied).save(CONTENT)
+    assert "The bundle is not signed" in caplog.text
+    assert "model.sig" not in read_folder(Path(dataset(copied).load().path) / "src/bundle")
+
+
+@pytest.mark.parametrize("credentials", [None, {}, {"private_key": None}, {"private_key": "", "password": "x"}])
+def test_without_credentials_there_is_no_signer(credentials: dict[str, str] | None) -> None:
+    assert SigningKeyDataset(credentials=credentials).load() is None
+
+
+def test_a_key_that_cannot_be_read_is_an_error_that_names_no_password(tmp_path: Path) -> None:
+    dataset = SigningKeyDataset(credentials={"private_key": str(tmp_path / "nowhere.pem"), "password": "SECRET"})
+    with pytest.raises((ProjectError, DatasetError)) as caught:
+        dataset.load()
+    assert "nowhere.pem:\n  - cannot be read: No such file or directory" in str(caught.value)
+    assert "SECRET" not in str(caught.value) + str(dataset)
+    with pytest.raises(DatasetError, match="only read"):
+        dataset.save("a key")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

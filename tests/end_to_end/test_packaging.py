@@ -13,6 +13,7 @@ from tests.bentos import could_unpickle, files_in
 from tests.conftest import Ended, Project, quick_parameters
 from tests.customers import invented_table
 from tests.serving.running import serving
+from tests.serving.signing import write_keys
 from tests.smoke import check_service
 
 from churn_pipeline.serving.keys import make_key
@@ -37,7 +38,9 @@ def last_bento(project: Project, table: str = "invented") -> bentoml.Bento:
     return bentoml.Bento.from_path(store / (store / "latest").read_text(encoding="utf-8"))
 
 
-def test_an_invented_table_is_packaged_and_served(project: Project, tmp_path: Path) -> None:
+def test_an_invented_table_is_packaged_and_served(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project.configure(**quick_parameters())
     project.kedro("table", "draft", str(invented_table(random.Random(3), project.path)), "--name", "invented")
 
@@ -47,9 +50,14 @@ def test_an_invented_table_is_packaged_and_served(project: Project, tmp_path: Pa
     bento = last_bento(project)
     assert bento.info.labels["table"] == "invented"
     assert bento.info.labels["model_version"] == "1"
+    assert "The bundle is not signed" in trained.output
+    assert not (Path(bento.path) / "src/bundle/model.sig").exists()
 
-    # Packaging the same version again, in another run, gives the same Bento.
+    # Packaging the same version again, in another run and with a signing key, gives the same Bento.
     shutil.rmtree(project.path / "bentos/store")
+    public, other = write_keys(tmp_path, "key", password="secret"), write_keys(tmp_path, "other")
+    monkeypatch.setenv("CHURN_SIGNING_KEY", str(tmp_path / "key.pem"))
+    monkeypatch.setenv("CHURN_SIGNING_KEY_PASSWORD", "secret")
     again = packaged(project)
     assert again.code == 0, again.output
     assert last_bento(project).tag == bento.tag
@@ -57,8 +65,21 @@ def test_an_invented_table_is_packaged_and_served(project: Project, tmp_path: Pa
     check_archive(project.path / "bentos/churn_invented.bento")
     check_import(Path(last_bento(project).path) / "src")
     key, line = make_key("test")
-    with serving(tmp_path, {"CHURN_SERVING_KEYS": line}, service=last_bento(project).path) as running:
+    environment = {"CHURN_SERVING_KEYS": line, "CHURN_SERVING_SIGNATURE_KEY": str(public)}
+    with serving(tmp_path, environment, service=last_bento(project).path) as running:
         assert len(list(check_service(running.url, key, Path(last_bento(project).path) / "src/bundle"))) == 5
+
+    # The key that signed it is the only one with which the service starts, and with which a person can verify it.
+    wrong = {**environment, "CHURN_SERVING_SIGNATURE_KEY": str(other)}
+    with (
+        pytest.raises(AssertionError, match="the bundle is signed by another key"),
+        serving(tmp_path, wrong, service=last_bento(project).path),
+    ):
+        pass
+    archive = str(project.path / "bentos/churn_invented.bento")
+    verified = project.kedro("verify-bundle", archive, "--key", str(public))
+    assert (verified.code, verified.output) == (0, "The bundle is signed by this key: churn_invented version 1.\n")
+    assert project.kedro("verify-bundle", archive, "--key", str(other)).code == 1
 
     # The model cannot be packaged with a contract that changed after its training.
     file = project.path / "conf/local/tables/invented.yml"

@@ -16,6 +16,7 @@ _MODULES = {
     "RawTableDataset": "raw_table_dataset",
     "RegisteredModelDataset": "registered_model",
     "RegisteredVersionDataset": "registered_model",
+    "SigningKeyDataset": "signing",
     "SkopsDataset": "skops_dataset",
     "StudyDataset": "study_dataset",
 }

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from kedro.io import AbstractDataset, DatasetError
 
+from churn_pipeline.datasets.signing import BundleSigner
+from churn_pipeline.documents import BUNDLE_FOLDER, SIGNATURE_FILE
+
 if TYPE_CHECKING:  # importing bentoml takes 0.25 s, and Kedro imports this module for every command
     from bentoml import Bento
 
@@ -53,17 +56,20 @@ class BentoContent:
         Labels of the Bento and its image.
     description
         The path of the file that describes the Bento.
+    signer
+        Signs the bundle; None for a bundle without a signature.
     """
 
     files: Mapping[str, bytes]
     labels: Mapping[str, str]
     description: str
+    signer: BundleSigner | None = None
 
 
 class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
     """Builds a Bento into the project's own store and exports it; a load returns the Bento saved last.
 
-    The version is the digest of the whole content, so the same content gives the same Bento.
+    The version is the digest of the whole content, so the same content gives the same Bento. The signature is not part of it.
 
     Parameters
     ----------
@@ -116,6 +122,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
             version = content_digest(Path(folder))[:16]
             if not self._has_intact(version):
                 self._build(Path(folder), version)
+        self._sign(version, data.signer)
         # BentoML writes this file only when it builds; a load must return the Bento saved last.
         self._latest.write_text(version, encoding="utf-8")
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +193,15 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
             output = f"{done.stdout[-4000:]}{done.stderr[-4000:]}"
             raise DatasetError(f"BentoML could not build {self.name_in_store}; its last output was:\n{output}")
 
+    def _sign(self, version: str, signer: BundleSigner | None) -> None:
+        folder = self._built / version / "src" / BUNDLE_FOLDER
+        if signer is not None:
+            signer.sign(folder)
+            logger.info("Signed the bundle: %s", SIGNATURE_FILE)
+            return
+        (folder / SIGNATURE_FILE).unlink(missing_ok=True)
+        logger.info("The bundle is not signed: no signing key is set (CHURN_SIGNING_KEY)")
+
     def _exists(self) -> bool:
         return self._latest.is_file()
 
@@ -196,11 +212,11 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
 def content_digest(folder: Path) -> str:
     """Return the SHA-256 of the names and contents of a folder's files, in order of their names.
 
-    The file that BentoML rewrites is left out, as are times, owners and modes.
+    The file that BentoML rewrites and the bundle's signature are left out, as are times, owners and modes.
     """
     digest = hashlib.sha256()
     for file in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
-        if "__pycache__" in file or file == BUILT_BY_BENTOML:
+        if "__pycache__" in file or file in (BUILT_BY_BENTOML, f"{BUNDLE_FOLDER}/{SIGNATURE_FILE}"):
             continue
         content = (folder / file).read_bytes()
         digest.update(f"{file}\0{len(content)}\0".encode())

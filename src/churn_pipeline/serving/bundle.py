@@ -5,127 +5,48 @@
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
 
 import onnxruntime
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError
 
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.costs import DecisionRule
+from churn_pipeline.documents import BUNDLE_FOLDER as FOLDER
 from churn_pipeline.documents import DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
+from churn_pipeline.serving.bundle_files import BundleError, parse, read_file, read_folder
+from churn_pipeline.serving.bundle_parts import (
+    CategoricalProfile,
+    Manifest,
+    NumericProfile,
+    ProbabilityProfile,
+    TrainingProfile,
+)
 
-FOLDER = "bundle"
+__all__ = [
+    "CATEGORICAL",
+    "CONTRACT_FILE",
+    "FOLDER",
+    "MANIFEST_FILE",
+    "NUMERIC",
+    "OUTPUT",
+    "SBOM_FILE",
+    "Bundle",
+    "BundleError",
+    "CategoricalProfile",
+    "Manifest",
+    "NumericProfile",
+    "ProbabilityProfile",
+    "TrainingProfile",
+    "load_bundle",
+    "open_session",
+]
+
 CONTRACT_FILE = "contract.json"
 MANIFEST_FILE = "manifest.json"
 SBOM_FILE = "sbom.cdx.json"
-
 NUMERIC, CATEGORICAL, OUTPUT = "numeric", "categorical", "churn_probability"
-QUANTILES = 101
-
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Columns = TypeAdapter(tuple[str, ...])
-Part = TypeVar("Part", bound=BaseModel)
-
-
-class BundleError(ValueError):
-    """A bundle that cannot be served. The message is one line and can be shown unchanged."""
-
-
-class _BundlePart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Manifest(_BundlePart):
-    """Origin of a model, and the files that belong to it.
-
-    Attributes
-    ----------
-    table
-        Name of the customer table.
-    model_name, model_version
-        Name and version in the model registry.
-    run_id, commit
-        MLflow run that trained the model, and its commit.
-    created
-        Registration time of the model version; a build time would give the same model different bytes.
-    candidate
-        Name of the chosen candidate.
-    model_digest
-        SHA-256 of ``model.onnx``.
-    contract_digest
-        `Contract.digest` of the contract used in training.
-    threshold
-        Break-even churn probability at the mean customer value. It decides about customers whose value is unknown.
-    metrics
-        Hold-out metrics by name.
-    files
-        SHA-256 of every other file in the folder, by name.
-    """
-
-    table: str
-    model_name: str
-    model_version: str
-    run_id: str
-    commit: str
-    created: datetime
-    candidate: str
-    model_digest: Sha256
-    contract_digest: Sha256
-    threshold: Finite
-    metrics: dict[str, Finite]
-    files: dict[str, Sha256]
-
-
-class NumericProfile(_BundlePart):
-    """One numeric feature of the training customers.
-
-    Attributes
-    ----------
-    quantiles
-        101 quantiles of the known values, from minimum to maximum in steps of one percent; empty if no value is known.
-    missing
-        Share of missing values.
-    """
-
-    quantiles: tuple[Finite, ...]
-    missing: Share
-
-    @model_validator(mode="after")
-    def _rising(self) -> "NumericProfile":
-        if len(self.quantiles) not in (0, QUANTILES) or list(self.quantiles) != sorted(self.quantiles):
-            raise ValueError(f"expected {QUANTILES} quantiles in ascending order, or none if no value is known")
-        return self
-
-
-class CategoricalProfile(_BundlePart):
-    """One categorical feature of the training customers.
-
-    Attributes
-    ----------
-    levels
-        Share of each level; ``''`` stands for missing. The sum may be below one because rare levels are left out.
-    """
-
-    levels: dict[str, Share]
-
-
-class ProbabilityProfile(_BundlePart):
-    """The model's churn probabilities on the training customers, as quantiles in steps of one percent."""
-
-    quantiles: Annotated[tuple[Share, ...], Field(min_length=QUANTILES, max_length=QUANTILES)]
-
-
-class TrainingProfile(_BundlePart):
-    """Summary of the training customers without any row; the baseline of drift and explanations."""
-
-    rows: Annotated[int, Field(gt=0)]
-    numeric: dict[str, NumericProfile]
-    categorical: dict[str, CategoricalProfile]
-    probability: ProbabilityProfile
 
 
 @dataclass(frozen=True)
@@ -160,20 +81,58 @@ class Bundle:
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
-def load_bundle(folder: str | Path) -> Bundle:
-    """Read a bundle, and check every digest and that model, contract and training profile fit together.
+def load_bundle(folder: str | Path, signature_key: Path | None = None) -> Bundle:
+    """Read a bundle, and check its signature, every digest, and that model, contract and training profile fit together.
+
+    Parameters
+    ----------
+    folder
+        Folder of the bundle.
+    signature_key
+        File of a public key in PEM format. With it, the holder of its private key must have signed the bundle, and nothing is
+        parsed before the signature was verified.
 
     Raises
     ------
     BundleError
-        If a file is missing, changed or malformed, or the parts do not fit together.
+        If a file is missing, changed or malformed, the parts do not fit together, or a required signature is not valid.
     """
     folder = Path(folder)
-    manifest = _parse(Manifest, _read(folder, MANIFEST_FILE), MANIFEST_FILE)
+    signed = None if signature_key is None else _signed_files(folder, signature_key)
+    manifest = parse(Manifest, read_file(folder, MANIFEST_FILE, signed), MANIFEST_FILE)
     contents = {
-        name: _read(folder, name)
+        name: read_file(folder, name, signed)
         for name in {MODEL_FILE, CONTRACT_FILE, DECISION_FILE, TRAINING_PROFILE_FILE, *manifest.files}
     }
+    _check_digests(contents, manifest)
+    contract = parse(Contract, contents[CONTRACT_FILE], CONTRACT_FILE)
+    if contract.digest() != manifest.contract_digest:
+        raise BundleError(
+            f"{CONTRACT_FILE} is not the contract of this model: its digest is {contract.digest()[:12]}…, "
+            f"{MANIFEST_FILE} has {manifest.contract_digest[:12]}…. Package the model again"
+        )
+    decision = parse(DecisionRule, contents[DECISION_FILE], DECISION_FILE)
+    _check_decision(decision, manifest, contract)
+    training_profile = parse(TrainingProfile, contents[TRAINING_PROFILE_FILE], TRAINING_PROFILE_FILE)
+    _check_columns(
+        TRAINING_PROFILE_FILE, tuple(training_profile.numeric), tuple(training_profile.categorical), contract
+    )
+    session = open_session(contents[MODEL_FILE])
+    numeric, categorical = _model_columns(session)
+    _check_columns(MODEL_FILE, numeric, categorical, contract)
+    return Bundle(manifest, contract, decision, training_profile, session, numeric, categorical, folder)
+
+
+def _signed_files(folder: Path, signature_key: Path) -> dict[str, bytes]:
+    # cryptography takes 8 MB of memory in each worker, so it is imported only if signatures are required.
+    from churn_pipeline.serving.signature import verify_signature
+
+    files = read_folder(folder)
+    verify_signature(files, signature_key)
+    return files
+
+
+def _check_digests(contents: dict[str, bytes], manifest: Manifest) -> None:
     expected = {**manifest.files, MODEL_FILE: manifest.model_digest}
     for name, content in sorted(contents.items()):
         if name not in expected:
@@ -184,22 +143,6 @@ def load_bundle(folder: str | Path) -> Bundle:
                 f"{name} has changed since packaging: its SHA-256 is {found[:12]}…, {MANIFEST_FILE} "
                 f"has {expected[name][:12]}…. Package the model again"
             )
-    contract = _parse(Contract, contents[CONTRACT_FILE], CONTRACT_FILE)
-    if contract.digest() != manifest.contract_digest:
-        raise BundleError(
-            f"{CONTRACT_FILE} is not the contract of this model: its digest is {contract.digest()[:12]}…, "
-            f"{MANIFEST_FILE} has {manifest.contract_digest[:12]}…. Package the model again"
-        )
-    decision = _parse(DecisionRule, contents[DECISION_FILE], DECISION_FILE)
-    _check_decision(decision, manifest, contract)
-    training_profile = _parse(TrainingProfile, contents[TRAINING_PROFILE_FILE], TRAINING_PROFILE_FILE)
-    _check_columns(
-        TRAINING_PROFILE_FILE, tuple(training_profile.numeric), tuple(training_profile.categorical), contract
-    )
-    session = open_session(contents[MODEL_FILE])
-    numeric, categorical = _model_columns(session)
-    _check_columns(MODEL_FILE, numeric, categorical, contract)
-    return Bundle(manifest, contract, decision, training_profile, session, numeric, categorical, folder)
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
@@ -255,22 +198,3 @@ def _check_columns(file: str, numeric: tuple[str, ...], categorical: tuple[str, 
             raise BundleError(
                 f"{file} and {CONTRACT_FILE} have different {kind} columns ({differing}). Package the model again"
             )
-
-
-def _read(folder: Path, name: str) -> bytes:
-    if Path(name).name != name:
-        raise BundleError(f"{MANIFEST_FILE} names a file outside the bundle")
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{name} cannot be read from {folder}: {error.strerror}") from None
-
-
-def _parse(kind: type[Part], content: bytes, name: str) -> Part:
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = first["msg"].removeprefix("Value error, ")
-        raise BundleError(f"{name} is malformed: {where + ': ' if where else ''}{problem}") from None

@@ -25,7 +25,7 @@ WORKERS = os.environ.get(f"{PREFIX}WORKERS", "")
 
 def read_bundle(settings: Settings) -> Bundle:
     """Load the bundle named in the settings, or else the one in the Bento."""
-    return load_bundle(settings.bundle or BENTO_BUNDLE)
+    return load_bundle(settings.bundle or BENTO_BUNDLE, settings.signature_key)
 
 
 class GuardedService(Service):  # type: ignore[misc]

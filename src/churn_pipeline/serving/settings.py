@@ -57,6 +57,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
     bundle: Path | None = Field(None, description="Folder of the bundle. Default: the bundle inside the Bento.")
+    signature_key: Path | None = Field(
+        None,
+        description="File of a public key (PEM). With it, the service starts only with a bundle that its private key signed.",
+    )
 
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes.")
 

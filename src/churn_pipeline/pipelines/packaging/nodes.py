@@ -16,6 +16,7 @@ from churn_pipeline.contract.errors import ProjectError, TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.costs import DecisionRule
 from churn_pipeline.datasets.bento_dataset import BentoContent
+from churn_pipeline.datasets.signing import BundleSigner
 from churn_pipeline.documents import CARD_FILE, DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.evaluation.model_record import RegisteredVersion
 from churn_pipeline.modelling.hard_rows import hard_rows
@@ -209,6 +210,7 @@ def collect_content(
     contract: Contract,
     equivalence_report: dict[str, Any],
     lock: str,
+    signer: BundleSigner | None = None,
 ) -> BentoContent:
     """Collect the bundle: the model and the files that belong to it, with a manifest.
 
@@ -220,6 +222,8 @@ def collect_content(
         Of this model, from `check_equivalence`.
     lock
         The packages of the image.
+    signer
+        Signs the bundle when the Bento is built; None for a bundle without a signature.
     """
     digest = model_digest(onnx_model)
     if equivalence_report["model_digest"] != digest:
@@ -241,6 +245,7 @@ def collect_content(
         files={LOCK_FILE: lock.encode(), **{f"{FOLDER}/{name}": content for name, content in bundle.items()}},
         labels={name: str(getattr(manifest, name)) for name in LABELS},
         description=f"{FOLDER}/{CARD_FILE}",
+        signer=signer,
     )
 
 

@@ -35,7 +35,7 @@ def _onnx_conversion() -> list[Node]:
 def _build() -> Node:
     return Node(
         nodes.collect_content,
-        ["packaged_version", "packaged_model", "contract", "equivalence_report", "serving_lock"],
+        ["packaged_version", "packaged_model", "contract", "equivalence_report", "serving_lock", "signing_key"],
         "bento",
         name="build_bento",
     )
