@@ -207,7 +207,7 @@ benchmark-search: $(READY) ## compare the search's trials per second with plain 
 benchmark-evaluation: $(READY) ## measure splits, gate, leak detection, decision, intervals and drafts; PART=gate measures one
 	@$(BIN)/python -m benchmarks.evaluation $(PART)
 
-benchmark-serving: $(READY) ## compare the service with five others on the same model, with wrk (20 minutes)
+benchmark-serving: $(READY) ## compare the service with six others, with wrk (25 minutes)
 	@$(BIN)/python -m benchmarks.serving
 
 benchmark-soak: $(READY) ## run the service for ten minutes at 70 % of its peak load
