@@ -26,6 +26,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.common import ROOT, project, write
+from benchmarks.serving_peers.bento import STORE, TABLE, last_bento, read_manifest
 from benchmarks.serving_peers.bentoml_sklearn import NAME
 from benchmarks.serving_peers.load import CONNECTIONS, LOST, REFUSED, Open, open_loop, wrk
 from benchmarks.serving_peers.parts import TIMES
@@ -34,8 +35,6 @@ from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.datasets import RegisteredVersionDataset
 from churn_pipeline.serving.keys import make_key
 
-TABLE = "simulated"
-STORE = ROOT / "bentos" / "store"
 PEERS = "benchmarks.serving_peers"
 CUSTOMERS = 500  # sent one by one, in turn
 MANY = 1000  # customers in a large request
@@ -48,20 +47,6 @@ FAILURE_RATE = 500
 ANSWERED = '"outcome":"answered"'
 PERCENTILES = (50, 99, 99.9)
 TITLES = [f"p{percentile:g}, ms" for percentile in PERCENTILES]
-
-
-def last_bento() -> Path:
-    """The Bento that `make serve` serves; it is built if missing."""
-    latest = STORE / "bentos" / f"churn_{TABLE}" / "latest"
-    if not latest.exists():
-        subprocess.run([sys.executable, "-m", "kedro", "run", "--params", f"table={TABLE}"], cwd=ROOT, check=True)
-    return latest.with_name(latest.read_text(encoding="utf-8").strip())
-
-
-def read_manifest() -> dict[str, str]:
-    """Read the manifest of the served bundle."""
-    manifest: dict[str, str] = json.loads((last_bento() / "src/bundle/manifest.json").read_text(encoding="utf-8"))
-    return manifest
 
 
 def write_bodies(folder: Path) -> None:
