@@ -36,15 +36,7 @@ class Attacker:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
-        self._at = time.perf_counter()
-        self._used = self._cpu_seconds()
-
-    def _cpu_seconds(self) -> float:
-        return float(sum(psutil.Process(self._process.pid).cpu_times()[:2]))
-
-    def cpu_share(self) -> float:
-        """The share of one core that it has used since it was ready."""
-        return (self._cpu_seconds() - self._used) / (time.perf_counter() - self._at)
+        self.pid = process.pid
 
     def answers(self) -> Counter[str]:
         """The answers that it got so far, by status."""
@@ -77,31 +69,64 @@ def attacking(name: str, target: Mapping[str, Any]) -> Iterator[Attacker]:
             process.kill()
 
 
-class Peak:
-    """The largest resident memory of the service's processes, sampled five times a second."""
+class Usage:
+    """What the service, the attacker and the rest of the machine use while a caller measures."""
 
-    def __init__(self, service: Running) -> None:
+    def __init__(self, service: Running, attacker: Attacker) -> None:
         self._service = service
+        self._attacker = psutil.Process(attacker.pid)
+        self._parent = psutil.Process(service.process.pid)
+        self._begin, self._at = self._used(), time.perf_counter()
+        psutil.cpu_percent()  # the next call covers the time since this one
         self.mib = 0.0
 
+    def _used(self) -> dict[psutil.Process, float]:
+        ours = [psutil.Process(), self._attacker, self._parent, *self._parent.children(recursive=True)]
+        return {one: float(sum(one.cpu_times()[:2])) for one in ours if _is_alive(one)}
+
     async def watch(self) -> None:
+        """Record the largest resident memory of the service's processes, five times a second."""
         while True:
             self.mib = max(self.mib, self._service.resident())
             await asyncio.sleep(0.2)
 
+    def cores(self) -> tuple[float, float]:
+        """Cores used by the attacker and by foreign processes since the start."""
+        everything = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
+        seconds = time.perf_counter() - self._at
+        used = {one: (after - self._begin.get(one, 0.0)) / seconds for one, after in self._used().items()}
+        return used[self._attacker], max(0.0, everything - sum(used.values()))
+
 
 @dataclass(frozen=True)
 class Result:
-    """Measurements of one attack. `gone` is the time from SIGTERM to the end of all processes; infinity above the limit."""
+    """Measurements of one attack.
+
+    Attributes
+    ----------
+    attack
+        The attack.
+    quiet, under, ending
+        The victim's requests before the attack, during it, and after SIGTERM.
+    attacker
+        The attacker's answers by status.
+    attacker_cores, foreign_cores
+        Cores used during the attack by the attacker, and by processes that have no part in the measurement.
+    mib
+        Largest resident memory of a process of the service, in MiB.
+    gone
+        Seconds from SIGTERM to the end of all processes; infinity above `MAX_GONE_SECONDS`.
+    """
 
     attack: Attack
     quiet: Outcome
     under: Outcome
+    ending: Outcome
     attacker: Counter[str]
-    attacker_cpu: float
+    attacker_cores: float
+    foreign_cores: float
     mib: float
     gone: float
-    ending: Outcome
 
     @property
     def ratio(self) -> float:
@@ -148,20 +173,20 @@ async def _measure(
     await constant_rate(port, quietly, rate, WARM_SECONDS)
     quiet = await constant_rate(port, quietly, rate, seconds)
     with attacking(name, {"port": port, "key": attacked.attacker_key, "customer": customer}) as attacker:
-        peak = Peak(service)
-        watching = asyncio.create_task(peak.watch())
+        usage = Usage(service, attacker)
+        watching = asyncio.create_task(usage.watch())
         if attack.kills_worker:
             asyncio.get_running_loop().call_later(seconds / 3, service.workers()[0].kill)
         under = await constant_rate(port, under_attack, rate, seconds)
         watching.cancel()
-        answers, cpu = attacker.answers(), attacker.cpu_share()
+        answers, cores = attacker.answers(), usage.cores()
         processes = psutil.Process(service.process.pid).children(recursive=True)
         service.process.send_signal(signal.SIGTERM)
         gone, ending = await asyncio.gather(
             asyncio.to_thread(_seconds_until_gone, service, processes),
             constant_rate(port, under_attack, rate, SIGTERM_SECONDS),
         )
-    return Result(attack, quiet, under, answers, cpu, peak.mib, gone, ending)
+    return Result(attack, quiet, under, ending, answers, *cores, usage.mib, gone)
 
 
 def _seconds_until_gone(service: Running, processes: Sequence[psutil.Process]) -> float:

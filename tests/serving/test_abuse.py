@@ -16,15 +16,16 @@ QUIET = Outcome([0.001] * 100, Counter({"200": 100}))
 
 
 def result(name: str = "none", under: Outcome = QUIET, gone: float = 2.0) -> Result:
-    return Result(ATTACKS[name], QUIET, under, Counter(), 0.0, 100.0, gone, QUIET)
+    return Result(ATTACKS[name], QUIET, under, QUIET, Counter(), 0.0, 0.0, 100.0, gone)
 
 
 def test_the_table_of_one_attack(bundle_folder: Path) -> None:
-    table, _ = attack_all(["flood_many_addresses"], bundle_folder, rate=20, seconds=1)
+    table = attack_all(["flood_many_addresses"], bundle_folder, rate=20, seconds=1)
     [row] = table.to_dict("records")
     assert "401: " in row["attacker's answers"]
     assert row["victim's answers"] == "200: 20"
     assert float(row["p99, ms"]) > 0
+    assert float(row["MiB"]) > 10
     assert float(row["ended after SIGTERM, s"]) > 0
     assert "200: " in row["victim's answers after SIGTERM"]
 
