@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
   dist lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
-  benchmark-evaluation benchmark-soak benchmark-failures fuzz-serving readme
+  benchmark-evaluation benchmark-soak benchmark-failures abuse-serving fuzz-serving readme
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -207,7 +207,7 @@ benchmark-search: $(READY) ## compare the search's trials per second with plain 
 benchmark-evaluation: $(READY) ## measure splits, gate, leak detection, decision, intervals and drafts; PART=gate measures one
 	@$(BIN)/python -m benchmarks.evaluation $(PART)
 
-benchmark-serving: $(READY) ## compare the service with five others on the same model, with wrk (20 minutes)
+benchmark-serving: $(READY) ## compare the service with six others, with wrk (25 minutes)
 	@$(BIN)/python -m benchmarks.serving
 
 benchmark-soak: $(READY) ## run the service for ten minutes at 70 % of its peak load
@@ -215,6 +215,10 @@ benchmark-soak: $(READY) ## run the service for ten minutes at 70 % of its peak 
 
 benchmark-failures: $(READY) ## kill a worker, and stop the service, under load
 	@$(BIN)/python -m benchmarks.serving --failures
+
+abuse-serving: $(READY) ## attack the service and measure what a well-behaved caller notices (20 minutes); ATTACKS, SECONDS and BUNDLE limit it
+	@$(BIN)/python -m benchmarks.abuse $(if $(ATTACKS),--attacks $(ATTACKS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	  $(if $(BUNDLE),--bundle $(BUNDLE))
 
 fuzz-serving: $(READY) ## send 10,000 mutated requests and schemathesis' to the last Bento of TABLE
 	@$(HAS_BENTO); $(BIN)/python -m tests.serving.fuzz $(BENTO)

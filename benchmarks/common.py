@@ -37,10 +37,11 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def write(name: str, title: str, how: str, table: pd.DataFrame) -> None:
-    """Write a result as Markdown, with a description of the measurement (`how`), and print it."""
+def write(name: str, title: str, how: str, table: pd.DataFrame, headline: str = "") -> None:
+    """Write a result as Markdown, with its main figure first and a description of the measurement (`how`), and print it."""
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
-    text = "\n".join([f"# {title}", "", markdown_table(table), "", how, "", f"Measured on {machine}.", ""])
+    begin = [f"# {title}", "", *([headline, ""] if headline else [])]
+    text = "\n".join([*begin, markdown_table(table), "", how, "", f"Measured on {machine}.", ""])
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)

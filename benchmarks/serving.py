@@ -26,6 +26,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.common import ROOT, project, write
+from benchmarks.serving_peers.bento import STORE, TABLE, last_bento, read_manifest
 from benchmarks.serving_peers.bentoml_sklearn import NAME
 from benchmarks.serving_peers.load import CONNECTIONS, LOST, REFUSED, Open, open_loop, wrk
 from benchmarks.serving_peers.parts import TIMES
@@ -34,12 +35,11 @@ from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.datasets import RegisteredVersionDataset
 from churn_pipeline.serving.keys import make_key
 
-TABLE = "simulated"
-STORE = ROOT / "bentos" / "store"
 PEERS = "benchmarks.serving_peers"
 CUSTOMERS = 500  # sent one by one, in turn
 MANY = 1000  # customers in a large request
 OURS, NOTHING, FLOOR, EMPTY = "ours", "BentoML, nothing", "FastAPI, empty", "BentoML, empty"
+NO_MODEL = (NOTHING, FLOOR, EMPTY)
 SHARE = 0.7  # constant rate, as a share of the peak
 SECONDS = 60  # duration of a constant-rate run
 CONSTANT_ROUNDS = 2
@@ -47,20 +47,6 @@ FAILURE_RATE = 500
 ANSWERED = '"outcome":"answered"'
 PERCENTILES = (50, 99, 99.9)
 TITLES = [f"p{percentile:g}, ms" for percentile in PERCENTILES]
-
-
-def last_bento() -> Path:
-    """The Bento that `make serve` serves; it is built if missing."""
-    latest = STORE / "bentos" / f"churn_{TABLE}" / "latest"
-    if not latest.exists():
-        subprocess.run([sys.executable, "-m", "kedro", "run", "--params", f"table={TABLE}"], cwd=ROOT, check=True)
-    return latest.with_name(latest.read_text(encoding="utf-8").strip())
-
-
-def read_manifest() -> dict[str, str]:
-    """Read the manifest of the served bundle."""
-    manifest: dict[str, str] = json.loads((last_bento() / "src/bundle/manifest.json").read_text(encoding="utf-8"))
-    return manifest
 
 
 def write_bodies(folder: Path) -> None:
@@ -95,7 +81,8 @@ def make_services(folder: Path) -> dict[str, Service]:
     }
     here = ("--host", "127.0.0.1", "--port", "{port}")
     bentoml = (sys.executable, "-m", "bentoml", "serve", *here)
-    uvicorn = (sys.executable, "-m", "uvicorn", "--no-access-log", "--log-level", "warning", *here)
+    fast = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
+    uvicorn = (sys.executable, "-m", "uvicorn", *fast, *here)
     by_mlflow = (sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1", *here)
     return {
         OURS: Service((*bentoml, str(bento)), {**home, "BENTOML_HOME": str(STORE), **settings}, "/readyz", key=key),
@@ -105,6 +92,11 @@ def make_services(folder: Path) -> dict[str, Service]:
             "/ping",
             "/invocations",
             "dataframe_records",
+        ),
+        "FastAPI, onnxruntime": Service(
+            (*uvicorn, f"{PEERS}.fastapi_onnx:app"),
+            {"PEER_ONNX": str(bento / "src/bundle/model.onnx")},
+            "/openapi.json",
         ),
         "FastAPI, scikit-learn": Service(
             (*uvicorn, f"{PEERS}.fastapi_sklearn:app"), {"PEER_MODEL": str(pickled)}, "/openapi.json"
@@ -194,6 +186,25 @@ def comparison_table(measured: Measured) -> pd.DataFrame:
             "MiB": f"{np.median(values(name, 'resident')):.0f}",
         }
         for name in measured
+    )
+
+
+def strongest_peer(measured: Measured) -> str:
+    """The service of others on the same model with the most requests/s."""
+    peers = [name for name in measured if name != OURS and name not in NO_MODEL]
+    return max(peers, key=lambda name: np.median([one["requests"] for one in measured[name]]))
+
+
+def headline(measured: Measured) -> str:
+    """Our figures as multiples of the strongest peer's: medians of the ratio within a round."""
+    peer = strongest_peer(measured)
+    requests, p50, rows = (
+        np.median([ours[what] / theirs[what] for ours, theirs in zip(measured[OURS], measured[peer], strict=True)])
+        for what in ("requests", "p50", "rows")
+    )
+    return (
+        f"Compared with the strongest peer ({peer}, without keys, limits, metrics and logs): **{requests:.2f} × its requests/s, "
+        f"{p50:.2f} × its p50, {rows:.2f} × its rows/s**."
     )
 
 
@@ -300,7 +311,8 @@ HOW = (
     "Table `{table}`, model version {version} ({candidate}). {rounds} rounds; in each, every service runs in turn for {seconds:g} s "
     "per measurement, with one worker on loopback. wrk generates the load on the same {cores} cores. For requests with one "
     "customer, requests/s is measured with 16 connections and p50 with one. For requests with {many:,} customers, rows/s is measured "
-    "with 4 connections. `BentoML, nothing` reads and checks the same requests, but runs no model. `FastAPI, empty` and "
+    "with 4 connections. `FastAPI, onnxruntime` is what a good engineer would write without guards: pydantic models, uvicorn with "
+    "uvloop and httptools, and the same ONNX model with the same session options as ours. `BentoML, nothing` reads and checks the same requests, but runs no model. `FastAPI, empty` and "
     "`BentoML, empty` have an endpoint without input; the latter is measured only for its start-up time and memory. Values are "
     "medians; ratios are medians of the ratio within a round. Our service runs with keys, rate limit, validation, metrics and "
     "prediction log enabled. MiB: resident memory of the worker at the end. Other processes used {other_cpu:.0f} % of the CPU "
@@ -348,7 +360,7 @@ def main(rounds: int, seconds: float) -> None:
         other_cpu=np.median(other_cpu),
         max_cpu=max(other_cpu),
     )
-    write("serving", "The service compared with others", how, comparison_table(measured))
+    write("serving", "The service compared with others", how, comparison_table(measured), headline(measured))
     how = HOW_PARTS.format(seconds=seconds, times=TIMES)
     write("serving_parts", "Where the time of a request goes", how, parts)
     how = HOW_OPEN.format(share=SHARE, seconds=SECONDS, rounds=CONSTANT_ROUNDS)

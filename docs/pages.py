@@ -36,6 +36,7 @@ FIRST_RESULTS = (
     "serving_rate",
     "serving_soak",
     "serving_failures",
+    "abuse",
 )
 
 
