@@ -127,6 +127,11 @@ class Settings(BaseModel):
     prediction_log_bytes: int = Field(
         100_000_000, ge=1, description="Size at which a new prediction log file is started, in bytes."
     )
+    prediction_log_total_bytes: int = Field(
+        10_000_000_000,
+        ge=1,
+        description="Maximum size of all prediction log files in the folder, in bytes; the oldest are deleted first.",
+    )
     prediction_log_days: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="Age at which a prediction log file is deleted, in days."
     )
@@ -181,6 +186,17 @@ class Settings(BaseModel):
                 "unknown store, or its package is not installed. See the stores of the library limits"
             ) from None
         return store
+
+    @field_validator("prediction_log_total_bytes")
+    @classmethod
+    def _total_has_room(cls, total: int, info: ValidationInfo) -> int:
+        given = info.data
+        least = (given.get("workers", 1) + 1) * given.get("prediction_log_bytes", 1)
+        if given.get("prediction_log") is not None and total < least:
+            raise ValueError(
+                f"must be at least {least}: one file of {PREFIX}PREDICTION_LOG_BYTES for each worker, and one more"
+            )
+        return total
 
     @field_validator("prediction_log_id_key")
     @classmethod
