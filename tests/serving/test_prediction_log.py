@@ -35,6 +35,14 @@ def lines() -> Iterator[Lines]:
         yield read
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "the condition never held"
+        time.sleep(0.01)
+
+
 class Log:
     """A prediction log in a folder, with methods to read it."""
 
@@ -48,6 +56,9 @@ class Log:
     def write(self, request_id: str, rows: int = 1, **changes: Any) -> None:
         customers = [{**CUSTOMER, "customer": f"C-{number}", **changes} for number in range(rows)]
         self.log.write(request_id, customers, np.linspace(0, 1, rows), np.linspace(0, 1, rows) >= 0.3)
+
+    def wait(self) -> None:
+        until(lambda: self.log.waiting_rows == 0)
 
     @property
     def files(self) -> list[Path]:
@@ -143,14 +154,6 @@ def stored(folder: Path, name: str, days: float = 0.0, size: int = 0) -> Path:
     return file
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "the condition never held"
-        time.sleep(0.01)
-
-
 def test_only_old_prediction_log_files_are_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     for name, days in (("predictions-old.jsonl", 8), ("predictions-young.jsonl", 6), ("notes.txt", 800)):
@@ -202,7 +205,7 @@ def test_all_files_together_stay_below_the_total_size(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", prediction_log_bytes="5000", prediction_log_total_bytes="20000")
     for number in range(100):
         log.write(f"request-{number}", 3)
-        until(lambda: log.rows("written") == 3 * (number + 1))
+        log.wait()
         largest.append(sum(file.stat().st_size for file in log.files))
     assert max(largest) <= 20_000
     assert largest[-1] > 10_000
@@ -216,7 +219,9 @@ def test_two_workers_together_stay_below_the_total_size(tmp_path: Path) -> None:
     for number in range(60):
         log = logs[number % 3 == 0]
         log.write(f"request-{number}", 3)
-        log.log.close() if number % 7 == 0 else until(lambda: log.log.waiting_rows == 0)
+        log.wait()
+        if number % 7 == 0:
+            log.log.close()
         assert sum(file.stat().st_size for file in log.files) <= 20_000
     assert sum(log.rows("written") for log in logs) == 180
     for log in logs:

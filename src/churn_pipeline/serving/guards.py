@@ -31,10 +31,9 @@ import time
 from pathlib import Path
 
 import limits
-from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
-from limits.storage import storage_from_string
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,6 +42,7 @@ from churn_pipeline.serving import logs
 from churn_pipeline.serving.draining import drain_on_sigterm
 from churn_pipeline.serving.keys import KeyRing
 from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.rate_limit_store import open_store
 from churn_pipeline.serving.request_context import ROUTES, ClientDisconnected, Kind, Refusal, RequestContext, Route
 from churn_pipeline.serving.settings import Access, Settings
 
@@ -60,11 +60,9 @@ STORE_ERROR_LOG_SECONDS = 60
 class _RateLimiter:
     """Fixed-window rate limit of the library `limits`; a window starts with its first request."""
 
-    def __init__(self, limit: str, store: str, name: str) -> None:
+    def __init__(self, limit: str, store: SecretStr, name: str) -> None:
         self.item = limits.parse(limit)
-        storage = storage_from_string(store, wrap_exceptions=True)
-        assert isinstance(storage, Storage), "Settings accept asynchronous stores only"
-        self._limiter = FixedWindowRateLimiter(storage)
+        self._limiter = FixedWindowRateLimiter(open_store(store))
         self._name = name
 
     async def hit(self, identifier: str) -> bool:

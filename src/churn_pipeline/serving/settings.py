@@ -1,19 +1,16 @@
 """All settings of the service, read from environment variables once, at start.
 
 Every variable begins with ``CHURN_SERVING_``. Unknown names are refused, except the variables that Kubernetes sets by itself
-for a service named churn-serving.
+for a service named churn-serving. A secret, a field of the type ``SecretStr``, can also be read from a file.
 """
 
-import difflib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import limits
 from limits.errors import ConfigurationError
-from limits.storage import storage_from_string
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -26,12 +23,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticUndefined
 
+from churn_pipeline.serving.environment import FROM_FILE, read_environment, secret_fields
 from churn_pipeline.serving.keys import read_keys
+from churn_pipeline.serving.rate_limit_store import open_store
 
 PREFIX = "CHURN_SERVING_"
-SIMILAR_NAME = re.compile(r"CHURN_SERV", re.IGNORECASE)
-KUBERNETES_NAME = re.compile(r"CHURN_SERV\w*_(HOST|PORT(_\w+)?)")
-RENAMED = {PREFIX + "SHIPMENT": PREFIX + "BUNDLE"}
 NO_KEYS = (
     f"no API key is set: make one with 'python -m churn_pipeline.serving.keys NAME' and store the printed line in {PREFIX}KEYS "
     f"or in the file named by {PREFIX}KEYS_FILE. To serve without keys, set {PREFIX}AUTHENTICATION=off"
@@ -83,10 +79,10 @@ class Settings(BaseModel):
     failure_limit: str = Field(
         "60/minute", description="Maximum rate of requests without a valid key per client address; above it: 429."
     )
-    rate_limit_store: str = Field(
-        "async+memory://",
-        description="Store of the rate limits. In memory, each worker counts separately. `async+redis://host:port` counts all "
-        "workers together and needs the package coredis in the image.",
+    rate_limit_store: SecretStr = Field(
+        SecretStr("async+memory://"),
+        description="Store of the rate limits. In memory, each worker counts separately. `async+redis://:password@host:port` "
+        "counts the requests of all workers and services together.",
     )
 
     max_rows: int = Field(
@@ -176,14 +172,12 @@ class Settings(BaseModel):
 
     @field_validator("rate_limit_store")
     @classmethod
-    def _store_can_be_used(cls, store: str) -> str:
-        if not store.startswith("async+"):
-            raise ValueError("must be an asynchronous store of the library limits, such as async+redis://host:6379")
+    def _store_can_be_used(cls, store: SecretStr) -> SecretStr:
         try:
-            storage_from_string(store)
+            open_store(store)
         except ConfigurationError:
             raise ValueError(
-                "unknown store, or its package is not installed. See the stores of the library limits"
+                "must be an asynchronous store of the library limits whose package is installed, such as async+redis://host:6379"
             ) from None
         return store
 
@@ -208,7 +202,7 @@ class Settings(BaseModel):
     @property
     def rate_limit_is_shared(self) -> bool:
         """Whether one limit counts the requests of all workers."""
-        return not self.rate_limit_store.startswith("async+memory")
+        return not self.rate_limit_store.get_secret_value().startswith("async+memory")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -219,9 +213,7 @@ class Settings(BaseModel):
         SettingsError
             If any setting is unknown or invalid; one message lists all problems.
         """
-        names = {PREFIX + field.upper(): field for field in cls.model_fields}
-        problems = [_unknown(name, names) for name in sorted(environment) if _is_unknown(name, names)]
-        given = {field: environment[name] for name, field in names.items() if environment.get(name)}
+        given, problems = read_environment(cls, PREFIX, environment)
         try:
             settings = cls.model_validate(given)
         except ValidationError as error:
@@ -234,19 +226,14 @@ class Settings(BaseModel):
         return settings
 
 
-def _is_unknown(name: str, names: Mapping[str, str]) -> bool:
-    return bool(SIMILAR_NAME.match(name)) and name not in names and not KUBERNETES_NAME.fullmatch(name)
-
-
-def _unknown(name: str, names: Mapping[str, str]) -> str:
-    near = [RENAMED[name]] if name in RENAMED else difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.5)
-    return f"{name} is not a setting" + (f": use {near[0]}" if near else "")
-
-
 def settings_table() -> str:
     """All settings with default and meaning, as a Markdown table."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for field, info in Settings.model_fields.items():
-        default = "" if info.default in (None, (), PydanticUndefined) else f"`{info.default}`"
-        rows.append(f"| `{PREFIX}{field.upper()}` | {default} | {info.description} |")
+        shown = info.default.get_secret_value() if isinstance(info.default, SecretStr) else info.default
+        default = "" if shown in (None, (), PydanticUndefined) else f"`{shown}`"
+        name = PREFIX + field.upper()
+        rows.append(f"| `{name}` | {default} | {info.description} |")
+        if field in secret_fields(Settings):
+            rows.append(f"| `{name}{FROM_FILE}` | | File that holds the value of `{name}`. Set only one of the two. |")
     return "\n".join(rows)
