@@ -22,6 +22,7 @@ from churn_pipeline.contract.example import example_customers
 from churn_pipeline.serving import prediction_files, prediction_log
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.prediction_log import PredictionLog
+from churn_pipeline.serving.request_ids import RequestId
 from churn_pipeline.serving.settings import Settings
 
 ID_KEY = "a key of sixteen characters"
@@ -311,6 +312,17 @@ def test_the_sample_has_the_configured_share_and_is_deterministic(tmp_path: Path
     none = Log(tmp_path / "none", prediction_log_share="0")
     none.write("one")
     assert none.read() == []
+
+
+def test_a_caller_does_not_decide_whether_its_request_is_in_the_sample(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log", prediction_log_share="0.5")
+    ids = [RequestId.make(b"always-the-same") for _ in range(400)]
+    for request_id in ids:
+        log.write(request_id)
+    logged = log.read()
+    assert 120 < len(logged) < 280
+    assert {line["caller_request_id"] for line in logged} == {"always-the-same"}
+    assert {line["request_id"] for line in logged} < {request_id.own for request_id in ids}
 
 
 def test_a_stuck_disk_delays_no_answer_and_drops_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 It handles each request in these steps:
 
-1. Request id: a well-formed ``X-Request-ID`` of the caller is kept, otherwise one is made. Every answer has it.
+1. Request id: one is made. Every answer has it, or else the caller's ``X-Request-ID`` if that is well-formed.
 2. Time limit: covers the body, the wait and the work. It answers 408, 503 or 504.
 3. Route: the path must match one of `ROUTES` exactly, and the method must be one of the route's: 404 or 405. The guard refuses
    any other path, including BentoML's own routes, so no path bypasses the next steps.
@@ -153,7 +153,7 @@ class Guard:
             if isinstance(error, TimeoutError) and deadline.expired():
                 await context.refuse(self._timed_out(context))
             else:
-                logger.error("A request failed", exc_info=error, extra={"facts": {"request_id": context.id}})
+                logger.error("A request failed", exc_info=error, extra={"facts": context.id.facts})
                 message = "The service failed. Its log has the error under this request id."
                 await context.refuse(Refusal(500, "error", message))
         finally:
@@ -311,15 +311,14 @@ class Guard:
 
     def _audit(self, context: RequestContext, outcome: str, reason: str) -> None:
         facts = {
-            "request_id": context.id,
+            **context.id.facts,
             "outcome": outcome,
             "reason": reason,
             "key": context.key_name,
+            "address": context.address,
             "method": context.method,
             "path": context.path,
         }
-        if outcome == "refused":
-            facts["address"] = context.address
         logs.log(logs.AUDIT, logging.INFO, "access", facts)
 
     def _log_request(self, context: RequestContext) -> None:
@@ -328,7 +327,7 @@ class Guard:
         self._metrics.answered(context.path, context.status, seconds)
         probe = context.route is not None and context.route.kind in ("probe", "metrics")
         facts = {
-            "request_id": context.id,
+            **context.id.facts,
             "key": context.key_name,
             "method": context.method,
             "path": context.path,

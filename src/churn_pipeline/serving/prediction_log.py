@@ -29,6 +29,7 @@ from churn_pipeline.serving.background import Background
 from churn_pipeline.serving.bundle import Manifest
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.prediction_files import LogFiles
+from churn_pipeline.serving.request_ids import RequestId
 from churn_pipeline.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ ROWS_BEFORE_REST, REST_SECONDS = 10, 0.00005
 
 class _Record(NamedTuple):
     when: float
-    request_id: str
+    ids: Mapping[str, str]
     customers: Sequence[Mapping[str, Any]]
     probabilities: npt.NDArray[np.float64]
     contact: npt.NDArray[np.bool_]
@@ -101,7 +102,8 @@ class PredictionLog:
         Parameters
         ----------
         request_id
-            Id of the request; its hash decides whether the request is in the sample.
+            Id of the request. The hash of the service's own id decides whether the request is in the sample; a plain text
+            counts as such an id.
         customers
             The customers of the request, as dicts by column; do not change them afterwards.
         probabilities : ndarray of shape (rows,), float64
@@ -112,10 +114,11 @@ class PredictionLog:
         if self._files is None:
             return
         rows = len(customers)
-        if zlib.crc32(request_id.encode("utf-8", "replace")) >= self._share * 2**32:
+        ids = request_id.facts if isinstance(request_id, RequestId) else {"request_id": request_id}
+        if zlib.crc32(ids["request_id"].encode("utf-8", "replace")) >= self._share * 2**32:
             self._metrics.logged("sampled_out", rows)
             return
-        record = _Record(time.time(), request_id, customers, probabilities, contact)
+        record = _Record(time.time(), ids, customers, probabilities, contact)
         with self._lock:
             waiting = self.waiting_rows
             queued = not (waiting and waiting + rows > WAITING_ROWS) and self._background.put(record)
@@ -162,7 +165,7 @@ class PredictionLog:
 
     def _lines(self, record: _Record) -> Iterator[bytes]:
         when = datetime.fromtimestamp(record.when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = {"time": when, "request_id": record.request_id, **self._model}
+        head = {"time": when, **record.ids, **self._model}
         answers = zip(record.customers, record.probabilities.tolist(), record.contact.tolist(), strict=True)
         for number, (customer, probability, contact) in enumerate(answers, 1):
             line = {

@@ -2,8 +2,6 @@
 
 import ipaddress
 import json
-import random
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +10,9 @@ from typing import Literal
 from starlette.types import Message, Scope, Send
 
 from churn_pipeline.serving.metrics import OTHER
+from churn_pipeline.serving.request_ids import RequestId
 
 Kind = Literal["probe", "metrics", "page", "model", "scoring"]
-RANDOM = random.Random()  # noqa: S311 - ids are not secret, and os.urandom takes longer than a prediction
-REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -83,8 +80,7 @@ class RequestContext:
         self._received: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             self._received.setdefault(name, []).append(value)
-        given = self.header(b"x-request-id") or b""
-        self.id = given.decode() if REQUEST_ID.fullmatch(given) else f"{RANDOM.getrandbits(128):032x}"
+        self.id = RequestId.make(self.header(b"x-request-id"))
         self.headers += [(b"x-request-id", self.id.encode()), (b"x-content-type-options", b"nosniff")]
         state = scope.setdefault("state", {})
         state["request_id"] = self.id

@@ -113,7 +113,9 @@ class Settings(BaseModel):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Lowest level that is logged. Requests are logged as `info`, health checks as `debug`."
+        "info",
+        description="Lowest level that is logged. Requests are logged as `info`, health checks as `debug`. The audit trail is "
+        "logged at any level.",
     )
 
     prediction_log: Path | None = Field(None, description="Folder of the prediction log. Default: no prediction log.")
