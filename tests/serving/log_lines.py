@@ -20,7 +20,7 @@ def configured(level: str = "debug") -> Iterator[Lines]:
 
     The returned function reads all lines so far.
     """
-    loggers = [logging.getLogger(name) for name in (None, logs.OURS, *logs.FOREIGN)]
+    loggers = [logging.getLogger(name) for name in (None, logs.OURS, logs.AUDIT.name, *logs.FOREIGN)]
     before = [(one, one.handlers[:], one.level, one.propagate, one.disabled) for one in loggers]
     flags = {flag: getattr(logging, flag) for flag in FLAGS}
     showwarning = warnings.showwarning

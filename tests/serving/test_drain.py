@@ -62,9 +62,9 @@ def load(running: Running, seconds: float) -> Iterator[Load]:
 
 
 def answered(running: Running) -> dict[str, int]:
-    """Status by request id, from the service's own log."""
+    """Status by the caller's request id, from the service's own log."""
     lines = [json.loads(line) for line in running.printed().splitlines() if line.startswith("{")]
-    return {line["request_id"]: line["status"] for line in lines if line["event"] == "request"}
+    return {line.get("caller_request_id", ""): line["status"] for line in lines if line["event"] == "request"}
 
 
 def test_after_sigterm_under_load_every_accepted_request_is_answered(tmp_path: Path) -> None:

@@ -140,11 +140,16 @@ def lines() -> Iterator[Lines]:
 # --- ids -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_valid_request_id_of_the_caller_is_used() -> None:
+def test_a_valid_request_id_of_the_caller_is_in_the_answer_beside_one_of_our_own() -> None:
     service = Service()
-    answer = service.request(headers={**BEARER, **JSON, "x-request-id": "run-7.4_b"})
-    assert answer.headers["x-request-id"] == "run-7.4_b"
-    assert service.app.reached[0]["state"]["request_id"] == "run-7.4_b"
+    headers = {**BEARER, **JSON, "x-request-id": "run-7.4_b"}
+    answers = [service.request(headers=headers) for _ in range(2)]
+    assert {answer.headers["x-request-id"] for answer in answers} == {"run-7.4_b"}
+    ids = [scope["state"]["request_id"] for scope in service.app.reached]
+    assert ids == ["run-7.4_b"] * 2
+    assert ids[0].own != ids[1].own
+    refused = service.request(headers={"x-request-id": "run-7.4_b"})
+    assert json.loads(refused.body)["request_id"] == "run-7.4_b"
     assert service.app.reached[0]["state"]["key_name"] == "crm"
 
 
@@ -497,31 +502,52 @@ def test_a_timeout_error_of_the_application_gets_500() -> None:
     assert Service(RecordingApp(raises=TimeoutError())).request().status == 500
 
 
+async def four_requests(service: Service) -> None:
+    await service.send(headers={**BEARER, **JSON, "x-request-id": "one"})
+    await service.send(headers={**BEARER, **JSON, "x-request-id": "two"}, address="192.0.2.2")
+    await service.send(headers={**JSON, "x-request-id": "three"})
+    await service.send("/", "GET", headers={"x-request-id": "four"})
+
+
 def test_every_request_and_every_access_is_logged(lines: Lines) -> None:
-    service = Service(rate_limit="1/minute")
-
-    async def story() -> None:
-        await service.send(headers={**BEARER, **JSON, "x-request-id": "one"})
-        await service.send(headers={**BEARER, **JSON, "x-request-id": "two"})
-        await service.send(headers={**JSON, "x-request-id": "three"})
-        await service.send("/", "GET", headers={"x-request-id": "four"})
-
-    asyncio.run(story())
+    asyncio.run(four_requests(Service(rate_limit="1/minute")))
     logged = lines()
     access = [line for line in logged if line["event"] == "access"]
-    assert [(line["request_id"], line["outcome"], line["reason"], line["key"]) for line in access] == [
+    assert [(line["caller_request_id"], line["outcome"], line["reason"], line["key"]) for line in access] == [
         ("one", "granted", "key", "crm"),
         ("two", "refused", "rate_limited", "crm"),
         ("three", "refused", "missing_key", None),
     ]
+    assert [line["address"] for line in access] == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
     requests = [line for line in logged if line["event"] == "request"]
-    assert [(line["request_id"], line["status"], line["key"], line["path"]) for line in requests] == [
+    assert [(line["caller_request_id"], line["status"], line["key"], line["path"]) for line in requests] == [
         ("one", 200, "crm", "/predict"),
         ("two", 429, "crm", "/predict"),
         ("three", 401, None, "/predict"),
         ("four", 200, None, "/"),
     ]
     assert all(line["milliseconds"] >= 0 and line["method"] in ("GET", "POST") for line in requests)
+    assert [line["request_id"] for line in access] == [line["request_id"] for line in requests][:3]
+    assert len({line["request_id"] for line in requests} - {"one", "two", "three", "four"}) == 4
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_the_audit_trail_is_complete_at_any_log_level(level: str) -> None:
+    with configured(level) as read:
+        asyncio.run(four_requests(Service(rate_limit="1/minute")))
+        logged = read()
+    assert [(line["event"], line["outcome"]) for line in logged] == [
+        ("access", "granted"),
+        ("access", "refused"),
+        ("access", "refused"),
+    ]
+
+
+@pytest.mark.parametrize("given_id", ["", "a b", "x" * 65, "<script>", "42,50"])
+def test_an_invalid_request_id_of_the_caller_is_not_logged(given_id: str, lines: Lines) -> None:
+    answer = Service().request(headers={**BEARER, **JSON, "x-request-id": given_id})
+    assert {line["request_id"] for line in lines()} == {answer.headers["x-request-id"]}
+    assert all("caller_request_id" not in line for line in lines())
 
 
 @given(st.text(min_size=1, max_size=20), st.sampled_from(["GET", "POST", "secret-method"]))

@@ -96,6 +96,7 @@ def test_an_asyncio_error_is_logged_without_values(lines: Lines) -> None:
 def test_the_log_level_is_applied(level: str, kept: int) -> None:
     with configured(level) as read:
         logs.log(OURS, logging.DEBUG, "one", {})
+        logs.log(logs.AUDIT, logging.DEBUG, "not of the audit trail", {})
         logs.log(OURS, logging.INFO, "two", {"rows": 1})
         OURS.warning("three")
         assert len(read()) == kept
@@ -131,6 +132,25 @@ def test_a_stuck_disk_blocks_no_caller_and_dropped_lines_are_counted(monkeypatch
     handler.close()
     assert sum(dropped) + stream.text.count("\n") == 500
     assert sum(dropped) >= 300
+
+
+def test_the_audit_trail_does_not_depend_on_the_level() -> None:
+    with configured("error") as read:
+        logs.log(logs.AUDIT, logging.INFO, "access", {"outcome": "granted"})
+        assert [line["outcome"] for line in read()] == ["granted"]
+
+
+def test_lines_that_wait_too_long_at_the_end_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "CLOSE_SECONDS", 0.1)
+    stream = Stuck()
+    dropped: list[int] = []
+    handler = logs.BackgroundHandler(stream, dropped.append)  # type: ignore[arg-type]
+    handler.setFormatter(logs.JsonFormatter())
+    for _ in range(7):
+        handler.handle(logging.makeLogRecord({"name": logs.OURS, "msg": "line", "levelno": 20}))
+    handler.close()
+    assert sum(dropped) == 7
+    stream.release.set()
 
 
 def test_lines_lost_to_a_failing_stream_are_counted() -> None:

@@ -250,11 +250,13 @@ def test_every_line_is_json_except_those_of_the_command(running: Running) -> Non
     lines = logged(running)
     others = [line for line in running.printed().splitlines() if not line.startswith("{")]
     assert all("[INFO] [cli]" in line for line in others), others
-    requests = {line["request_id"]: line for line in lines if line["event"] == "request"}
-    access = {line["request_id"]: line for line in lines if line["event"] == "access"}
+    requests = {line.get("caller_request_id"): line for line in lines if line["event"] == "request"}
+    access = {line.get("caller_request_id"): line for line in lines if line["event"] == "access"}
     assert requests["one"]["outcome"] == "answered"
     assert requests["one"]["rows"] == 1
     assert access["one"]["outcome"] == "granted"
+    assert access["one"]["address"] == "127.0.0.1"
+    assert access["one"]["request_id"] == requests["one"]["request_id"] != "one"
     assert {line["status"] for line in requests.values()} >= {200, 401}
 
 

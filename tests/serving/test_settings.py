@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from churn_pipeline.serving.environment import secret_fields
 from churn_pipeline.serving.keys import make_key
 from churn_pipeline.serving.settings import PREFIX, Settings, SettingsError, settings_table
 
@@ -134,10 +135,73 @@ def test_a_store_without_its_package_is_refused() -> None:
     )
 
 
+SECRETS = {"prediction_log_id_key": "0123456789abcdef", "rate_limit_store": "async+redis://:0123456789abcdef@host:6379"}
+
+
+def test_every_secret_has_a_value_to_test() -> None:
+    assert secret_fields(Settings) == set(SECRETS)
+
+
+@pytest.mark.parametrize("field", SECRETS)
+def test_a_secret_is_read_from_a_file(tmp_path: Path, field: str) -> None:
+    file = tmp_path / "secret"
+    for ending in ("", "\n", "\r\n"):
+        file.write_text(SECRETS[field] + ending, newline="")
+        settings = read(**{f"{field}_file": str(file)})
+        assert getattr(settings, field).get_secret_value() == SECRETS[field]
+        assert "0123456789abcdef" not in repr(settings)
+    assert read(**{field: SECRETS[field], f"{field}_file": ""}) == settings
+
+
+@pytest.mark.parametrize("field", SECRETS)
+def test_a_secret_in_a_variable_and_in_a_file_is_refused(tmp_path: Path, field: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRETS[field])
+    name = PREFIX + field.upper()
+    said = refusal({"CHURN_SERVING_KEYS": LINE, name: SECRETS[field], f"{name}_FILE": str(file)})
+    assert said == f"Invalid settings: {name} and {name}_FILE are both set: set only one of them"
+
+
+@pytest.mark.parametrize("field", SECRETS)
+def test_a_file_without_a_valid_secret_is_refused_without_its_content(tmp_path: Path, field: str) -> None:
+    file = tmp_path / "secret"
+    name = PREFIX + field.upper()
+    given = {"CHURN_SERVING_KEYS": LINE, f"{name}_FILE": str(file)}
+    assert f"{name}_FILE: the file cannot be read (FileNotFoundError)" in refusal(given)
+    file.write_text("\n")
+    assert f"{name}_FILE: the file is empty" in refusal(given)
+    file.write_bytes(b"\xff\xfe")
+    assert f"{name}_FILE: the file cannot be read (UnicodeDecodeError)" in refusal(given)
+    file.write_text("hunter2")
+    said = refusal(given)
+    assert f"{name}: must " in said
+    assert "hunter2" not in said
+
+
+def test_only_secrets_have_a_file() -> None:
+    said = refusal({"CHURN_SERVING_KEYS": LINE, "CHURN_SERVING_RATE_LIMIT_FILE": "x"})
+    assert "CHURN_SERVING_RATE_LIMIT_FILE is not a setting" in said
+
+
+@pytest.mark.parametrize("store", ["redis://host", "memory://", "async+redis://host:port", "async+redis://[", "host"])
+def test_a_store_that_cannot_be_used_is_refused(store: str) -> None:
+    given = {"CHURN_SERVING_KEYS": LINE, "CHURN_SERVING_RATE_LIMIT_STORE": store}
+    assert "CHURN_SERVING_RATE_LIMIT_STORE: must be an asynchronous store" in refusal(given)
+
+
+def test_the_total_size_of_the_prediction_log_has_room_for_the_files_of_all_workers(tmp_path: Path) -> None:
+    given = {"workers": "3", "prediction_log_bytes": "1000", "prediction_log": str(tmp_path)}
+    assert read(**given, prediction_log_total_bytes="4000").prediction_log_total_bytes == 4000
+    environment = {PREFIX + name.upper(): value for name, value in {**given, "keys": LINE}.items()}
+    said = refusal({**environment, "CHURN_SERVING_PREDICTION_LOG_TOTAL_BYTES": "3999"})
+    assert "CHURN_SERVING_PREDICTION_LOG_TOTAL_BYTES: must be at least 4000" in said
+    del given["prediction_log"]
+    assert read(**given, prediction_log_total_bytes="1").prediction_log is None
+
+
 def test_every_setting_is_in_the_table_with_a_meaning() -> None:
-    rows = settings_table().splitlines()[2:]
-    assert len(rows) == len(Settings.model_fields)
-    for field, row in zip(Settings.model_fields, rows, strict=True):
-        name, _, meaning = (cell.strip() for cell in row.strip("|").split("|"))
-        assert name == f"`CHURN_SERVING_{field.upper()}`"
-        assert meaning.endswith(".")
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in settings_table().splitlines()[2:]]
+    names = [name for field in Settings.model_fields for name in (field, f"{field}_file" if field in SECRETS else "")]
+    assert [name for name, _, _ in cells] == [f"`CHURN_SERVING_{name.upper()}`" for name in names if name]
+    assert all(meaning.endswith(".") for _, _, meaning in cells)
+    assert "***" not in settings_table()

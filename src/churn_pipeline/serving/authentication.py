@@ -70,7 +70,7 @@ class Authentication:
 
 def _audit(context: RequestContext, outcome: str, reason: str) -> None:
     facts = {
-        "request_id": context.id,
+        **context.id.facts,
         "outcome": outcome,
         "reason": reason,
         "key": context.key_name,

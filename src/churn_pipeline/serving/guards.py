@@ -2,7 +2,7 @@
 
 It handles each request in these steps:
 
-1. Request id: a well-formed ``X-Request-ID`` of the caller is kept, otherwise one is made. Every answer has it.
+1. Request id: one is made. Every answer has it, or else the caller's ``X-Request-ID`` if that is well-formed.
 2. Route: the path must match one of `ROUTES` exactly, and the method must be one of the route's. The guard refuses any other
    path, including BentoML's own routes, so no path bypasses the next steps.
 3. API key and rate limit, if the route needs a key (`authentication`, `rate_limits`). The body has not been read yet.
@@ -127,7 +127,7 @@ class Guard:
         except ClientDisconnected:
             context.status, context.outcome = CLIENT_CLOSED_REQUEST, "client_disconnected"
         except Exception as error:
-            logger.error("A request failed", exc_info=error, extra={"facts": {"request_id": context.id}})
+            logger.error("A request failed", exc_info=error, extra={"facts": context.id.facts})
             message = "The service failed. Its log has the error under this request id."
             await context.refuse(Refusal("internal_error", message))
         finally:
@@ -216,7 +216,7 @@ class Guard:
         self._metrics.answered(context.path, context.status, seconds)
         probe = context.route is not None and context.route.kind in ("probe", "metrics")
         facts = {
-            "request_id": context.id,
+            **context.id.facts,
             "key": context.key_name,
             "method": context.method,
             "path": context.path,

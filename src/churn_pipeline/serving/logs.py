@@ -3,7 +3,7 @@
 Each line on standard output is one JSON object with ``time``, ``level``, ``logger`` and ``event``. There are three kinds:
 
 - ``request``, one for each request: key, path, rows, duration and outcome;
-- ``access``, one for each access that was granted or refused because of a key: the audit trail;
+- ``access``, one for each access that was granted or refused because of a key: the audit trail, at any log level;
 - everything else that this program, BentoML and uvicorn log.
 
 Messages of other libraries may contain customer data. Of their warnings and errors, a line has only the message template, the
@@ -29,6 +29,7 @@ OURS = "churn_pipeline"
 REQUESTS = logging.getLogger(f"{OURS}.serving.requests")
 AUDIT = logging.getLogger(f"{OURS}.serving.audit")
 WAITING_LINES = 10_000
+CLOSE_SECONDS = 5.0
 ENCODE = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 FOREIGN = ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "circus")
 
@@ -117,8 +118,9 @@ class BackgroundHandler(logging.Handler):
             self._on_dropped(len(lines))
 
     def close(self) -> None:
-        """Write all queued lines and end the thread; a later record starts it again."""
-        self._lines.close()
+        """Write all queued lines and end the thread; a later record starts it again. Count the lines that wait too long."""
+        if not self._lines.close(CLOSE_SECONDS):
+            self._on_dropped(self._lines.waiting)
         super().close()
 
 
@@ -131,7 +133,8 @@ def configure(level: str, on_dropped: Callable[[int], None], stream: TextIO | No
     Parameters
     ----------
     level
-        Lowest level of our own lines, by name. Other libraries log from ``warning`` on, BentoML from ``info`` on.
+        Lowest level of our own lines except the audit trail, by name. Other libraries log from ``warning`` on, BentoML from
+        ``info`` on.
     on_dropped
         Called with the number of lines that are not written.
     stream
@@ -158,6 +161,7 @@ def configure(level: str, on_dropped: Callable[[int], None], stream: TextIO | No
     threshold = getattr(logging, level.upper())
     logging.getLogger("bentoml").setLevel(max(threshold, logging.INFO))
     logging.getLogger(OURS).setLevel(threshold)
+    AUDIT.setLevel(logging.INFO)  # the audit trail does not depend on the level
     warnings.showwarning = _log_warning  # type: ignore[assignment]  # called by position
     # No line shows these, and collecting them costs time for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

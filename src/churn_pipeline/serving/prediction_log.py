@@ -3,24 +3,22 @@
 This is the only place where customer data is written. A customer's id is stored only as its HMAC-SHA256 under a secret from
 the settings, so that outcomes can be joined later. Each worker writes its own files,
 ``predictions-<UTC time>-<process>-<random>.jsonl``. A new file starts at a maximum size or after a day. Files are deleted at a
-maximum age.
+maximum age, also when nothing is written, and the oldest ones if all files together become too large.
 
-Writing never delays or fails an answer. A thread writes, and up to 20,000 customers wait for it. Lines beyond that, or that
-cannot be written, are dropped and counted in ``churn_prediction_log_rows_total``, so monitoring can see that the log is
-incomplete.
+Writing never delays or fails an answer. A thread writes, and up to 20,000 customers wait for it. Lines beyond that, lines that
+cannot be written, and lines that still wait when the service has to end are counted in ``churn_prediction_log_rows_total``, so
+monitoring can see that the log is incomplete.
 """
 
 import hmac
 import json
 import logging
 import math
-import os
-import secrets
+import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,24 +28,34 @@ from churn_pipeline.contract.table import Contract
 from churn_pipeline.serving.background import Background
 from churn_pipeline.serving.bundle import Manifest
 from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.prediction_files import LogFiles
+from churn_pipeline.serving.request_ids import RequestId
 from churn_pipeline.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 WAITING_ROWS = 20_000
-DAY = 86_400.0
+CLOSE_SECONDS = 5.0
 ERROR_LOG_SECONDS = 60.0
-PATTERN = "predictions-*.jsonl"
 # The thread pauses after a few lines, because it holds the interpreter and would delay requests.
 ROWS_BEFORE_REST, REST_SECONDS = 10, 0.00005
 
 
 class _Record(NamedTuple):
     when: float
-    request_id: str
+    ids: Mapping[str, str]
     customers: Sequence[Mapping[str, Any]]
     probabilities: npt.NDArray[np.float64]
     contact: npt.NDArray[np.bool_]
+
+
+def _files(settings: Settings) -> LogFiles | None:
+    """The files of one worker, with room for the files that all workers write at the same time."""
+    if settings.prediction_log is None:
+        return None
+    written = settings.workers * settings.prediction_log_bytes
+    kept = settings.prediction_log_total_bytes - written
+    return LogFiles(settings.prediction_log, settings.prediction_log_bytes, kept, settings.prediction_log_days)
 
 
 class PredictionLog:
@@ -56,7 +64,7 @@ class PredictionLog:
     Parameters
     ----------
     settings
-        The service's settings: folder, share, size, age and the secret for ids.
+        The service's settings: folder, share, sizes, age and the secret for ids.
     manifest, contract
         From the bundle: the model's version and digest, the features and the id column.
     metrics
@@ -64,9 +72,7 @@ class PredictionLog:
     """
 
     def __init__(self, settings: Settings, manifest: Manifest, contract: Contract, metrics: Metrics) -> None:
-        self._files: _Files | None = None
-        if settings.prediction_log is not None:
-            self._files = _Files(settings.prediction_log, settings.prediction_log_bytes, settings.prediction_log_days)
+        self._files = _files(settings)
         self._share = settings.prediction_log_share
         key = settings.prediction_log_id_key
         self._id_key = key.get_secret_value().encode() if key else None
@@ -74,10 +80,15 @@ class PredictionLog:
         self._features = contract.features
         self._model = {"model_version": manifest.model_version, "model_digest": manifest.model_digest}
         self._metrics = metrics
-        # Rows queued and rows processed. Each is changed by one thread only, so no lock is needed.
+        # Rows queued, changed under the lock because several threads answer requests, and rows processed by the writer.
         self._queued = self._processed = 0
+        self._lock = threading.Lock()
         self._error_logged = -math.inf
-        self._background: Background[_Record] = Background(self._write, WAITING_ROWS, "prediction-log")
+        self._background: Background[_Record] = Background(
+            self._write, WAITING_ROWS, "prediction-log", upkeep=self._upkeep, at_end=self._close_file
+        )
+        if self._files is not None:
+            self._background.start()  # old files are deleted even if nothing is ever written
 
     def write(
         self,
@@ -91,7 +102,8 @@ class PredictionLog:
         Parameters
         ----------
         request_id
-            Id of the request; its hash decides whether the request is in the sample.
+            Id of the request. The hash of the service's own id decides whether the request is in the sample; a plain text
+            counts as such an id.
         customers
             The customers of the request, as dicts by column; do not change them afterwards.
         probabilities : ndarray of shape (rows,), float64
@@ -102,20 +114,42 @@ class PredictionLog:
         if self._files is None:
             return
         rows = len(customers)
-        if zlib.crc32(request_id.encode("utf-8", "replace")) >= self._share * 2**32:
+        ids = request_id.facts if isinstance(request_id, RequestId) else {"request_id": request_id}
+        if zlib.crc32(ids["request_id"].encode("utf-8", "replace")) >= self._share * 2**32:
             self._metrics.logged("sampled_out", rows)
             return
-        waiting = self._queued - self._processed
-        record = _Record(time.time(), request_id, customers, probabilities, contact)
-        if (waiting and waiting + rows > WAITING_ROWS) or not self._background.put(record):
+        record = _Record(time.time(), ids, customers, probabilities, contact)
+        with self._lock:
+            waiting = self.waiting_rows
+            queued = not (waiting and waiting + rows > WAITING_ROWS) and self._background.put(record)
+            if queued:
+                self._queued += rows
+        if not queued:
             self._metrics.logged("dropped", rows)
-            return
-        self._queued += rows
+
+    @property
+    def waiting_rows(self) -> int:
+        """Number of customers that are queued or being written."""
+        return self._queued - self._processed
 
     def close(self) -> None:
-        """Write the queued lines, and close the file unless a write is stuck."""
-        if self._background.close() and self._files is not None:
-            self._files.close()
+        """Write the queued lines and close the file. If that takes too long, count and log the rows that are lost."""
+        if self._background.close(CLOSE_SECONDS):
+            return
+        lost = self.waiting_rows
+        self._metrics.logged("lost", lost)
+        logger.error("The prediction log was closed after %g s: %d customers are not logged", CLOSE_SECONDS, lost)
+
+    def _upkeep(self) -> None:
+        assert self._files is not None, "without a folder no thread runs"
+        try:
+            self._files.upkeep()
+        except OSError as error:
+            self._log_error(error)
+
+    def _close_file(self) -> None:
+        assert self._files is not None, "without a folder no thread runs"
+        self._files.close()
 
     def _write(self, requests: list[_Record]) -> None:
         assert self._files is not None, "without a folder nothing is queued"
@@ -131,7 +165,7 @@ class PredictionLog:
 
     def _lines(self, record: _Record) -> Iterator[bytes]:
         when = datetime.fromtimestamp(record.when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = {"time": when, "request_id": record.request_id, **self._model}
+        head = {"time": when, **record.ids, **self._model}
         answers = zip(record.customers, record.probabilities.tolist(), record.contact.tolist(), strict=True)
         for number, (customer, probability, contact) in enumerate(answers, 1):
             line = {
@@ -168,83 +202,3 @@ def _python_value(value: Any) -> Any:
 
 
 ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_python_value).encode
-
-
-class _Files:
-    """Log files with rotation in one folder.
-
-    Parameters
-    ----------
-    folder
-        Folder of the files; created if it is missing.
-    max_bytes
-        Maximum size of a file, in bytes.
-    days
-        Days since its last line after which a file is deleted.
-    """
-
-    def __init__(self, folder: Path, max_bytes: int, days: float) -> None:
-        self._folder = folder
-        self._max_bytes = max_bytes
-        self._days = days
-        self._open: int | None = None
-        self._size = 0
-        self._since = self._swept = -math.inf
-
-    def append(self, lines: Iterable[bytes]) -> None:
-        """Write complete lines, or raise OSError."""
-        part: list[bytes] = []
-        size = 0
-        for line in lines:
-            if part and self._size + size + len(line) > self._max_bytes:
-                self._put(b"".join(part))
-                part, size = [], 0
-            part.append(line)
-            size += len(line)
-        if part:
-            self._put(b"".join(part))
-
-    def close(self) -> None:
-        """Close the file; the next line starts a new one."""
-        if self._open is not None:
-            os.close(self._open)
-            self._open = None
-
-    def _put(self, data: bytes) -> None:
-        now = time.time()
-        if now - self._swept >= DAY / 24:
-            self._swept = now
-            self._delete_old(now)
-        if self._open is not None and (
-            (self._size and self._size + len(data) > self._max_bytes)
-            or now - self._since >= DAY
-            or os.fstat(self._open).st_nlink == 0  # deleted from outside: its lines would be lost
-        ):
-            self.close()
-        file = self._file(now)
-        written = 0
-        try:
-            while written < len(data):
-                written += os.write(file, data[written:])
-        except OSError:
-            os.ftruncate(file, self._size)  # leave no partial line
-            raise
-        self._size += len(data)
-
-    def _file(self, now: float) -> int:
-        if self._open is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S")
-            name = f"predictions-{stamp}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._open = os.open(self._folder / name, flags, 0o600)
-            self._size, self._since = 0, now
-        return self._open
-
-    def _delete_old(self, now: float) -> None:
-        for file in self._folder.glob(PATTERN):
-            try:
-                if now - file.stat().st_mtime > self._days * DAY:
-                    file.unlink()
-            except FileNotFoundError:  # another worker deleted it
-                continue

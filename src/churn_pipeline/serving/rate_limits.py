@@ -16,17 +16,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 import limits
-from limits.aio.storage import Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
-from limits.storage import storage_from_string
+from pydantic import SecretStr
 
+from churn_pipeline.serving.rate_limit_store import STORE_SECONDS, open_store
 from churn_pipeline.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 MAX_TRACKED = 20_000  # callers per window; further callers share one count
-STORE_SECONDS = 0.25
 PAUSE_SECONDS = 1.0
 ERROR_LOG_SECONDS = 60.0
 OTHERS = ""
@@ -97,15 +96,13 @@ class SharedStore:
     Parameters
     ----------
     address
-        Address of the store, such as ``async+redis://host:6379``.
+        Address of the store, such as ``async+redis://host:6379``, with its password.
     on_failure
         Called for each request that the store did not count.
     """
 
-    def __init__(self, address: str, on_failure: Callable[[], None]) -> None:
-        storage = storage_from_string(address, wrap_exceptions=True)
-        assert isinstance(storage, Storage), "Settings accept asynchronous stores only"
-        self.limiter = SlidingWindowCounterRateLimiter(storage)
+    def __init__(self, address: SecretStr, on_failure: Callable[[], None]) -> None:
+        self.limiter = SlidingWindowCounterRateLimiter(open_store(address))
         self._on_failure = on_failure
         self._error_logged = self._failed = -math.inf
 

@@ -1,8 +1,6 @@
 """The routes of the service, and the state of one request while the guard handles it."""
 
 import ipaddress
-import random
-import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,10 +10,9 @@ from starlette.types import Message, Scope, Send
 
 from churn_pipeline.serving.metrics import OTHER
 from churn_pipeline.serving.refusals import Refusal
+from churn_pipeline.serving.request_ids import RequestId
 
 Kind = Literal["probe", "metrics", "page", "model", "scoring"]
-RANDOM = random.Random()  # noqa: S311 - ids are not secret, and os.urandom takes longer than a prediction
-REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 READ_HEADERS = frozenset((b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-request-id"))
 JSON = (b"content-type", b"application/json")
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
@@ -79,8 +76,7 @@ class RequestContext:
         for name, value in scope["headers"]:
             if name in READ_HEADERS:
                 self._received[name] = None if name in self._received else value
-        given = self._received.get(b"x-request-id") or b""
-        self.id = given.decode() if REQUEST_ID.fullmatch(given) else f"{RANDOM.getrandbits(128):032x}"
+        self.id = RequestId.make(self._received.get(b"x-request-id"))
         self.headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.id.encode()), NO_SNIFFING]
         state = scope.setdefault("state", {})
         state["request_id"] = self.id

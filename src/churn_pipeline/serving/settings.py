@@ -1,20 +1,17 @@
 """All settings of the service, read from environment variables once, at start.
 
 Every variable begins with ``CHURN_SERVING_``. Unknown names are refused, except the variables that Kubernetes sets by itself
-for a service named churn-serving.
+for a service named churn-serving. A secret, a field of the type ``SecretStr``, can also be read from a file.
 """
 
-import difflib
 import ipaddress
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import limits
 from limits.errors import ConfigurationError
-from limits.storage import storage_from_string
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -27,12 +24,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticUndefined
 
+from churn_pipeline.serving.environment import FROM_FILE, read_environment, secret_fields
 from churn_pipeline.serving.keys import read_keys
+from churn_pipeline.serving.rate_limit_store import open_store
 
 PREFIX = "CHURN_SERVING_"
-SIMILAR_NAME = re.compile(r"CHURN_SERV", re.IGNORECASE)
-KUBERNETES_NAME = re.compile(r"CHURN_SERV\w*_(HOST|PORT(_\w+)?)")
-RENAMED = {PREFIX + "SHIPMENT": PREFIX + "BUNDLE"}
 NO_KEYS = (
     f"no API key is set: make one with 'python -m churn_pipeline.serving.keys NAME' and store the printed line in {PREFIX}KEYS "
     f"or in the file named by {PREFIX}KEYS_FILE. To serve without keys, set {PREFIX}AUTHENTICATION=off"
@@ -88,10 +84,10 @@ class Settings(BaseModel):
     failure_limit: str = Field(
         "60/minute", description="Maximum rate of requests without a valid key per client address; above it: 429."
     )
-    rate_limit_store: str = Field(
-        "async+memory://",
-        description="Store of the rate limits. In memory, each worker counts separately. `async+redis://host:port` counts all "
-        "workers together and needs the package coredis in the image.",
+    rate_limit_store: SecretStr = Field(
+        SecretStr("async+memory://"),
+        description="Store of the rate limits. In memory, each worker counts separately. `async+redis://:password@host:port` "
+        "counts the requests of all workers and services together.",
     )
 
     max_rows: int = Field(
@@ -146,7 +142,9 @@ class Settings(BaseModel):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Lowest level that is logged. Requests are logged as `info`, health checks as `debug`."
+        "info",
+        description="Lowest level that is logged. Requests are logged as `info`, health checks as `debug`. The audit trail is "
+        "logged at any level.",
     )
 
     prediction_log: Path | None = Field(None, description="Folder of the prediction log. Default: no prediction log.")
@@ -155,6 +153,11 @@ class Settings(BaseModel):
     )
     prediction_log_bytes: int = Field(
         100_000_000, ge=1, description="Size at which a new prediction log file is started, in bytes."
+    )
+    prediction_log_total_bytes: int = Field(
+        10_000_000_000,
+        ge=1,
+        description="Maximum size of all prediction log files in the folder, in bytes; the oldest are deleted first.",
     )
     prediction_log_days: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="Age at which a prediction log file is deleted, in days."
@@ -200,14 +203,12 @@ class Settings(BaseModel):
 
     @field_validator("rate_limit_store")
     @classmethod
-    def _store_can_be_used(cls, store: str) -> str:
-        if not store.startswith("async+"):
-            raise ValueError("must be an asynchronous store of the library limits, such as async+redis://host:6379")
+    def _store_can_be_used(cls, store: SecretStr) -> SecretStr:
         try:
-            storage_from_string(store)
+            open_store(store)
         except ConfigurationError:
             raise ValueError(
-                "unknown store, or its package is not installed. See the stores of the library limits"
+                "must be an asynchronous store of the library limits whose package is installed, such as async+redis://host:6379"
             ) from None
         return store
 
@@ -228,6 +229,17 @@ class Settings(BaseModel):
             raise ValueError(f"must be at least {PREFIX}MAX_BODY_BYTES")
         return size
 
+    @field_validator("prediction_log_total_bytes")
+    @classmethod
+    def _total_has_room(cls, total: int, info: ValidationInfo) -> int:
+        given = info.data
+        least = (given.get("workers", 1) + 1) * given.get("prediction_log_bytes", 1)
+        if given.get("prediction_log") is not None and total < least:
+            raise ValueError(
+                f"must be at least {least}: one file of {PREFIX}PREDICTION_LOG_BYTES for each worker, and one more"
+            )
+        return total
+
     @field_validator("prediction_log_id_key")
     @classmethod
     def _id_key_is_long(cls, key: SecretStr | None) -> SecretStr | None:
@@ -238,7 +250,7 @@ class Settings(BaseModel):
     @property
     def rate_limit_is_shared(self) -> bool:
         """Whether one limit counts the requests of all workers."""
-        return not self.rate_limit_store.startswith("async+memory")
+        return not self.rate_limit_store.get_secret_value().startswith("async+memory")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -249,9 +261,7 @@ class Settings(BaseModel):
         SettingsError
             If any setting is unknown or invalid; one message lists all problems.
         """
-        names = {PREFIX + field.upper(): field for field in cls.model_fields}
-        problems = [_unknown(name, names) for name in sorted(environment) if _is_unknown(name, names)]
-        given = {field: environment[name] for name, field in names.items() if environment.get(name)}
+        given, problems = read_environment(cls, PREFIX, environment)
         try:
             settings = cls.model_validate(given)
         except ValidationError as error:
@@ -264,19 +274,14 @@ class Settings(BaseModel):
         return settings
 
 
-def _is_unknown(name: str, names: Mapping[str, str]) -> bool:
-    return bool(SIMILAR_NAME.match(name)) and name not in names and not KUBERNETES_NAME.fullmatch(name)
-
-
-def _unknown(name: str, names: Mapping[str, str]) -> str:
-    near = [RENAMED[name]] if name in RENAMED else difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.5)
-    return f"{name} is not a setting" + (f": use {near[0]}" if near else "")
-
-
 def settings_table() -> str:
     """All settings with default and meaning, as a Markdown table."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for field, info in Settings.model_fields.items():
-        default = "" if info.default in (None, (), PydanticUndefined) else f"`{info.default}`"
-        rows.append(f"| `{PREFIX}{field.upper()}` | {default} | {info.description} |")
+        shown = info.default.get_secret_value() if isinstance(info.default, SecretStr) else info.default
+        default = "" if shown in (None, (), PydanticUndefined) else f"`{shown}`"
+        name = PREFIX + field.upper()
+        rows.append(f"| `{name}` | {default} | {info.description} |")
+        if field in secret_fields(Settings):
+            rows.append(f"| `{name}{FROM_FILE}` | | File that holds the value of `{name}`. Set only one of the two. |")
     return "\n".join(rows)
