@@ -21,6 +21,7 @@ from tests.serving.signing import write_keys
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets import BentoDataset, SigningKeyDataset
 from churn_pipeline.datasets.bento_dataset import CODE, BentoContent, content_digest
+from churn_pipeline.datasets.signing import BundleSigner
 from churn_pipeline.serving.bundle import BundleError
 from churn_pipeline.serving.bundle_files import read_folder
 from churn_pipeline.serving.signature import verify_signature
@@ -186,6 +187,20 @@ def test_without_a_key_the_bundle_is_not_signed_and_the_log_says_so(
         dataset(copied).save(CONTENT)
     assert "The bundle is not signed" in caplog.text
     assert "model.sig" not in read_folder(Path(dataset(copied).load().path) / "src/bundle")
+
+
+def test_a_model_that_is_replaced_before_it_is_signed_is_not_exported(copied: Path) -> None:
+    write_keys(copied)
+    (copied / "exported" / "churn.bento").unlink()
+
+    class Late(BundleSigner):
+        def sign(self, folder: Path) -> None:
+            (folder / "model.onnx").write_bytes(b"another")
+            super().sign(folder)
+
+    with pytest.raises(DatasetError, match=r"was changed in .* while it was signed"):
+        dataset(copied).save(replace(CONTENT, signer=Late(copied / "key.pem")))
+    assert not (copied / "exported" / "churn.bento").exists()
 
 
 @pytest.mark.parametrize("credentials", [None, {}, {"private_key": None}, {"private_key": "", "password": "x"}])

@@ -115,7 +115,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         Raises
         ------
         DatasetError
-            If BentoML cannot build it; the message ends with BentoML's output.
+            If BentoML cannot build it; the message ends with BentoML's output. Also if the store's files change meanwhile.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.write_sources(data, Path(folder))
@@ -197,6 +197,10 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         folder = self._built / version / "src" / BUNDLE_FOLDER
         if signer is not None:
             signer.sign(folder)
+            if not self._has_intact(version):
+                raise DatasetError(
+                    f"{self.name_in_store} was changed in {self._store} while it was signed: package it again"
+                )
             logger.info("Signed the bundle: %s", SIGNATURE_FILE)
             return
         (folder / SIGNATURE_FILE).unlink(missing_ok=True)
