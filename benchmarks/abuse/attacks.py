@@ -14,7 +14,6 @@ ELSEWHERE = "127.0.0.2"  # the attacker's address, except where it shares the vi
 FAILURES = (ConnectionError, asyncio.IncompleteReadError)
 RETRY_SECONDS = 0.1
 LARGE_BYTES = 15_900_000  # just below the default limit of a body
-PIPELINED = 2_000
 LINE = b"POST /predict HTTP/1.1"
 HIGH_LIMIT = {"CHURN_SERVING_RATE_LIMIT": "100000/second"}  # capacity has to protect the victim, not the rate limit
 Task = Coroutine[Any, Any, None]
@@ -218,8 +217,12 @@ ATTACKS: Mapping[str, Attack] = {
     ),
     "idle_connections": Attack("500 idle connections", _held(500, lambda _: b"")),
     "pipelining": Attack(
-        f"pipelining: {PIPELINED:,} GET /docs on each of 50 connections, answers never read",
-        _held(50, lambda _: request("/docs") * PIPELINED),
+        "pipelining: 2,000 GET /docs on each of 5 connections, answers never read",
+        _held(5, lambda _: request("/docs") * 2_000),
+    ),
+    "more_pipelining": Attack(
+        "more pipelining: the same on 50 connections",
+        _held(50, lambda _: request("/docs") * 2_000),
     ),
     "unread_answers": Attack(
         "unread answers: 3 × 3,000 customers pipelined on each of 96 connections",
