@@ -24,7 +24,7 @@ HOW = (
     "second key that the service has not seen before. It uses at most {connections} connections. Its times count from the due time "
     "of a request. Answers: number of requests by status; `lost`: the connection closed without an answer; `refused`: no process "
     "listens; `no answer`: none within {answer:g} s. The service runs on loopback with one worker and its default settings, prediction log "
-    "enabled; attacks by a greedy key run with a rate limit of 100,000/s, so that the service's capacity has to be shared. The attacker "
+    "enabled. Most attacks with a key run with a rate limit of 100,000/s, so that the limit does not stop them. The attacker "
     "is a process with the lowest priority on the same {cores} cores. Foreign cores: used during the attack by processes that have no "
     "part in the measurement; rows with more than 0.2 show the machine and not the service. MiB: largest resident memory of a worker "
     "during the attack. SIGTERM: sent while the attack goes on; the victim sends for another {sigterm:g} s; seconds until all "

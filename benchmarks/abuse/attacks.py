@@ -14,7 +14,7 @@ ELSEWHERE = "127.0.0.2"  # the attacker's address, except where it shares the vi
 FAILURES = (ConnectionError, asyncio.IncompleteReadError)
 RETRY_SECONDS = 0.1
 LARGE_BYTES = 15_900_000  # just below the default limit of a body
-PIPELINED = 2_000
+LINE = b"POST /predict HTTP/1.1"
 HIGH_LIMIT = {"CHURN_SERVING_RATE_LIMIT": "100000/second"}  # capacity has to protect the victim, not the rate limit
 Task = Coroutine[Any, Any, None]
 
@@ -133,13 +133,13 @@ async def send_and_hold(target: Target, content: bytes) -> None:
     target.answers["closed by the service"] += 1
 
 
-async def send_endless_head(target: Target) -> None:
-    """Send header fields without end, about 1 MB/s."""
+async def send_without_end(target: Target, start: bytes, part: bytes) -> None:
+    """Send the start of a request, and up to a hundred times per second another part that does not end it."""
     connection = await Connection.open(target.port, ELSEWHERE)
     try:
-        connection.writer.write(f"POST /predict HTTP/1.1\r\nHost: {HOST}\r\n".encode())
+        connection.writer.write(start)
         while connection.is_open:
-            connection.writer.write(b"X-Long: " + b"a" * 10_000 + b"\r\n")
+            connection.writer.write(part)
             await connection.writer.drain()
             await asyncio.sleep(0.01)
     finally:
@@ -207,11 +207,22 @@ ATTACKS: Mapping[str, Attack] = {
     "slow_heads": Attack(
         "slow heads: 500 senders at 1 B/s", _times(500, lambda target: trickle(target, target.post(), 1, 1.0))
     ),
-    "endless_heads": Attack("endless heads: 20 senders at 1 MB/s, without a key", _times(20, send_endless_head)),
+    "endless_heads": Attack(
+        "endless heads: 20 senders at 1 MB/s, without a key",
+        _times(20, lambda target: send_without_end(target, LINE + b"\r\n", b"X-Long: " + b"a" * 10_000 + b"\r\n")),
+    ),
+    "endless_paths": Attack(
+        "endless paths: 4 senders at 5 MB/s, without a key",
+        _times(4, lambda target: send_without_end(target, b"GET /", b"a" * 50_000)),
+    ),
     "idle_connections": Attack("500 idle connections", _held(500, lambda _: b"")),
     "pipelining": Attack(
-        f"pipelining: {PIPELINED:,} GET /docs on each of 50 connections, answers never read",
-        _held(50, lambda _: request("/docs") * PIPELINED),
+        "pipelining: 2,000 GET /docs on each of 5 connections, answers never read",
+        _held(5, lambda _: request("/docs") * 2_000),
+    ),
+    "more_pipelining": Attack(
+        "more pipelining: the same on 50 connections",
+        _held(50, lambda _: request("/docs") * 2_000),
     ),
     "unread_answers": Attack(
         "unread answers: 3 × 3,000 customers pipelined on each of 96 connections",

@@ -5,11 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from benchmarks.abuse import victim
 from benchmarks.abuse.__main__ import attack_all
 from benchmarks.abuse.attacks import ATTACKS, Target
 from benchmarks.abuse.measure import Result
 from benchmarks.abuse.victim import Outcome, constant_rate
-from benchmarks.abuse.wire import LOST, REFUSED, request
+from benchmarks.abuse.wire import LOST, NO_ANSWER, REFUSED, request
 from tests.serving.running import free_port
 
 QUIET = Outcome([0.001] * 100, Counter({"200": 100}))
@@ -64,6 +65,27 @@ def test_the_victim_counts_every_request_and_measures_from_its_due_time() -> Non
     assert answered.statuses == {"200": 5, "503": 5}
     assert min(answered.seconds) >= 0.05
     assert refused.statuses == {REFUSED: 10}
+
+
+def test_a_victim_without_an_answer_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(victim, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(victim, "CONNECTIONS", 1)
+
+    async def story() -> Outcome:
+        hung = asyncio.Event()
+
+        async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await hung.wait()
+            writer.close()
+
+        async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+            outcome = await constant_rate(server.sockets[0].getsockname()[1], request("/"), rate=20, seconds=0.1)
+            hung.set()
+        return outcome
+
+    outcome = asyncio.run(story())
+    assert outcome.statuses == {NO_ANSWER: 2}  # the second one never got the only connection
+    assert min(outcome.seconds) >= 0.2
 
 
 def test_each_attack_is_made_of_tasks_that_run_until_they_are_cancelled(unused_port: int) -> None:
