@@ -104,14 +104,15 @@ class Guard:
 
         async def forward(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                drain_on_sigterm(self._settings.drain_seconds, self._start_draining)
+                drain_on_sigterm(self._settings.drain_seconds, self.start_draining)
             else:
                 handler.close()
             await send(message)
 
         await self._app(scope, receive, forward)
 
-    def _start_draining(self) -> None:
+    def start_draining(self) -> None:
+        """Fail the readiness checks, and close each connection after its answer."""
         self._draining = True
 
     async def _handle(self, context: RequestContext, receive: Receive) -> None:
