@@ -72,7 +72,7 @@ def test_if_too_many_wait_the_newest_of_the_caller_with_the_most_is_refused() ->
 @options(deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["enter", "leave", "cancel"]), st.sampled_from("abc"), st.integers(1, 5)),
+        st.tuples(st.sampled_from(["enter", "return", "cancel"]), st.sampled_from("abc"), st.integers(1, 5)),
         max_size=60,
     ),
     st.integers(1, 3),
@@ -86,7 +86,7 @@ def test_no_turn_is_lost_or_given_twice(steps: list[tuple[str, str, int]], slots
         for step, caller, number in steps:
             if step == "enter":
                 waiting.append(asyncio.create_task(turns.enter(caller, number)))
-            elif step == "leave" and given_turns:
+            elif step == "return" and given_turns:
                 turns.leave()
                 given_turns -= 1
             elif waiting:  # cancelled in the same moment in which another step may give it a turn
