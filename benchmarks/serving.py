@@ -261,9 +261,9 @@ def parts_of_a_request(bench: Bench, milliseconds: float) -> pd.DataFrame:
     parts = {
         "HTTP: client, sockets, uvicorn": milliseconds * 1000 - served,
         "BentoML's layers": served - with_guard,
-        "guard: id, time limit, key, rate limit, concurrency, metrics": with_guard - alone - lines,
+        "guard: id, route, key, rate limit, body, turn, metrics": with_guard - alone - lines,
         "two log lines: access and request": lines,
-        "routing, request and response (Starlette)": alone - sum(inner.values()),
+        "the rest of the predictor": alone - sum(inner.values()),
         **inner,
     }
     rows = [[name, f"{spent:.0f}", f"{spent / (milliseconds * 10):.0f} %"] for name, spent in parts.items()]

@@ -1,6 +1,6 @@
 """Time of a request by part, inside the process: ``python -m …parts BUNDLE BODIES RESULT``, with the service's settings.
 
-The same requests go to the application alone, with the guard, and with BentoML and the guard, as in production. The time of a
+The same requests go to the predictor alone, with the guard, and with BentoML and the guard, as in production. The time of a
 layer is the difference. The parts of the application are called one by one.
 """
 
@@ -91,11 +91,11 @@ def layers(application: Application, settings: Settings, metrics: Metrics, bodie
         pass
 
     apps = {
-        "alone": application.starlette(),
-        "with guard": make_guard(application.starlette(), settings, metrics),
-        "served": add_guard(Plain.to_asgi(is_main=True), settings, metrics),
+        "with guard": make_guard(application.starlette(), settings, metrics, predictor=application),
+        "served": add_guard(Plain.to_asgi(is_main=True), settings, metrics, predictor=application),
     }
-    return {name: asyncio.run(request_microseconds(app, bodies, key)) for name, app in apps.items()}
+    alone = microseconds(lambda body: application.predict(body, "0" * 32), bodies)
+    return {"alone": alone, **{name: asyncio.run(request_microseconds(app, bodies, key)) for name, app in apps.items()}}
 
 
 def parts(application: Application, settings: Settings, folder: Path, bodies: Sequence[bytes]) -> dict[str, float]:

@@ -465,6 +465,17 @@ def test_slow_bodies_take_no_concurrency_slot() -> None:
     assert service.guard.bodies.bytes == 0
 
 
+def test_health_and_readiness_agree_while_the_service_shuts_down() -> None:
+    service = Service()
+    assert isinstance(service.guard, Guard)
+    service.guard.start_draining()
+    answers = {path: service.request(path, "GET", headers={}) for path in ("/health", "/readyz", "/livez")}
+    assert {path: answer.status for path, answer in answers.items()} == {"/health": 503, "/readyz": 503, "/livez": 200}
+    assert answers["/health"].code == answers["/readyz"].code == "draining"
+    assert answers["/livez"].headers["connection"] == "close"
+    assert service.request().status == 200
+
+
 def test_probes_are_answered_at_full_capacity() -> None:
     async def story(service: Service) -> int:
         busy = asyncio.create_task(service.send())

@@ -87,13 +87,15 @@ class FairTurns:
     def leave(self) -> None:
         """Return a turn; the caller whose turn is due first gets it."""
         self.free += 1
-        if self._waiting:
+        while self._waiting:
             caller = min(self._waiting, key=lambda name: self._due.get(name, 0))
             turn, cost = self._waiting[caller][0]
             self._remove(caller, (turn, cost))
-            self._give(caller, cost)
-            turn.set_result(None)
-        elif self.free == self._slots:
+            if not turn.done():  # a request that was cancelled in the same moment
+                self._give(caller, cost)
+                turn.set_result(None)
+                return
+        if self.free == self._slots:
             self._due.clear()
             self._now = 0
 
@@ -111,7 +113,8 @@ class FairTurns:
             raise QueueFullError
         turn, cost = self._waiting[longest][-1]
         self._remove(longest, (turn, cost))
-        turn.set_exception(QueueFullError())
+        if not turn.done():
+            turn.set_exception(QueueFullError())
 
     def _remove(self, caller: str, entry: tuple[asyncio.Future[None], int]) -> None:
         queue = self._waiting.get(caller, deque())

@@ -37,14 +37,14 @@ from churn_pipeline.serving.draining import drain_on_sigterm
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.proxies import trust_proxies
 from churn_pipeline.serving.refusals import Refusal, invalid
-from churn_pipeline.serving.request_context import ROUTES, ClientDisconnected, Kind, RequestContext, Route
+from churn_pipeline.serving.request_context import ClientDisconnected, RequestContext
 from churn_pipeline.serving.requests import RequestError
+from churn_pipeline.serving.routing import Routing
 from churn_pipeline.serving.scoring_route import Predictor, ScoringRoute
-from churn_pipeline.serving.settings import Access, Settings
+from churn_pipeline.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-STATIC = "/static/"
 READINESS = ("/readyz", "/health")
 REPLACED_MIDDLEWARE = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
 CLIENT_CLOSED_REQUEST = 499  # logged if the client hung up; nothing is sent
@@ -78,9 +78,7 @@ class Guard:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        page = Route("page", STATIC.rstrip("/"))
-        routes = {**ROUTES, **{STATIC + name: page for name in static}}
-        self._routes = {path: (route, self._access(route.kind)) for path, route in routes.items()}
+        self._routing = Routing(settings, static)
         self.authentication = Authentication(settings, metrics)
         self.bodies = Bodies(settings)
         self._scoring = ScoringRoute(predictor, settings, metrics)
@@ -104,14 +102,15 @@ class Guard:
 
         async def forward(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                drain_on_sigterm(self._settings.drain_seconds, self._start_draining)
+                drain_on_sigterm(self._settings.drain_seconds, self.start_draining)
             else:
                 handler.close()
             await send(message)
 
         await self._app(scope, receive, forward)
 
-    def _start_draining(self) -> None:
+    def start_draining(self) -> None:
+        """Fail the readiness checks, and close each connection after its answer."""
         self._draining = True
 
     async def _handle(self, context: RequestContext, receive: Receive) -> None:
@@ -135,7 +134,7 @@ class Guard:
             self._log_request(context)
 
     async def _serve(self, context: RequestContext, receive: Receive) -> None:
-        route, access = self._match_route(context)
+        route, access = self._routing.match(context)
         if self._draining:
             context.headers.append((b"connection", b"close"))
             if route.name in READINESS:
@@ -157,27 +156,6 @@ class Guard:
             await context.answer(200, content)
         else:
             await self._forward_scoring(context, receive, body)
-
-    def _access(self, kind: Kind) -> Access:
-        """Whether routes of a kind are open, need a key, or are off."""
-        if kind == "metrics" and self._settings.metrics == "off":
-            return "off"
-        if kind == "page" and self._settings.pages == "off":
-            return "off"
-        if kind == "probe" or self._settings.authentication == "off":
-            return "open"
-        return {"metrics": self._settings.metrics, "page": self._settings.pages}.get(kind, "key")
-
-    def _match_route(self, context: RequestContext) -> tuple[Route, Access]:
-        route, access = self._routes.get(context.scope["path"], (None, "off"))
-        if route is None or access == "off":
-            raise Refusal("unknown_path", "This path does not exist.")
-        context.route = route
-        if context.scope["method"] not in route.methods:
-            allowed = ", ".join(route.methods)
-            message = f"This path does not accept the method. Use {allowed}."
-            raise Refusal("method_not_allowed", message, Allow=allowed)
-        return route, access
 
     async def _forward(self, context: RequestContext, receive: Receive) -> None:
         """Let the application inside answer, within the time limit."""

@@ -110,15 +110,13 @@ class Metrics:
         self._limited = Counter(
             "churn_rate_limited", "Requests refused because of a rate limit.", ["limit"], registry=self.registry
         )
-        self._shed = Counter(
-            "churn_shed", "Requests refused because concurrency and queue were full.", registry=self.registry
-        )
+        self._shed = Counter("churn_shed", "Requests refused because the queue was full.", registry=self.registry)
         self._timeouts = Counter(
             "churn_timeouts", "Requests over the time limit, by stage.", ["at"], registry=self.registry
         )
         self._store_failures = Counter(
             "churn_rate_limit_store_failures",
-            "Requests allowed uncounted because the rate limit store failed.",
+            "Requests allowed uncounted because the rate limit store failed or was slow.",
             registry=self.registry,
         )
         self._logged = Counter(
@@ -218,7 +216,7 @@ class Metrics:
         self._limited.labels(limit).inc()
 
     def shed(self) -> None:
-        """Count a request refused because concurrency and queue were full."""
+        """Count a request refused because the queue was full."""
         self._shed.inc()
 
     def timed_out(self, stage: str) -> None:

@@ -54,20 +54,21 @@ class Refusal(Exception):  # noqa: N818 - an HTTP answer, not a fault of the pro
         A code in `CODES`. Logs show it as the outcome.
     message
         What is wrong and how to fix it, for the caller.
-    problems, problem_count
-        The first violated rules of the contract, and their total number.
     **headers
         Further headers of the answer, with underscores for dashes.
+
+    Attributes
+    ----------
+    problems, problem_count
+        The first violated rules of the contract, and their total number.
     """
 
-    def __init__(
-        self, code: str, message: str, problems: Sequence[Problem] = (), problem_count: int = 0, **headers: str
-    ) -> None:
+    def __init__(self, code: str, message: str, **headers: str) -> None:
         self.code = code
         self.status = CODES[code].status
         self.message = message
-        self.problems = problems
-        self.problem_count = problem_count
+        self.problems: Sequence[Problem] = ()
+        self.problem_count = 0
         self.headers = [(name.lower().replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         super().__init__(message)
 
@@ -84,7 +85,9 @@ class Refusal(Exception):  # noqa: N818 - an HTTP answer, not a fault of the pro
 
 def invalid(error: RequestError) -> Refusal:
     """The refusal of a request that is invalid."""
-    return Refusal(REQUEST_ERRORS[error.status], str(error), error.problems, error.count)
+    refusal = Refusal(REQUEST_ERRORS[error.status], str(error))
+    refusal.problems, refusal.problem_count = error.problems, error.count
+    return refusal
 
 
 def busy(message: str = TOO_BUSY, **headers: str) -> Refusal:

@@ -33,7 +33,7 @@ def _route(kind: Kind, name: str, *methods: str) -> tuple[str, Route]:
     return name, Route(kind, name, methods or ("GET", "HEAD"))
 
 
-# `Guard._access` decides which kinds need a key.
+# `churn_pipeline.serving.routing` decides which kinds need a key.
 ROUTES: Mapping[str, Route] = dict(
     [
         _route("scoring", "/predict", "POST"),

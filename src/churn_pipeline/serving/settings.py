@@ -109,7 +109,7 @@ class Settings(BaseModel):
         5.0, gt=0, allow_inf_nan=False, description="Time limit of a request body, in seconds; above it: 408."
     )
     unread_bodies: int = Field(
-        32, ge=1, description="Maximum number of bodies per key that a worker receives at once; above it: 503."
+        256, ge=1, description="Maximum number of bodies per key that a worker receives at once; above it: 503."
     )
     max_bytes_in_flight: int = Field(
         64_000_000,
