@@ -11,7 +11,7 @@ from typing import Any
 
 from churn_pipeline.contract.table import Column, Contract
 from churn_pipeline.serving.bundle import Bundle, Manifest, TrainingProfile
-from churn_pipeline.serving.request_context import REQUEST_ID
+from churn_pipeline.serving.request_ids import REQUEST_ID
 from churn_pipeline.serving.requests import JSON_TYPES, is_valid
 
 Json = dict[str, Any]
