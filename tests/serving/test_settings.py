@@ -189,7 +189,7 @@ def test_a_store_that_cannot_be_used_is_refused(store: str) -> None:
     assert "CHURN_SERVING_RATE_LIMIT_STORE: must be an asynchronous store" in refusal(given)
 
 
-def test_the_total_size_of_the_prediction_log_has_room_for_the_files_of_all_workers(tmp_path: Path) -> None:
+def test_the_total_size_of_the_prediction_log_fits_the_files_of_all_workers(tmp_path: Path) -> None:
     given = {"workers": "3", "prediction_log_bytes": "1000", "prediction_log": str(tmp_path)}
     assert read(**given, prediction_log_total_bytes="4000").prediction_log_total_bytes == 4000
     environment = {PREFIX + name.upper(): value for name, value in {**given, "keys": LINE}.items()}

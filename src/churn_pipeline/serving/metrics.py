@@ -121,7 +121,7 @@ class Metrics:
         )
         self._logged = Counter(
             "churn_prediction_log_rows",
-            "Customers in the prediction log, by outcome of their line.",
+            "Customers of answered requests, by outcome of their line in the prediction log.",
             ["outcome"],
             registry=self.registry,
         )

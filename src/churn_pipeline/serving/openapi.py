@@ -12,7 +12,7 @@ from typing import Any
 from churn_pipeline.contract.table import Column, Contract
 from churn_pipeline.serving.bundle import Bundle, Manifest, TrainingProfile
 from churn_pipeline.serving.refusals import CODES
-from churn_pipeline.serving.request_ids import WELL_FORMED
+from churn_pipeline.serving.request_ids import REQUEST_ID
 from churn_pipeline.serving.requests import JSON_TYPES, is_valid
 
 Json = dict[str, Any]
@@ -24,7 +24,7 @@ HEADERS: Json = {
     "X-Request-ID": {
         "description": "Id of the request in the service's logs: the caller's own if it matches this pattern, else a new one.",
         "required": True,
-        "schema": {"type": "string", "pattern": f"^{WELL_FORMED.pattern.decode()}$"},
+        "schema": {"type": "string", "pattern": f"^{REQUEST_ID.pattern.decode()}$"},
     },
     "RateLimit-Policy": {
         "description": 'Rate limit of the API key. `"per-worker";q=6000;w=60` means 6,000 requests per 60 s in each worker.',

@@ -1,5 +1,7 @@
 """The store that counts requests for the rate limits: this worker's memory, or a server that several services share."""
 
+from typing import Any
+
 from limits.aio.storage import Storage
 from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
@@ -36,7 +38,7 @@ def open_store(address: SecretStr) -> Storage:
     return storage
 
 
-def _options(address: str) -> dict[str, object]:
+def _options(address: str) -> dict[str, Any]:
     """Use the client redis-py, which is in the image, and wait for no answer longer than the time limit."""
     if not address.startswith("async+redis"):
         return {}

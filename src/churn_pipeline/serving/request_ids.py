@@ -11,7 +11,7 @@ import re
 from typing import Self
 
 RANDOM = random.Random()  # noqa: S311 - ids are not secret, and os.urandom takes longer than a prediction
-WELL_FORMED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class RequestId(str):
@@ -40,7 +40,7 @@ class RequestId(str):
     def make(cls, header: bytes | None) -> Self:
         """Make the id of a request from the value of its header ``X-Request-ID``."""
         own = f"{RANDOM.getrandbits(128):032x}"
-        return cls.of(own, header.decode() if header and WELL_FORMED.fullmatch(header) else None)
+        return cls.of(own, header.decode() if header and REQUEST_ID.fullmatch(header) else None)
 
     @property
     def facts(self) -> dict[str, str]:

@@ -231,7 +231,7 @@ class Settings(BaseModel):
 
     @field_validator("prediction_log_total_bytes")
     @classmethod
-    def _total_has_room(cls, total: int, info: ValidationInfo) -> int:
+    def _total_is_large_enough(cls, total: int, info: ValidationInfo) -> int:
         given = info.data
         least = (given.get("workers", 1) + 1) * given.get("prediction_log_bytes", 1)
         if given.get("prediction_log") is not None and total < least:
