@@ -113,6 +113,7 @@ def test_a_refusal_names_row_field_and_rule_and_no_value(client: TestClient, pat
     answer = client.post(path, json={"customers": [GOOD, {**GOOD, "region": "Marked 7", "months": 987_654}]})
     assert answer.status_code == 422
     assert answer.json() == {
+        "code": "invalid_customer",
         "error": "The request violates the contract.",
         "request_id": "an-id",
         "problems": [

@@ -3,17 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Any
 
 import jsonschema_rs
 import pytest
 import schemathesis
-from pydantic import Field
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 from tests.customers import make_contract, table_file
 from tests.serving.conftest import customers_of, make_bundle
 
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.serving.app import Top
 from churn_pipeline.serving.bundle import Bundle, TrainingProfile, load_bundle
 from churn_pipeline.serving.openapi import JSON, REFUSALS, document, example_customer
 from churn_pipeline.serving.request_context import ROUTES
@@ -23,9 +23,8 @@ Json = dict[str, Any]
 
 
 def requests_of(contract: Contract) -> tuple[RequestParser, RequestParser]:
-    top = Annotated[int, Field(ge=1)]
     columns = contract.numeric, contract.categorical
-    return RequestParser(contract, *columns, 10_000), RequestParser(contract, *columns, 100, top=NotRequired[top])
+    return RequestParser(contract, *columns, 10_000), RequestParser(contract, *columns, 100, top=Top)
 
 
 def document_of(bundle: Bundle) -> Json:

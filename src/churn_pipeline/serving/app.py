@@ -4,12 +4,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any
 
 import numpy as np
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from pydantic import Field, WithJsonSchema
+from msgspec import Meta
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -34,11 +34,15 @@ MAX_INLINE_BYTES = 32_768
 MAX_LARGE_REQUESTS = 2
 DEFAULT_TOP = 5
 # A float, because JSON does not distinguish 5.0 from 5.
+TOP_SCHEMA = {"type": "integer", "minimum": 1, "maximum": 1_000_000}
 Top = Annotated[
     float,
-    Field(ge=1, le=1_000_000, multiple_of=1),
-    WithJsonSchema(
-        {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Number of reasons per customer."}
+    Meta(
+        ge=1,
+        le=1_000_000,
+        multiple_of=1,
+        description="Number of reasons per customer.",
+        extra_json_schema=TOP_SCHEMA,
     ),
 ]
 DECISIONS = {True: "contact", False: "no_contact"}
@@ -65,7 +69,7 @@ class Application:
         self._scorer = Scorer(bundle)
         self._explainer = Explainer(self._scorer.probabilities, *columns, bundle.training_profile)
         self._predictions = RequestParser(contract, *columns, settings.max_rows)
-        self._explanations = RequestParser(contract, *columns, settings.max_explained_rows, top=NotRequired[Top])
+        self._explanations = RequestParser(contract, *columns, settings.max_explained_rows, top=Top)
         self._log = PredictionLog(settings, bundle.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
         self._document = document(bundle, *schemas)
@@ -199,7 +203,7 @@ class Application:
 
 
 def _refusal(error: RequestError, request_id: str) -> bytes:
-    refusal: dict[str, Any] = {"error": str(error), "request_id": request_id}
+    refusal: dict[str, Any] = {"code": error.code, "error": str(error), "request_id": request_id}
     if error.problems:
         refusal["problems"] = [_problem_json(problem) for problem in error.problems]
         refusal["problem_count"] = error.count

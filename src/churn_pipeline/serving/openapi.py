@@ -11,8 +11,10 @@ from typing import Any
 
 from churn_pipeline.contract.table import Column, Contract
 from churn_pipeline.serving.bundle import Bundle, Manifest, TrainingProfile
+from churn_pipeline.serving.column_rules import JSON_TYPES, ColumnRule
+from churn_pipeline.serving.refusals import CODES
 from churn_pipeline.serving.request_context import REQUEST_ID
-from churn_pipeline.serving.requests import JSON_TYPES, is_valid
+from churn_pipeline.serving.requests import MAX_REPORTED_PROBLEMS
 
 Json = dict[str, Any]
 
@@ -90,13 +92,16 @@ PROBLEM: Json = {
 REFUSAL: Json = {
     "type": "object",
     "properties": {
-        "error": {"type": "string"},
+        "code": {"enum": sorted(CODES), "description": "What was refused; codes never change."},
+        "error": {"type": "string", "description": "What was refused, for people."},
         "request_id": {"type": "string"},
         "problems": {"type": "array", "items": {"$ref": "#/components/schemas/Problem"}, "minItems": 1},
         "problem_count": {
             "type": "integer",
             "minimum": 1,
-            "description": "Total number of problems; `problems` lists only the first ones.",
+            "maximum": MAX_REPORTED_PROBLEMS,
+            "description": f"Number of problems found. Validation stops at {MAX_REPORTED_PROBLEMS}, so "
+            f"{MAX_REPORTED_PROBLEMS} means at least {MAX_REPORTED_PROBLEMS}.",
         },
     },
     "required": ["error", "request_id"],
@@ -177,7 +182,9 @@ def example_customer(bundle: Bundle) -> Json:
     customer: Json = {}
     for name in bundle.request_columns:
         column = bundle.contract.columns[name]
-        valid = [value for value in _values(name, column, bundle.training_profile) if is_valid(column, value)]
+        valid = [
+            value for value in _values(name, column, bundle.training_profile) if ColumnRule(column).is_valid(value)
+        ]
         customer |= {name: valid[0]} if valid else {}
     return customer
 
