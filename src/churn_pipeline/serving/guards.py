@@ -13,8 +13,8 @@ It handles each request in these steps:
 7. Concurrency: at most ``concurrency`` requests are processed at once; the others wait in the queue.
 
 A request takes no concurrency slot while its body arrives, so slow senders do not block others. Every refusal has the body
-``{"error": …, "request_id": …}``. If origins are set, Starlette's CORS middleware runs before all steps, because a browser
-sends its preflight request without a key.
+``{"code": …, "error": …, "request_id": …}``, with a code of `refusals.CODES`. If origins are set, Starlette's CORS middleware
+runs before all steps, because a browser sends its preflight request without a key.
 
 BentoML's own timeout and concurrency limit (``traffic``) are not used. The timeout covers only the time until the first byte of
 the answer, and needs an extra task per request. The concurrency limit answers 429, which blames the caller, and has no queue.
@@ -43,7 +43,8 @@ from churn_pipeline.serving import logs
 from churn_pipeline.serving.draining import drain_on_sigterm
 from churn_pipeline.serving.keys import KeyRing
 from churn_pipeline.serving.metrics import Metrics
-from churn_pipeline.serving.request_context import ROUTES, ClientDisconnected, Kind, Refusal, RequestContext, Route
+from churn_pipeline.serving.refusals import Kind
+from churn_pipeline.serving.request_context import ROUTES, ClientDisconnected, Refusal, RequestContext, Route
 from churn_pipeline.serving.settings import Access, Settings
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,17 @@ The guard, the OpenAPI document and the reference page all read this table. Code
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-Step = Literal["route", "key", "capacity", "body", "request", "work", "ready"]
+Step = Literal["path", "method", "key", "capacity", "body", "request", "work", "ready"]
+Kind = Literal["probe", "metrics", "page", "model", "scoring"]
+# The steps of each kind of route that can refuse a request. A setting can switch metrics and pages off, or ask for a key.
+STEPS: Mapping[Kind, tuple[Step, ...]] = {
+    "probe": ("method", "work", "ready"),
+    "metrics": ("path", "method", "key", "capacity", "work"),
+    "page": ("path", "method", "key", "capacity", "work"),
+    "model": ("method", "key", "capacity", "work"),
+    "scoring": ("method", "key", "capacity", "body", "request", "work"),
+}
+NEEDS_KEY: tuple[Kind, ...] = ("model", "scoring")  # whatever the settings of metrics and pages say
 
 
 class RefusalCode(NamedTuple):
@@ -19,8 +29,8 @@ class RefusalCode(NamedTuple):
 
 
 CODES: Mapping[str, RefusalCode] = {
-    "unknown_path": RefusalCode(404, "route", "The path does not exist, or a setting disables it."),
-    "method_not_allowed": RefusalCode(405, "route", "The path does not accept this method.", ("Allow",)),
+    "unknown_path": RefusalCode(404, "path", "The path does not exist, or a setting disables it."),
+    "method_not_allowed": RefusalCode(405, "method", "The path does not accept this method.", ("Allow",)),
     "missing_key": RefusalCode(401, "key", "The path needs an API key.", ("WWW-Authenticate",)),
     "malformed_key": RefusalCode(
         401, "key", "The header `Authorization` is not `Bearer` and a key.", ("WWW-Authenticate",)
@@ -46,6 +56,11 @@ CODES: Mapping[str, RefusalCode] = {
     "internal_error": RefusalCode(500, "work", "The service failed. Its log has the error under the request id."),
     "draining": RefusalCode(503, "ready", "The service is shutting down."),
 }
+
+
+def codes_of(kind: Kind) -> tuple[str, ...]:
+    """The codes that a route of a kind can answer with."""
+    return tuple(code for code, of in CODES.items() if of.step in STEPS[kind])
 
 
 def refusals_table() -> str:

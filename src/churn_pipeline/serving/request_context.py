@@ -7,13 +7,12 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from starlette.types import Message, Scope, Send
 
 from churn_pipeline.serving.metrics import OTHER
+from churn_pipeline.serving.refusals import CODES, Kind
 
-Kind = Literal["probe", "metrics", "page", "model", "scoring"]
 RANDOM = random.Random()  # noqa: S311 - ids are not secret, and os.urandom takes longer than a prediction
 REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -52,12 +51,30 @@ ROUTES: Mapping[str, Route] = dict(
 )
 
 
+# The code of each reason that is not a code with spaces.
+OTHER_CODES = {
+    "method": "method_not_allowed",
+    "rate limit": "rate_limited",
+    "too many invalid keys": "address_rate_limited",
+    "content encoding": "unsupported_encoding",
+    "media type": "unsupported_media_type",
+    "body size": "body_too_large",
+    "shed": "busy",
+    "slow limits": "busy",
+    "slow queue": "busy",
+    "slow work": "too_slow",
+    "error": "internal_error",
+}
+
+
 class Refusal(Exception):  # noqa: N818 - an HTTP answer, not a fault of the program
     """The guard answers the request itself. ``reason`` goes to logs and metrics, ``message`` to the caller."""
 
     def __init__(self, status: int, reason: str, message: str, **headers: str) -> None:
         self.status = status
         self.reason = reason
+        self.code = OTHER_CODES.get(reason) or reason.replace(" ", "_")
+        assert CODES[self.code].status == status, f"{self.code} has another status than {status}"
         self.message = message
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
         super().__init__(message)
@@ -137,7 +154,7 @@ class RequestContext:
         self.reason = refusal.reason
         if self.status:
             return
-        body = json.dumps({"error": refusal.message, "request_id": self.id}).encode()
+        body = json.dumps({"code": refusal.code, "error": refusal.message, "request_id": self.id}).encode()
         headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
