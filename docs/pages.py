@@ -19,6 +19,7 @@ from churn_pipeline.contract.schema import read_contract
 from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.pipelines.data_engineering.identity import identify_customers
 from churn_pipeline.pipelines.data_engineering.splitting import SplitSettings, sides
+from churn_pipeline.serving.refusal_codes import refusals_table
 from churn_pipeline.serving.settings import PREFIX, Settings, settings_table
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +44,7 @@ FIRST_RESULTS = (
 def define_env(env: Any) -> None:
     """Hand the functions to Zensical."""
     generators = (catalog, code, commands, decisions, notebooks, parameters, pipelines, results, root_page, row_through)
-    for function in (*generators, settings, tables, targets, what_to_change_where):
+    for function in (*generators, error_codes, settings, tables, targets, what_to_change_where):
         env.macro(function)
 
 
@@ -57,6 +58,11 @@ def results() -> str:
 def settings() -> str:
     """The service's settings."""
     return settings_table()
+
+
+def error_codes() -> str:
+    """The codes of the service's errors."""
+    return refusals_table()
 
 
 def what_to_change_where() -> str:

@@ -21,8 +21,8 @@ from tests.serving.mutations import DIGITS, WORD, Mutations, Sent
 from tests.serving.running import Running, serving
 
 from churn_pipeline.serving.bundle import FOLDER, load_bundle
+from churn_pipeline.serving.example_customer import example_customer
 from churn_pipeline.serving.keys import make_key
-from churn_pipeline.serving.openapi import example_customer
 
 ANSWER_SECONDS = 20
 ENVIRONMENT = {

@@ -3,19 +3,21 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Any
 
 import jsonschema_rs
 import pytest
 import schemathesis
-from pydantic import Field
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 from tests.customers import make_contract, table_file
 from tests.serving.conftest import customers_of, make_bundle
 
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.serving.app import Top
 from churn_pipeline.serving.bundle import Bundle, TrainingProfile, load_bundle
-from churn_pipeline.serving.openapi import JSON, REFUSALS, document, example_customer
+from churn_pipeline.serving.example_customer import example_customer
+from churn_pipeline.serving.openapi import JSON, document
+from churn_pipeline.serving.refusal_codes import CODES
 from churn_pipeline.serving.request_context import ROUTES
 from churn_pipeline.serving.requests import RequestParser
 
@@ -23,9 +25,8 @@ Json = dict[str, Any]
 
 
 def requests_of(contract: Contract) -> tuple[RequestParser, RequestParser]:
-    top = Annotated[int, Field(ge=1)]
     columns = contract.numeric, contract.categorical
-    return RequestParser(contract, *columns, 10_000), RequestParser(contract, *columns, 100, top=NotRequired[top])
+    return RequestParser(contract, *columns, 10_000), RequestParser(contract, *columns, 100, top=Top)
 
 
 def document_of(bundle: Bundle) -> Json:
@@ -96,11 +97,22 @@ def test_every_status_of_guard_and_request_parser_is_declared(openapi: Json) -> 
     statuses = {
         status for operations in openapi["paths"].values() for one in operations.values() for status in one["responses"]
     }
-    assert statuses == {"200", *REFUSALS}
+    assert statuses == {"200", *(str(code.status) for code in CODES.values())}
     bodies = {"400", "408", "413", "415", "422"}
     for path in ("/predict", "/explain"):
         assert bodies <= set(openapi["paths"][path]["post"]["responses"])
     assert not bodies & set(openapi["paths"]["/model"]["get"]["responses"])
+
+
+def test_a_response_allows_the_codes_of_its_status_only(openapi: Json) -> None:
+    listed = set()
+    for name, response in openapi["components"]["responses"].items():
+        _, limits = response["content"][JSON]["schema"]["allOf"]
+        codes = limits["properties"]["code"]["enum"]
+        assert {str(CODES[code].status) for code in codes} == {"503" if name == "NotReady" else name}
+        assert all(f"`{code}`" in response["description"] for code in codes)
+        listed |= set(codes)
+    assert listed == set(CODES)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +211,15 @@ def test_the_schema_accepts_valid_answers_only(openapi: Json) -> None:
 
 
 def test_the_schema_accepts_valid_refusals_only(openapi: Json) -> None:
-    refusal = {"error": "No.", "request_id": "a"}
+    refusal = {"code": "invalid_customer", "error": "No.", "request_id": "a"}
     problems: list[Json] = [
         {"row": 0, "field": "months", "rule": "at least 0"},
         {"row": None, "field": None, "rule": "required"},
     ]
     assert accepts(openapi, "Refusal", refusal)
     assert accepts(openapi, "Refusal", {**refusal, "problems": problems, "problem_count": 2})
-    assert not accepts(openapi, "Refusal", {"error": "No."})
+    assert not accepts(openapi, "Refusal", {**refusal, "code": "other"})
+    assert not accepts(openapi, "Refusal", {"error": "No.", "request_id": "a"})
     assert not accepts(openapi, "Refusal", {**refusal, "problems": [{**problems[0], "value": 5}], "problem_count": 1})
 
 

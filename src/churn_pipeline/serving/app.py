@@ -4,12 +4,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 from anyio.to_thread import run_sync
-from pydantic import Field, WithJsonSchema
+from msgspec import Meta
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,11 +31,15 @@ from churn_pipeline.serving.settings import Settings
 
 DEFAULT_TOP = 5
 # A float, because JSON does not distinguish 5.0 from 5.
+TOP_SCHEMA = {"type": "integer", "minimum": 1, "maximum": 1_000_000}
 Top = Annotated[
     float,
-    Field(ge=1, le=1_000_000, multiple_of=1),
-    WithJsonSchema(
-        {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Number of reasons per customer."}
+    Meta(
+        ge=1,
+        le=1_000_000,
+        multiple_of=1,
+        description="Number of reasons per customer.",
+        extra_json_schema=TOP_SCHEMA,
     ),
 ]
 Contact = npt.NDArray[np.bool_]
@@ -63,7 +67,7 @@ class Application:
         self._scorer = Scorer(bundle)
         self._explainer = Explainer(self._scorer.probabilities, *columns, bundle.training_profile)
         self._predictions = RequestParser(contract, *columns, settings.max_rows)
-        self._explanations = RequestParser(contract, *columns, settings.max_explained_rows, top=NotRequired[Top])
+        self._explanations = RequestParser(contract, *columns, settings.max_explained_rows, top=Top)
         self._log = PredictionLog(settings, bundle.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
         self._document = document(bundle, *schemas)

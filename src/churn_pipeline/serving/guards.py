@@ -10,8 +10,8 @@ It handles each request in these steps:
 5. Turn: the request waits until it is due (`scoring_route`, `capacity`). Slow senders have no turn, so they delay nobody.
 6. Work: the guard calls the predictor and sends its answer. BentoML's application serves all other routes.
 
-Every refusal is one of `churn_pipeline.serving.refusals`, with the body ``{"code": …, "error": …, "request_id": …}``. If
-origins are set, Starlette's CORS middleware runs before all steps, because a browser sends its preflight request without a key.
+Every refusal has the body ``{"code": …, "error": …, "request_id": …}``, with a code of `refusal_codes`. If origins are set,
+Starlette's CORS middleware runs before all steps, because a browser sends its preflight request without a key.
 
 BentoML's own timeout and concurrency limit (``traffic``) are not used. The timeout covers only the time until the first byte of
 the answer, and needs an extra task per request. The concurrency limit answers 429, which blames the caller, and has no queue.

@@ -5,8 +5,8 @@ covers all workers. Label values come from this program, the contract and the bu
 """
 
 import time
-from collections.abc import Collection, Iterable
-from typing import Protocol
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,28 @@ SECONDS = (
 PROBABILITIES = tuple(step / 20 for step in range(1, 21))
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 OTHER = "other"
+# Meaning and labels of each counter.
+COUNTERS: Mapping[str, tuple[str, ...]] = {
+    "churn_predictions": ("Customers scored, by decision.", "decision"),
+    "churn_refusals": ("Violated rules of the contract, by field and rule.", "field", "rule"),
+    "churn_authentication_failures": ("Requests without a valid API key to a path that needs one.", "reason"),
+    "churn_rate_limited": ("Requests refused because of a rate limit.", "limit"),
+    "churn_shed": ("Requests refused because the queue was full.",),
+    "churn_timeouts": ("Requests over the time limit, by stage.", "at"),
+    "churn_rate_limit_store_failures": ("Requests allowed uncounted because the rate limit store failed or was slow.",),
+    "churn_prediction_log_rows": (
+        "Customers of answered requests, by outcome of their line in the prediction log.",
+        "outcome",
+    ),
+    "churn_log_lines_dropped": ("Log lines that were not written.",),
+}
+# Which value counts if several processes have one, meaning and labels of each gauge.
+MODEL_LABELS = ("table", "model_name", "model_version", "run_id", "commit", "model_digest", "threshold")
+GAUGES: Mapping[str, tuple[Literal["max", "mostrecent"], str, tuple[str, ...]]] = {
+    "churn_model_info": ("max", "Always 1; the labels describe the served model.", MODEL_LABELS),
+    "churn_model_loaded_timestamp_seconds": ("max", "Unix time at which a worker last loaded the model.", ()),
+    "churn_seconds_since_load": ("mostrecent", "Seconds since the worker that answers /metrics loaded the model.", ()),
+}
 
 
 class Problem(Protocol):
@@ -77,74 +99,27 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self._predictions = Counter(
-            "churn_predictions", "Customers scored, by decision.", ["decision"], registry=self.registry
-        )
-        self._contacted = self._predictions.labels("contact")
-        self._not_contacted = self._predictions.labels("no_contact")
+        self._counters = {
+            name: Counter(name, meaning, labels, registry=self.registry)
+            for name, (meaning, *labels) in COUNTERS.items()
+        }
+        self._gauges = {
+            name: Gauge(name, meaning, labels, multiprocess_mode=mode, registry=self.registry)
+            for name, (mode, meaning, labels) in GAUGES.items()
+        }
+        self._contacted = self._counters["churn_predictions"].labels("contact")
+        self._not_contacted = self._counters["churn_predictions"].labels("no_contact")
         self.probabilities = _BatchHistogram(
             "churn_probability", "Churn probabilities served.", buckets=PROBABILITIES, registry=self.registry
         )
         self._rows = Histogram(
             "churn_request_rows", "Customers per answered request.", buckets=ROWS, registry=self.registry
         )
-        self._refusals = Counter(
-            "churn_refusals",
-            "Violated rules of the contract, by field and rule.",
-            ["field", "rule"],
-            registry=self.registry,
-        )
         self._seconds = Histogram(
             "churn_request_seconds",
             "Seconds from the head of a request to the end of its answer.",
             ["path", "status"],
             buckets=SECONDS,
-            registry=self.registry,
-        )
-        self._unauthenticated = Counter(
-            "churn_authentication_failures",
-            "Requests without a valid API key to a path that needs one.",
-            ["reason"],
-            registry=self.registry,
-        )
-        self._limited = Counter(
-            "churn_rate_limited", "Requests refused because of a rate limit.", ["limit"], registry=self.registry
-        )
-        self._shed = Counter("churn_shed", "Requests refused because the queue was full.", registry=self.registry)
-        self._timeouts = Counter(
-            "churn_timeouts", "Requests over the time limit, by stage.", ["at"], registry=self.registry
-        )
-        self._store_failures = Counter(
-            "churn_rate_limit_store_failures",
-            "Requests allowed uncounted because the rate limit store failed or was slow.",
-            registry=self.registry,
-        )
-        self._logged = Counter(
-            "churn_prediction_log_rows",
-            "Customers of answered requests, by outcome of their line in the prediction log.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self._lines_dropped = Counter(
-            "churn_log_lines_dropped", "Log lines that were not written.", registry=self.registry
-        )
-        self._model = Gauge(
-            "churn_model_info",
-            "Always 1; the labels describe the served model.",
-            ["table", "model_name", "model_version", "run_id", "commit", "model_digest", "threshold"],
-            multiprocess_mode="max",
-            registry=self.registry,
-        )
-        self._loaded_at = Gauge(
-            "churn_model_loaded_timestamp_seconds",
-            "Unix time at which a worker last loaded the model.",
-            multiprocess_mode="max",
-            registry=self.registry,
-        )
-        self._since_load = Gauge(
-            "churn_seconds_since_load",
-            "Seconds since the worker that answers /metrics loaded the model.",
-            multiprocess_mode="mostrecent",
             registry=self.registry,
         )
         self._loaded: float | None = None
@@ -161,7 +136,7 @@ class Metrics:
             Columns of the contract. Violations in any other field are counted as ``other``.
         """
         self._fields = frozenset(fields)
-        self._model.labels(
+        self._gauges["churn_model_info"].labels(
             manifest.table,
             manifest.model_name,
             manifest.model_version,
@@ -171,13 +146,13 @@ class Metrics:
             repr(manifest.threshold),
         ).set(1)
         self._loaded = time.time()
-        self._loaded_at.set(self._loaded)
+        self._gauges["churn_model_loaded_timestamp_seconds"].set(self._loaded)
         self.refresh()
 
     def refresh(self) -> None:
         """Update the metrics that change with time; call it before ``/metrics`` is read."""
         if self._loaded is not None:
-            self._since_load.set(time.time() - self._loaded)
+            self._gauges["churn_seconds_since_load"].set(time.time() - self._loaded)
 
     def predicted(self, probabilities: npt.NDArray[np.float64], contact: npt.NDArray[np.bool_]) -> None:
         """Count the customers of an answered request.
@@ -201,7 +176,7 @@ class Metrics:
         """Count the rules that a request violates."""
         for problem in problems:
             field = problem.field if problem.field in self._fields else OTHER
-            self._refusals.labels(field, problem.rule).inc()
+            self._counters["churn_refusals"].labels(field, problem.rule).inc()
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Count a finished request; ``path`` is a route's name or ``other``."""
@@ -209,28 +184,28 @@ class Metrics:
 
     def unauthenticated(self, reason: str) -> None:
         """Count a request without a valid key."""
-        self._unauthenticated.labels(reason).inc()
+        self._counters["churn_authentication_failures"].labels(reason).inc()
 
     def rate_limited(self, limit: str) -> None:
         """Count a request over a rate limit, ``key`` or ``address``."""
-        self._limited.labels(limit).inc()
+        self._counters["churn_rate_limited"].labels(limit).inc()
 
     def shed(self) -> None:
         """Count a request refused because the queue was full."""
-        self._shed.inc()
+        self._counters["churn_shed"].inc()
 
     def timed_out(self, stage: str) -> None:
         """Count a request over the time limit, by stage: ``body``, ``queue`` or ``work``."""
-        self._timeouts.labels(stage).inc()
+        self._counters["churn_timeouts"].labels(stage).inc()
 
     def store_failed(self) -> None:
         """Count a request that the rate limit store could not count."""
-        self._store_failures.inc()
+        self._counters["churn_rate_limit_store_failures"].inc()
 
     def logged(self, outcome: str, rows: int) -> None:
         """Count customers by the outcome of their line in the prediction log."""
-        self._logged.labels(outcome).inc(rows)
+        self._counters["churn_prediction_log_rows"].labels(outcome).inc(rows)
 
     def lines_dropped(self, lines: int) -> None:
         """Count log lines that were not written."""
-        self._lines_dropped.inc(lines)
+        self._counters["churn_log_lines_dropped"].inc(lines)

@@ -6,14 +6,16 @@ OpenAPI Specification 3.1.1: https://spec.openapis.org/oas/v3.1.1.html; its sche
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from churn_pipeline.contract.table import Column, Contract
-from churn_pipeline.serving.bundle import Bundle, Manifest, TrainingProfile
-from churn_pipeline.serving.refusals import CODES
+from churn_pipeline.contract.table import Contract
+from churn_pipeline.serving.answers import HEALTH, PROBLEM, REFUSAL, model, predictions
+from churn_pipeline.serving.bundle import Bundle, Manifest
+from churn_pipeline.serving.example_customer import example_customer
+from churn_pipeline.serving.refusal_codes import CODES, NEEDS_KEY, Kind, codes_of
+from churn_pipeline.serving.request_context import ROUTES, Route
 from churn_pipeline.serving.request_ids import REQUEST_ID
-from churn_pipeline.serving.requests import JSON_TYPES, is_valid
 
 Json = dict[str, Any]
 
@@ -43,77 +45,35 @@ HEADERS: Json = {
     "Allow": {"description": "Methods that the path accepts.", "required": True, "schema": {"type": "string"}},
 }
 
-# Meaning of each status, and the headers of the answer besides the request id.
-REFUSALS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "400": ("The body is not valid JSON.", ()),
-    "401": ("The API key is missing or invalid.", ("WWW-Authenticate",)),
-    "404": ("The path is disabled by a setting.", ()),
-    "405": ("The path does not accept this method.", ("Allow",)),
-    "408": ("The request body arrived too slowly; the connection is closed.", ()),
-    "413": ("The body is too large or has too many customers.", ()),
-    "415": ("The body is not `application/json` in UTF-8, or it is compressed.", ()),
-    "422": (
-        "The request violates the contract. The answer lists row, field and rule of each problem, never the value.",
-        (),
-    ),
-    "429": (
-        "Too many requests with this API key, or too many from this address without a valid key.",
-        ("Retry-After",),
-    ),
-    "500": ("The service failed. Its log has the error under the request id.", ()),
-    "503": ("The service is busy. Try again later.", ("Retry-After",)),
-    "504": ("The request took longer than the time limit.", ()),
-}
-UNREADY = "Not ready"
+UNREADY = "NotReady"
 # Errors from Starlette or BentoML, unlike those from the guard, are plain text.
 ALSO_TEXT = ("500", UNREADY)
-ALWAYS = ("405", "500", "504")
-WITH_KEY = ("401", "429", "503")
-WITH_BODY = ("400", "408", "413", "415", "422")
 
-PROBLEM: Json = {
-    "type": "object",
-    "properties": {
-        "row": {
-            "type": ["integer", "null"],
-            "minimum": 0,
-            "description": "Index of the customer in the request, from 0.",
-        },
-        "field": {
-            "type": ["string", "null"],
-            "description": "The column; null if the problem is in the whole customer or request.",
-        },
-        "rule": {"type": "string", "description": "The violated rule, in words of the contract."},
-    },
-    "required": ["row", "field", "rule"],
-    "additionalProperties": False,
-}
-REFUSAL: Json = {
-    "type": "object",
-    "properties": {
-        "code": {"enum": list(CODES)},
-        "error": {"type": "string"},
-        "request_id": {"type": "string"},
-        "problems": {"type": "array", "items": {"$ref": "#/components/schemas/Problem"}, "minItems": 1},
-        "problem_count": {
-            "type": "integer",
-            "minimum": 1,
-            "description": "Total number of problems; `problems` lists only the first ones.",
-        },
-    },
-    "required": ["error", "request_id"],
-    "additionalProperties": False,
-}
-HEALTH: Json = {
-    "type": "object",
-    "properties": {
-        "status": {"const": "ready"},
-        "model": {"type": "string"},
-        "model_version": {"type": "string"},
-        "seconds_since_load": {"type": "number", "minimum": 0},
-    },
-    "required": ["status", "model", "model_version", "seconds_since_load"],
-    "additionalProperties": False,
+
+class Operation(NamedTuple):
+    """What the document says about a path, besides what follows from its kind."""
+
+    summary: str
+    answer: str
+    schema: str | None = None
+    description: str | None = None
+
+
+PREDICTIONS = "The predictions, in the order of the customers in the request."
+OPERATIONS: Mapping[str, Operation] = {
+    "/predict": Operation("Churn probabilities and decisions", PREDICTIONS, "Predictions"),
+    "/explain": Operation(
+        "Predictions with the effect of each feature",
+        PREDICTIONS,
+        "Explanations",
+        "Effects are estimated Shapley values on the probability scale. The same customer always gets the same effects. The "
+        "base probability plus the effects of all features equals the churn probability.",
+    ),
+    "/model": Operation("The served model and its contract", "The manifest and the contract of the model.", "Model"),
+    "/health": Operation("Health check", "The service is ready.", "Health"),
+    "/livez": Operation("Liveness check", "The process is alive."),
+    "/readyz": Operation("Readiness check", "The service is ready for requests."),
+    "/metrics": Operation("Prometheus metrics", "Metrics in the Prometheus text format."),
 }
 
 
@@ -138,14 +98,16 @@ def document(bundle: Bundle, predict_schema: Json, explain_schema: Json) -> Json
     schemas = {
         **definitions,
         **more,
-        "Predictions": _predictions(contract, column, explained=False),
-        "Explanations": _predictions(contract, column, explained=True),
-        "Model": _model(),
+        "Predictions": predictions(contract, column, explained=False),
+        "Explanations": predictions(contract, column, explained=True),
+        "Model": model(),
         "Health": HEALTH,
         "Problem": PROBLEM,
         "Refusal": REFUSAL,
     }
     customers = {"customers": [example_customer(bundle)]}
+    bodies = {"/predict": _body(predict, customers), "/explain": _body(explain, {**customers, "top": EXAMPLE_TOP})}
+    responses = {name: codes for path in OPERATIONS for name, codes in _responses(ROUTES[path].kind).items()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -153,57 +115,14 @@ def document(bundle: Bundle, predict_schema: Json, explain_schema: Json) -> Json
             "version": manifest.model_version,
             "description": _description(contract, manifest, column),
         },
-        "paths": _paths(predict, explain, customers),
+        "paths": _paths(bodies),
         "components": {
             "schemas": schemas,
             "headers": HEADERS,
-            "responses": {name.replace(" ", ""): _refusal(name) for name in (*REFUSALS, UNREADY)},
+            "responses": {name: _refusal(name, codes) for name, codes in responses.items()},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "API key of this service."}},
         },
     }
-
-
-def example_customer(bundle: Bundle) -> Json:
-    """Build a fictitious valid customer from the examples in the contract, the medians and the most frequent levels.
-
-    Parameters
-    ----------
-    bundle
-        The served bundle. The examples in its contract are used first.
-
-    Returns
-    -------
-    dict
-        JSON values by column. A column without any known valid value is left out.
-    """
-    customer: Json = {}
-    for name in bundle.request_columns:
-        column = bundle.contract.columns[name]
-        valid = [value for value in _values(name, column, bundle.training_profile) if is_valid(column, value)]
-        customer |= {name: valid[0]} if valid else {}
-    return customer
-
-
-def _values(name: str, column: Column, training_profile: TrainingProfile) -> Iterator[Any]:
-    """Plausible values of a column, the best ones first."""
-    yield column.example
-    if name in training_profile.numeric and (quantiles := training_profile.numeric[name].quantiles):
-        median = quantiles[len(quantiles) // 2]
-        yield {"int64": int, "bool": bool}.get(column.dtype, _readable)(median)
-        yield median  # the rounded median may lie outside narrow bounds
-    elif name in training_profile.categorical:
-        shares = training_profile.categorical[name].levels
-        for level in sorted(shares, key=lambda level: -shares[level]):
-            yield int(level) if column.dtype == "int64" and level else level
-    yield from column.isin or ()
-    lengths = column.str_length
-    longest, shortest = (lengths.max_value, lengths.min_value) if lengths else (None, None)
-    yield from (column.default, "example"[:longest].ljust(shortest or 0, "e"), 1, False)
-
-
-def _readable(number: float) -> float:
-    """A number rounded to two decimals, or to three significant digits below one."""
-    return float(f"{number:.3g}") if abs(number) < 1 else round(number, 2)
 
 
 def _components(name: str, schema: Json) -> tuple[Json, Json]:
@@ -236,66 +155,38 @@ def _decision(threshold: float, column: str | None) -> str:
     )
 
 
-def _paths(predict: Json, explain: Json, customers: Json) -> Json:
-    key: list[Json] = [{"key": []}]
-    probe: Json = {"security": [], "refusals": (*ALWAYS, UNREADY)}
-    scoring: Json = {"security": key, "refusals": (*ALWAYS, *WITH_KEY, *WITH_BODY)}
-    text: Json = {TEXT: {"schema": {"type": "string"}}}
-    answer = "The predictions, in the order of the customers in the request."
+def _paths(bodies: Mapping[str, Json]) -> Json:
+    return {path: {_method(ROUTES[path]): _operation(ROUTES[path], bodies.get(path))} for path in OPERATIONS}
+
+
+def _method(route: Route) -> str:
+    return route.methods[0].lower()
+
+
+def _operation(route: Route, body: Json | None) -> Json:
+    described, needs_key = OPERATIONS[route.name], route.kind in NEEDS_KEY
+    headers = ["X-Request-ID", *(["RateLimit-Policy"] if needs_key else [])]
+    content = _json(described.schema) if described.schema else {TEXT: {"schema": {"type": "string"}}}
+    responses: Json = {"200": {"description": described.answer, "headers": _headers(*headers), "content": content}}
+    for name, codes in sorted(_responses(route.kind).items()):
+        responses[str(CODES[codes[0]].status)] = {"$ref": f"#/components/responses/{name}"}
     return {
-        "/predict": {
-            "post": {
-                **_operation("predict", "Churn probabilities and decisions", answer, _json("Predictions"), **scoring),
-                "requestBody": _body(predict, customers),
-            }
-        },
-        "/explain": {
-            "post": {
-                **_operation(
-                    "explain", "Predictions with the effect of each feature", answer, _json("Explanations"), **scoring
-                ),
-                "description": "Effects are estimated Shapley values on the probability scale. The same customer always gets "
-                "the same effects. The base probability plus the effects of all features equals the churn probability.",
-                "requestBody": _body(explain, {**customers, "top": EXAMPLE_TOP}),
-            }
-        },
-        "/model": {
-            "get": _operation(
-                "model",
-                "The served model and its contract",
-                "The manifest and the contract of the model.",
-                _json("Model"),
-                security=key,
-                refusals=(*ALWAYS, *WITH_KEY),
-            )
-        },
-        "/health": {"get": _operation("health", "Health check", "The service is ready.", _json("Health"), **probe)},
-        "/livez": {"get": _operation("livez", "Liveness check", "The process is alive.", text, **probe)},
-        "/readyz": {
-            "get": _operation("readyz", "Readiness check", "The service is ready for requests.", text, **probe)
-        },
-        "/metrics": {
-            "get": _operation(
-                "metrics",
-                "Prometheus metrics",
-                "Metrics in the Prometheus text format.",
-                text,
-                security=[],
-                refusals=(*ALWAYS, *WITH_KEY, "404"),
-            )
-        },
+        "operationId": route.name.strip("/"),
+        "summary": described.summary,
+        **({"description": described.description} if described.description else {}),
+        "security": [{"key": []}] if needs_key else [],
+        "responses": responses,
+        **({"requestBody": body} if body else {}),
     }
 
 
-def _operation(
-    name: str, summary: str, answer: str, content: Json, security: list[Json], refusals: tuple[str, ...]
-) -> Json:
-    headers = ["X-Request-ID", *(["RateLimit-Policy"] if security else [])]
-    responses = {"200": {"description": answer, "headers": _headers(*headers), "content": content}}
-    for refusal in sorted(refusals):
-        status = "503" if refusal == UNREADY else refusal
-        responses[status] = {"$ref": f"#/components/responses/{refusal.replace(' ', '')}"}
-    return {"operationId": name, "summary": summary, "security": security, "responses": responses}
+def _responses(kind: Kind) -> dict[str, list[str]]:
+    """The refusals of a kind of route: codes by the name of their response."""
+    found: dict[str, list[str]] = {}
+    for code in codes_of(kind):
+        name = UNREADY if CODES[code].step == "ready" else str(CODES[code].status)
+        found.setdefault(name, []).append(code)
+    return found
 
 
 def _headers(*names: str) -> Json:
@@ -310,71 +201,11 @@ def _body(schema: Json, example: Json) -> Json:
     return {"required": True, "content": {JSON: {"schema": schema, "example": example}}}
 
 
-def _refusal(name: str) -> Json:
-    meaning, headers = (
-        ("The service is not ready: it is starting or shutting down.", ()) if name == UNREADY else REFUSALS[name]
-    )
-    content = _json("Refusal")
+def _refusal(name: str, codes: Sequence[str]) -> Json:
+    meaning = " ".join(f"`{code}`: {CODES[code].meaning}" for code in codes)
+    headers = dict.fromkeys(header for code in codes for header in CODES[code].headers)
+    limited = {"properties": {"code": {"enum": list(codes)}}}
+    content: Json = {JSON: {"schema": {"allOf": [{"$ref": "#/components/schemas/Refusal"}, limited]}}}
     if name in ALSO_TEXT:
         content[TEXT] = {"schema": {"type": "string"}}
     return {"description": meaning, "headers": _headers("X-Request-ID", *headers), "content": content}
-
-
-def _predictions(contract: Contract, column: str | None, explained: bool) -> Json:
-    """Schema of an answer: a head, and one prediction per customer."""
-    probability = {"type": "number", "minimum": 0, "maximum": 1}
-    prediction: Json = {
-        "churn_probability": probability,
-        "decision": {"enum": ["contact", "no_contact"]},
-        "threshold_basis": {
-            "enum": ["one_value"] if column is None else ["customer_value", "mean_value"],
-            "description": "The value behind the decision: the customer's own, the mean value because the customer's is "
-            "missing, or one value for all customers.",
-        },
-    }
-    head: Json = {
-        "request_id": {"type": "string"},
-        "model_version": {"type": "string"},
-        "threshold": {
-            "type": "number",
-            "description": "Break-even churn probability at the mean customer value. It applies only to predictions whose "
-            "`threshold_basis` is `mean_value` or `one_value`.",
-        },
-    }
-    if explained:
-        head["base_probability"] = {
-            **probability,
-            "description": "Prediction if no feature is known: the Shapley base value.",
-        }
-        head["base_probability_standard_error"] = {
-            "type": "number",
-            "minimum": 0,
-            "description": "Standard error of the base probability, which is a mean over synthetic customers.",
-        }
-        effect = {"type": "number", "minimum": -1, "maximum": 1, "description": "Change of the churn probability."}
-        reason = {"feature": {"enum": list(contract.features)}, "effect": effect}
-        prediction["reasons"] = {
-            "type": "array",
-            "description": "Effects of features relative to the base probability, largest first.",
-            "items": _object(reason),
-            "minItems": 1,
-            "maxItems": len(contract.features),
-        }
-    item = _object(prediction)
-    if contract.roles.id is not None:
-        kind = JSON_TYPES[contract.columns[contract.roles.id].dtype]
-        identity = {"type": kind, "description": "The id in the request, if it was given."}
-        item["properties"] = {"id": identity, **prediction}
-    return _object({**head, "predictions": {"type": "array", "items": item, "minItems": 1}})
-
-
-def _object(properties: Json) -> Json:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-def _model() -> Json:
-    """Schema of ``/model``: the manifest without file digests, and the contract."""
-    schema = Manifest.model_json_schema(mode="serialization")
-    manifest = {name: kind for name, kind in schema["properties"].items() if name != "files"}
-    contract = {"type": "object", "description": "Columns, types, bounds, levels and roles."}
-    return _object({**manifest, "contract": contract})

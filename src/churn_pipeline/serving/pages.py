@@ -11,16 +11,14 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from churn_pipeline.contract.table import Column
 from churn_pipeline.serving.bundle import Bundle
-from churn_pipeline.serving.requests import is_valid, may_be_missing, rule_of
+from churn_pipeline.serving.column_rules import ColumnRule, column_rules
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,7 +35,6 @@ HEADERS = {
 }
 BASE_URL = "http://localhost:3000"  # BentoML's default; a script replaces it with the page's own address
 MAX_REASONS = 8
-YES_NO = ((True, "yes"), (False, "no"))
 
 
 @dataclass(frozen=True)
@@ -50,70 +47,35 @@ class Field:
         Position in the form. Element ids use it, because a column name may be any text.
     name
         The column's name.
-    column
-        The column in the contract.
-    may_be_missing
-        Whether it can be left empty.
+    rule
+        The column's rule.
     value
         Value in the example; None for empty.
     """
 
     index: int
     name: str
-    column: Column
-    may_be_missing: bool
+    rule: ColumnRule
     value: Any
 
     @property
     def label(self) -> str:
         """Title of the column, or else its name."""
-        return self.column.title or self.name
-
-    @property
-    def rule(self) -> str:
-        """The column's rule, in the words of an error message."""
-        return rule_of(self.column)
+        return self.rule.column.title or self.name
 
     @property
     def meaning(self) -> str:
         """Description of the column, and its default for missing values."""
-        default = self.column.default
-        missing = f"Defaults to {default} if missing." if default is not None and is_valid(self.column, default) else ""
-        return " ".join(part for part in (self.column.description, missing) if part)
+        default = self.rule.column.default
+        missing = f"Defaults to {default} if missing." if default is not None and self.rule.is_valid(default) else ""
+        return " ".join(part for part in (self.rule.column.description, missing) if part)
 
     @property
     def hint(self) -> str:
         """Help text of the field. A choice needs no rule, because it shows its levels."""
-        rule = "" if self.kind == "choice" else f"{self.rule[0].upper()}{self.rule[1:]}."
+        words = self.rule.words
+        rule = "" if self.rule.input_kind == "choice" else f"{words[0].upper()}{words[1:]}."
         return " ".join(part for part in (self.meaning, rule) if part)
-
-    @property
-    def kind(self) -> Literal["choice", "number", "text"]:
-        """The kind of input."""
-        if self.choices:
-            return "choice"
-        return "number" if self.column.dtype in ("int64", "float64") else "text"
-
-    @cached_property
-    def choices(self) -> tuple[tuple[str | int | bool, str], ...]:
-        """Values to choose from, with their labels; empty for a number or text."""
-        if self.column.dtype == "bool":
-            return YES_NO
-        return tuple((level, str(level)) for level in self.column.isin or ())
-
-    @property
-    def limits(self) -> dict[str, Any]:
-        """HTML attributes of a number. HTML has no exclusive bounds, but the service checks them."""
-        if self.kind != "number":
-            return {}
-        column, span = self.column, self.column.in_range
-        lows = [column.greater_than_or_equal_to, column.greater_than, None if span is None else span.min_value]
-        highs = [column.less_than_or_equal_to, column.less_than, None if span is None else span.max_value]
-        low = max((bound for bound in lows if bound is not None), default=None)
-        high = min((bound for bound in highs if bound is not None), default=None)
-        step = 1 if column.dtype == "int64" else "any"
-        limits = {"min": low, "max": high, "step": step}
-        return {name: value for name, value in limits.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -193,9 +155,9 @@ def landing_page(bundle: Bundle, document: Mapping[str, Any]) -> str:
                 {
                     "name": field.name,
                     "label": field.label,
-                    "kind": field.kind,
-                    "rule": field.rule,
-                    "choices": [choice for choice, _ in field.choices],
+                    "kind": field.rule.input_kind,
+                    "rule": field.rule.words,
+                    "choices": [choice for choice, _ in field.rule.choices],
                 }
                 for field in fields
             ],
@@ -262,9 +224,9 @@ def _prose(text: str | None) -> Markup:
 
 def _fields(bundle: Bundle, customer: Mapping[str, Any]) -> Iterator[Field]:
     """Fields for the columns that a request should have; the id first, if there is one."""
-    contract = bundle.contract
+    rules = column_rules(bundle.contract)
     for index, name in enumerate(bundle.request_columns):
-        yield Field(index, name, contract.columns[name], may_be_missing(contract, name), customer.get(name))
+        yield Field(index, name, rules[name], customer.get(name))
 
 
 def _metrics(metrics: Mapping[str, float]) -> Iterator[Metric]:

@@ -4,15 +4,14 @@ import ipaddress
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from starlette.types import Message, Scope, Send
 
 from churn_pipeline.serving.metrics import OTHER
+from churn_pipeline.serving.refusal_codes import Kind
 from churn_pipeline.serving.refusals import Refusal
 from churn_pipeline.serving.request_ids import RequestId
 
-Kind = Literal["probe", "metrics", "page", "model", "scoring"]
 READ_HEADERS = frozenset((b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-request-id"))
 JSON = (b"content-type", b"application/json")
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")

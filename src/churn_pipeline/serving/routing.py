@@ -1,7 +1,8 @@
 """Which requests have a route, and which routes need a key."""
 
+from churn_pipeline.serving.refusal_codes import Kind
 from churn_pipeline.serving.refusals import Refusal
-from churn_pipeline.serving.request_context import ROUTES, Kind, RequestContext, Route
+from churn_pipeline.serving.request_context import ROUTES, RequestContext, Route
 from churn_pipeline.serving.settings import Access, Settings
 
 STATIC = "/static/"
