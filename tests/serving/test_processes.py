@@ -45,7 +45,7 @@ def settings(bundle_folder: Path) -> dict[str, str]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition holds within so many seconds."""
+    """Whether the condition becomes true within `seconds`."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
@@ -55,7 +55,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def wait_for_workers(running: Running, number: int) -> list[psutil.Process]:
-    """Wait until so many workers answer; connections could be left to one that still starts."""
+    """Wait until `number` workers answer, because new connections may wait for one that is still starting."""
     assert wait_for(lambda: running.printed().count("initialized") >= number, 40)
     workers = running.workers()
     assert len(workers) == number
@@ -82,7 +82,7 @@ def test_a_killed_worker_is_replaced_in_a_container(settings: dict[str, str], tm
     with serving(tmp_path, settings, service=SERVICE) as running:
         first, second = wait_for_workers(running, 2)
         first.kill()
-        assert wait_for(lambda: len({one.pid for one in running.workers()} - {first.pid}) == 2, 20)
+        assert wait_for(lambda: len({one.pid for one in running.workers()} - {first.pid}) == 2, 40)
         assert second.is_running(), "the other worker must keep answering"
         assert httpx.get(f"{running.url}/readyz").status_code == 200
 
