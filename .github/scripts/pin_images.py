@@ -35,7 +35,8 @@ def registry_digest(name: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
         if done.returncode == 0 and DIGEST.fullmatch(done.stdout.strip()):
             return done.stdout.strip()
-        problems.append(f"{tool}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        [answer, *_] = [*(done.stderr or done.stdout).strip().splitlines(), "no answer"]
+        problems.append(f"{tool}: {answer}")
     raise LookupError(f"The digest of {name} could not be read: {'; '.join(problems)}")
 
 

@@ -49,10 +49,19 @@ def test_it_asks_skopeo_if_docker_gets_no_answer(parameters: Path) -> None:
     assert f"@{DIGEST}" in parameters.read_text()
 
 
-@pytest.mark.parametrize("tools", [{}, {"docker": "echo no such host >&2; exit 1"}, {"skopeo": "echo sha256:short"}])
-def test_without_an_answer_the_file_stays_as_it_is(parameters: Path, tools: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("tools", "problem"),
+    [
+        ({}, "docker is not installed; skopeo is not installed"),
+        ({"docker": "echo no such host >&2; exit 1"}, "docker: no such host"),
+        ({"docker": "exit 1"}, "docker: no answer"),
+        ({"skopeo": "echo sha256:short"}, "skopeo: sha256:short"),
+    ],
+)
+def test_without_an_answer_the_file_stays_as_it_is(parameters: Path, tools: dict[str, str], problem: str) -> None:
     done = pin(parameters, **tools)
     assert done.returncode == 1
+    assert problem in done.stderr
     assert "The digest of registry.example.com:5000/python:3.11-slim could not be read" in done.stderr
     assert parameters.read_text() == PARAMETERS.format(digest="")
 

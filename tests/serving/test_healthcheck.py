@@ -1,8 +1,11 @@
 """The image's health check, run as in the image, against running services."""
 
 import os
+import ssl
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,31 @@ def test_it_finds_the_service_at_any_port_with_and_without_tls(tmp_path: Path, t
     code, problem = check(file)
     assert code == 1
     assert "refused" in problem
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers that the service is not ready."""
+
+    def do_GET(self) -> None:
+        self.send_error(503)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.mark.parametrize(("required", "code"), [(False, 1), (True, 0)])
+def test_a_required_client_certificate_shows_that_the_service_runs(
+    tmp_path: Path, tls: list[str], required: bool, code: int
+) -> None:
+    certificate, key = tls[1], tls[3]
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
+    context.load_cert_chain(certificate, key)
+    context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_NONE
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        (tmp_path / "address").write_text(f"https://127.0.0.1:{server.server_port}\n")
+        assert check(tmp_path / "address")[0] == code
 
 
 def test_it_fails_if_the_service_has_not_written_its_address(tmp_path: Path) -> None:
