@@ -11,7 +11,7 @@ export UV_NO_PROGRESS := 1
 # uv uses the system's certificates like pip; behind a proxy, only these are valid.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test clean \
+.PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test container-sbom pin-images clean \
   dist lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
   benchmark-evaluation benchmark-soak benchmark-failures abuse-serving fuzz-serving readme
 
@@ -173,6 +173,12 @@ container: $(READY) ## build an image of the last Bento of TABLE with docker, po
 
 container-test: $(READY) ## start that image read-only and unprivileged, and test its answers
 	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); $(BIN)/python -m tests.container $$engine $(IMAGE) $(BENTO)/src/bundle
+
+container-sbom: $(READY) ## print the packages of that image, those of its base included, as a CycloneDX bill of materials
+	@engine=$(ENGINE); $(HAS_ENGINE); $(BIN)/python .github/scripts/image_sbom.py $$engine $(IMAGE)
+
+pin-images: $(READY) ## write the digest of the base image, as its registry reports it, to the packaging parameters
+	@$(BIN)/python .github/scripts/pin_images.py conf/base/parameters_packaging.yml
 
 # The same commit gives the same bytes. Files from an earlier build in build/lib would enter the wheel.
 dist: $(READY) ## write the wheel and the last Bento of TABLE with their bills of materials to dist/

@@ -32,14 +32,20 @@ class Running:
         return self.output.read_text(encoding="utf-8", errors="replace")
 
     def workers(self) -> list[psutil.Process]:
-        """The worker processes."""
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "_bentoml_impl.worker.service" in " ".join(child.cmdline())]
+        """The worker processes that are alive."""
+        return [child for child in psutil.Process(self.process.pid).children() if _is_worker(child)]
 
     def stop(self) -> int:
         """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "_bentoml_impl.worker.service" in process.cmdline()
+    except psutil.Error:  # it has ended
+        return False
 
 
 def free_port() -> int:
@@ -65,7 +71,8 @@ def serving(folder: Path, environment: Mapping[str, str], *words: str, service: 
         process = subprocess.Popen(
             command, cwd=ROOT, env={**kept, **own, **environment}, stdout=stream, stderr=subprocess.STDOUT
         )
-    running = Running(f"http://127.0.0.1:{port}", port, process, output)
+    scheme = "https" if "--ssl-certfile" in words else "http"
+    running = Running(f"{scheme}://127.0.0.1:{port}", port, process, output)
     try:
         _wait_until_ready(running)
         yield running
@@ -75,10 +82,10 @@ def serving(folder: Path, environment: Mapping[str, str], *words: str, service: 
 
 
 def _wait_until_ready(running: Running) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while time.monotonic() < until and running.process.poll() is None:
         try:
-            if httpx.get(f"{running.url}/readyz").status_code == 200:
+            if httpx.get(f"{running.url}/readyz", verify=False).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.1)

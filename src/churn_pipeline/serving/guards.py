@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from churn_pipeline.serving import logs
 from churn_pipeline.serving.authentication import Authentication
 from churn_pipeline.serving.bodies import Bodies
-from churn_pipeline.serving.draining import drain_on_sigterm
+from churn_pipeline.serving.draining import drain_on_sigterm, uvicorn_server, write_address
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.proxies import trust_proxies
 from churn_pipeline.serving.refusals import Refusal, invalid
@@ -102,12 +102,20 @@ class Guard:
 
         async def forward(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                drain_on_sigterm(self._settings.drain_seconds, self.start_draining)
+                self._prepare_server()
             else:
                 handler.close()
             await send(message)
 
         await self._app(scope, receive, forward)
+
+    def _prepare_server(self) -> None:
+        """Prepare graceful shutdown, and write the address file; outside a worker, do nothing."""
+        settings, server = self._settings, uvicorn_server()
+        if server is not None:
+            drain_on_sigterm(server, settings.drain_seconds, settings.request_seconds, self.start_draining)
+            if settings.address_file is not None:
+                self._address = asyncio.create_task(write_address(server, settings.address_file))
 
     def start_draining(self) -> None:
         """Fail the readiness checks, and close each connection after its answer."""

@@ -4,7 +4,6 @@
 of a bundle. In a Bento, that folder is next to the package.
 """
 
-import os
 from pathlib import Path
 
 import bentoml
@@ -16,11 +15,10 @@ from churn_pipeline.serving.bundle import FOLDER, Bundle, BundleError, load_bund
 from churn_pipeline.serving.guards import add_guard
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.pages import STATIC
-from churn_pipeline.serving.settings import PREFIX, Settings, SettingsError
+from churn_pipeline.serving.processes import prepare_parent, use_metrics_folder, worker_count
+from churn_pipeline.serving.settings import Settings, SettingsError
 
 BENTO_BUNDLE = Path(__file__).parents[2] / FOLDER
-# BentoML needs the number at definition; invalid values are refused later, when the settings are read.
-WORKERS = os.environ.get(f"{PREFIX}WORKERS", "")
 
 
 def read_bundle(settings: Settings) -> Bundle:
@@ -33,6 +31,7 @@ class GuardedService(Service):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> Starlette:
         """Build the application of one worker; it warms up before it accepts connections."""
+        use_metrics_folder()
         settings, metrics = Settings.from_environment(), Metrics()
         application = Application(read_bundle(settings), settings, metrics)
         self.mount_asgi_app(application.starlette(), path="/")
@@ -42,7 +41,7 @@ class GuardedService(Service):  # type: ignore[misc]
 @bentoml.service(
     service_class=GuardedService,
     name="churn",
-    workers=int(WORKERS) if WORKERS.isdigit() else 1,
+    workers=worker_count(),
     logging={"access": {"enabled": False}},
     metrics={"duration": {"min": 0.0005, "max": 2.0, "factor": 2.0}},
 )
@@ -57,3 +56,4 @@ class ChurnService:
             read_bundle(Settings.from_environment())
         except (SettingsError, BundleError) as error:
             raise SystemExit(str(error)) from None
+        prepare_parent()

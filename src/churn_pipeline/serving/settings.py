@@ -60,6 +60,12 @@ class Settings(BaseModel):
 
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes.")
 
+    address_file: Path | None = Field(
+        None,
+        description="File to which a worker writes the service's URL, for the image's health check. Default in the image: "
+        "`/tmp/churn-serving-address`.",
+    )
+
     authentication: Literal["on", "off"] = Field(
         "on", description="`off` accepts requests without a key. It also disables the rate limits, which count per key."
     )

@@ -61,6 +61,9 @@ class PackagingSettings(BaseModel):
     )
     tolerance: float = Field(default=1e-6, gt=0, lt=1, description="Largest allowed difference in churn probability.")
     hard_rows: int = Field(default=20_000, ge=100, description="Number of hard rows made up for the equivalence check.")
+    base_image: str = Field(
+        default="", description="The image that the service's image is built on; the catalog uses it."
+    )
 
 
 def accept_version(version: RegisteredVersion, contract: Contract) -> tuple[RegisteredVersion, dict[str, str]]:

@@ -1,0 +1,50 @@
+"""Processes of the service: the number of workers, their replacement, and the folder of their shared metrics.
+
+``bentoml serve`` starts a parent process, which starts the workers.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import TypeAdapter, ValidationError
+
+from churn_pipeline.serving.settings import PREFIX, Settings
+
+METRICS_FOLDER = "CHURN_METRICS_FOLDER"
+PROMETHEUS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+_folders: list[tempfile.TemporaryDirectory[str]] = []  # each is deleted when this process ends
+
+
+def worker_count(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the setting ``workers``, which BentoML needs when the service is defined.
+
+    An invalid value counts as 1, because `Settings.from_environment` refuses it before a worker starts.
+    """
+    value = environment.get(f"{PREFIX}WORKERS") or Settings.model_fields["workers"].default
+    try:
+        number: int = TypeAdapter(Annotated[int, Settings.model_fields["workers"]]).validate_python(value)
+    except ValidationError:
+        return 1
+    return number
+
+
+def prepare_parent() -> None:
+    """Prepare the parent process before it starts the workers.
+
+    - BentoML replaces no dead worker if ``BENTOML_CONTAINERIZED`` is set, and the container keeps running with the others. The
+      variable has no other effect, so it is removed.
+    - BentoML empties one metrics folder per BENTOML_HOME at each start, even if another service is using it. Each start gets a
+      folder of its own; `use_metrics_folder` selects it in the workers.
+    """
+    os.environ.pop("BENTOML_CONTAINERIZED", None)
+    _folders.append(tempfile.TemporaryDirectory(prefix="churn-metrics-", ignore_cleanup_errors=True))
+    os.environ[METRICS_FOLDER] = _folders[-1].name
+
+
+def use_metrics_folder() -> None:
+    """Let a worker write its metrics to the folder of its parent. Call this before any metric is created."""
+    if folder := os.environ.get(METRICS_FOLDER):
+        os.environ[PROMETHEUS_FOLDER] = folder
