@@ -41,12 +41,12 @@ from churn_pipeline.serving.request_context import ROUTES, ClientDisconnected, K
 from churn_pipeline.serving.requests import RequestError
 from churn_pipeline.serving.scoring_route import Predictor, ScoringRoute
 from churn_pipeline.serving.settings import Access, Settings
+from churn_pipeline.serving.tracing import TRACED, Tracing
 
 logger = logging.getLogger(__name__)
 
 STATIC = "/static/"
 READINESS = ("/readyz", "/health")
-REPLACED_MIDDLEWARE = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
 CLIENT_CLOSED_REQUEST = 499  # logged if the client hung up; nothing is sent
 
 
@@ -65,6 +65,8 @@ class Guard:
         Names of the files under ``/static/``.
     predictor
         Answers scoring requests; None sends them to the application.
+    tracing
+        Makes the spans; by default, none.
     """
 
     def __init__(
@@ -74,10 +76,12 @@ class Guard:
         metrics: Metrics,
         static: tuple[str, ...] = (),
         predictor: Predictor | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing or Tracing(None)
         page = Route("page", STATIC.rstrip("/"))
         routes = {**ROUTES, **{STATIC + name: page for name in static}}
         self._routes = {path: (route, self._access(route.kind)) for path, route in routes.items()}
@@ -106,6 +110,7 @@ class Guard:
             if message["type"] == "lifespan.startup.complete":
                 drain_on_sigterm(self._settings.drain_seconds, self._start_draining)
             else:
+                await self._tracing.close()
                 handler.close()
             await send(message)
 
@@ -225,7 +230,28 @@ class Guard:
             "milliseconds": round(seconds * 1000, 3),
             "outcome": context.outcome or ("answered" if context.status < 400 else "refused"),
         }
+        if trace_id := self._trace(context, seconds) or context.trace_id:
+            facts["trace_id"] = trace_id
         logs.log(logs.REQUESTS, logging.DEBUG if probe and context.status < 400 else logging.INFO, "request", facts)
+
+    def _trace(self, context: RequestContext, seconds: float) -> str | None:
+        """Make the span of a finished request, if its route is traced and its caller was admitted; return its trace id."""
+        route = context.route
+        if (
+            route is None
+            or route.kind not in TRACED
+            or (context.key_name is None and self._access(route.kind) == "key")
+        ):
+            return None
+        facts = {
+            "http.request.method": context.method,
+            "http.route": route.name,
+            "http.response.status_code": context.status,
+            "churn.request_id": context.id,
+            "churn.key": context.key_name,
+            "churn.rows": context.rows,
+        }
+        return self._tracing.record(f"{context.method} {route.name}", context.status, seconds, context.parent, facts)
 
 
 def make_guard(
@@ -234,6 +260,7 @@ def make_guard(
     metrics: Metrics,
     static: Path | None = None,
     predictor: Predictor | None = None,
+    tracing: Tracing | None = None,
 ) -> ASGIApp:
     """Wrap an application in a guard and, if origins are set, in CORS middleware.
 
@@ -252,9 +279,11 @@ def make_guard(
         Folder of the files under ``/static/``.
     predictor
         Answers scoring requests; None sends them to the application, for tests.
+    tracing
+        Makes the spans; by default, none.
     """
     names = tuple(sorted(file.name for file in static.iterdir())) if static else ()
-    guard = Guard(app, settings, metrics, names, predictor)
+    guard = Guard(app, settings, metrics, names, predictor, tracing)
     if not settings.cors_origins:
         return guard
     return CORSMiddleware(
@@ -272,28 +301,22 @@ def add_guard(
     metrics: Metrics,
     static: Path | None = None,
     predictor: Predictor | None = None,
+    tracing: Tracing | None = None,
 ) -> Starlette:
-    """Add the guard to BentoML's application as outermost middleware, and remove the middleware it replaces.
+    """Add the guard to BentoML's application as outermost middleware.
 
-    Call it in ``to_asgi`` of a ``service_class``, an argument of ``bentoml.service``. A guard around the mounted application
-    alone would leave BentoML's own routes open. BentoML's metrics use the raw path as a label, so they would also grow with
-    every path that a caller invents.
-
-    BentoML's timeout and tracing middleware are removed. BentoML's configuration cannot switch the timeout off. Tracing takes
-    longer than the guard even if no one collects the traces; request ids replace it.
+    A guard around the mounted application alone would leave BentoML's own routes open. BentoML's metrics use the raw path as a
+    label, so they would also grow with every path that a caller invents.
 
     Parameters
     ----------
     app
         The return value of ``to_asgi`` of BentoML's own class.
-    settings, metrics, static, predictor
+    settings, metrics, static, predictor, tracing
         See `make_guard`.
     """
-    app.user_middleware = [
-        middleware
-        for middleware in app.user_middleware
-        if getattr(middleware.cls, "__name__", "") not in REPLACED_MIDDLEWARE
-    ]
     trust_proxies(settings.trusted_proxies)
-    app.add_middleware(make_guard, settings=settings, metrics=metrics, static=static, predictor=predictor)
+    app.add_middleware(
+        make_guard, settings=settings, metrics=metrics, static=static, predictor=predictor, tracing=tracing
+    )
     return app

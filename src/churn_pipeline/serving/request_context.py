@@ -12,11 +12,15 @@ from starlette.types import Message, Scope, Send
 
 from churn_pipeline.serving.metrics import OTHER
 from churn_pipeline.serving.refusals import Refusal
+from churn_pipeline.serving.tracing import parent_of, trace_id_of
 
 Kind = Literal["probe", "metrics", "page", "model", "scoring"]
 RANDOM = random.Random()  # noqa: S311 - ids are not secret, and os.urandom takes longer than a prediction
 REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-READ_HEADERS = frozenset((b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-request-id"))
+TRACE_HEADERS = (b"traceparent", b"tracestate")
+READ_HEADERS = frozenset(
+    (b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-request-id", *TRACE_HEADERS)
+)
 JSON = (b"content-type", b"application/json")
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 NO_CALLER = "-"  # all callers without a key name take turns as one
@@ -82,6 +86,8 @@ class RequestContext:
         given = self._received.get(b"x-request-id") or b""
         self.id = given.decode() if REQUEST_ID.fullmatch(given) else f"{RANDOM.getrandbits(128):032x}"
         self.headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.id.encode()), NO_SNIFFING]
+        self.parent = parent_of(*map(self.header, TRACE_HEADERS))
+        self.trace_id = trace_id_of(self.parent)
         state = scope.setdefault("state", {})
         state["request_id"] = self.id
         state["key_name"] = None
