@@ -20,7 +20,7 @@ from churn_pipeline.serving.keys import make_key
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.openapi import example_customer
 from churn_pipeline.serving.pages import STATIC
-from churn_pipeline.serving.service import ChurnService
+from churn_pipeline.serving.service import served
 from churn_pipeline.serving.settings import Settings
 
 KEY, LINE = make_key("crm")
@@ -46,7 +46,8 @@ class BothPaths:
 
     def answers(self, sent: Sent) -> tuple[Any, Any]:
         """Status, headers and body of both answers."""
-        return tuple(self.loop.run_until_complete(ask(app, sent)) for app in (self.bentoml, self.fast))
+        bentoml, fast = (self.loop.run_until_complete(ask(app, sent)) for app in (self.bentoml, self.fast))
+        return bentoml, fast
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def both(bundle_folder: Path, bundle: Bundle) -> Iterator[BothPaths]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        patch.setattr(ChurnService, "fast_path", False)
-        bentoml = ChurnService.to_asgi()
+        patch.setattr(served(), "fast_path", False)
+        bentoml = served().to_asgi()
         serving = Settings.from_environment()
         lifespan: AbstractAsyncContextManager[None] = bentoml.router.lifespan_context(bentoml)
         application = Application(bundle, serving, Metrics())

@@ -45,7 +45,7 @@ class WrappedService(Service):  # type: ignore[misc]
         return self.document()
 
 
-class DescribedType(IODescriptor):
+class DescribedType(IODescriptor):  # type: ignore[misc]
     """An input or output of a BentoML API whose JSON Schema is a component of the service's OpenAPI document."""
 
     component: ClassVar[str]
@@ -87,7 +87,8 @@ class UnparsedRequest(DescribedType):
     async def from_http_request(cls, request: Request, serde: object) -> Self:  # noqa: ARG003 - BentoML passes it
         """Keep the body, and what the guard put into ``scope["state"]``."""
         state: State = request.state
-        return cls.model_construct(body=await request.body(), state=state)
+        received: Self = cls.model_construct(body=await request.body(), state=state)
+        return received
 
 
 def _without_references(schema: Any, components: Json) -> Any:

@@ -14,7 +14,8 @@ Every refusal is one of `churn_pipeline.serving.refusals`, with the body ``{"cod
 origins are set, Starlette's CORS middleware runs before all steps, because a browser sends its preflight request without a key.
 
 BentoML's own timeout and concurrency limit (``traffic``) are not used. The timeout covers only the time until the first byte of
-the answer, and needs an extra task per request. The concurrency limit answers 429, which blames the caller, and has no queue.
+the answer; the service sets it so high that it never comes first. The concurrency limit answers 429, which blames the caller,
+and has no queue.
 uvicorn has no time limit for the request head, so the proxy in front of the service must set one.
 
 Limits count per worker unless a shared store is set. The header ``RateLimit-Policy`` says which of the two applies.

@@ -7,6 +7,7 @@ of a bundle. In a Bento, that folder is next to the package.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import bentoml
 from bentoml.exceptions import BentoMLException
@@ -71,10 +72,21 @@ class GuardedService(WrappedService):
         return application.document
 
 
+def served() -> GuardedService:
+    """The service that BentoML made of `ChurnService`."""
+    return cast(GuardedService, ChurnService)
+
+
+def _application() -> Application:
+    application = served().application
+    assert application is not None, "BentoML's worker calls to_asgi first, which loads the bundle"
+    return application
+
+
 class _Described(DescribedType):
     @staticmethod
     def document() -> Json:
-        return ChurnService.document()
+        return served().document()
 
 
 class PredictRequest(UnparsedRequest, _Described):
@@ -116,12 +128,12 @@ class ChurnService:
     @bentoml.api(input_spec=PredictRequest, output_spec=Predictions)  # type: ignore[untyped-decorator]
     async def predict(self, request: UnparsedRequest, /) -> Response:
         """Churn probabilities and decisions."""
-        return await respond(ChurnService.application.predict, request.body, request.state)
+        return await respond(_application().predict, request.body, request.state)
 
     @bentoml.api(input_spec=ExplainRequest, output_spec=Explanations)  # type: ignore[untyped-decorator]
     async def explain(self, request: UnparsedRequest, /) -> Response:
         """Predictions with the effect of each feature."""
-        return await respond(ChurnService.application.explain, request.body, request.state)
+        return await respond(_application().explain, request.body, request.state)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod

@@ -1,8 +1,8 @@
 """Traces: one span for each request to ``/predict``, ``/explain`` and ``/model``.
 
 If a collector is set, the spans are sent to it. BentoML makes the tracer from its public settings: `bentoml_options`. The guard
-makes the spans, because it answers most requests without BentoML's middleware. A span contains no text of the caller and no
-customer data. Requests without a valid API key have no span, because anyone could fill the collector with them.
+makes the spans, because it answers most requests without BentoML's middleware. Of the caller's text, a span contains only a
+well-formed request id. Requests without a valid API key have no span, because anyone could fill the collector with them.
 
 The trace id of a valid ``traceparent`` header is logged whether or not a collector is set.
 
