@@ -12,6 +12,7 @@ from anyio.to_thread import run_sync
 from msgspec import Meta
 from pydantic_core import to_json
 from starlette.applications import Starlette
+from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -70,7 +71,7 @@ class Application:
         self._explanations = RequestParser(contract, *columns, settings.max_explained_rows, top=Top)
         self._log = PredictionLog(settings, bundle.manifest, contract, metrics)
         schemas = self._predictions.schema, self._explanations.schema
-        self._document = document(bundle, *schemas)
+        self.document = document(bundle, *schemas)
         self._loaded_at = time.monotonic()
 
     def warm_up(self) -> None:
@@ -82,15 +83,19 @@ class Application:
     def starlette(self) -> Starlette:
         """Build the Starlette application."""
         pages = {
-            "/": landing_page(self._bundle, self._document),
-            "/docs": docs_page(self._bundle, self._document),
+            "/": landing_page(self._bundle, self.document),
+            "/docs": docs_page(self._bundle, self.document),
         }
         routes: list[BaseRoute] = [
             Route("/predict", self._predict, methods=["POST"]),
             Route("/explain", self._explain, methods=["POST"]),
             Route("/model", _constant(to_json(self._model_info()), "application/json")),
             Route("/health", self._health),
-            Route("/openapi.json", _constant(to_json(self._document), "application/json")),
+            # BentoML's own document, which it serves as /docs.json, does not know our answers.
+            *(
+                Route(path, _constant(to_json(self.document), "application/json"))
+                for path in ("/openapi.json", "/docs.json")
+            ),
             *(
                 Route(path, _constant(page.encode(), "text/html; charset=utf-8", HEADERS))
                 for path, page in pages.items()
@@ -107,10 +112,10 @@ class Application:
         self._log.close()
 
     async def _predict(self, request: Request) -> Response:
-        return await _respond(request, self.predict)
+        return await respond(self.predict, await request.body(), request.state)
 
     async def _explain(self, request: Request) -> Response:
-        return await _respond(request, self.explain)
+        return await respond(self.explain, await request.body(), request.state)
 
     def predict(self, body: bytes, request_id: str, commit: Callable[[], bool] = always) -> tuple[int, bytes]:
         """Score the customers of a request.
@@ -219,9 +224,8 @@ class Application:
         return Response(to_json(facts), media_type="application/json")
 
 
-async def _respond(request: Request, answer: Callable[[bytes, str], tuple[int, bytes]]) -> Response:
+async def respond(answer: Callable[[bytes, str], tuple[int, bytes]], body: bytes, state: State) -> Response:
     """Answer a request that the guard does not answer itself. The guard counts it and writes its refusal."""
-    body, state = await request.body(), request.state
     try:
         state.rows, content = await run_sync(answer, body, state.request_id)
     except RequestError as error:

@@ -78,4 +78,6 @@ def _audit(context: RequestContext, outcome: str, reason: str) -> None:
         "path": context.path,
         "address": context.address,
     }
+    if context.trace_id:
+        facts["trace_id"] = context.trace_id
     logs.log(logs.AUDIT, logging.INFO, "access", facts)

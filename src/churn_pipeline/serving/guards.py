@@ -14,7 +14,8 @@ Every refusal has the body ``{"code": …, "error": …, "request_id": …}``, w
 Starlette's CORS middleware runs before all steps, because a browser sends its preflight request without a key.
 
 BentoML's own timeout and concurrency limit (``traffic``) are not used. The timeout covers only the time until the first byte of
-the answer, and needs an extra task per request. The concurrency limit answers 429, which blames the caller, and has no queue.
+the answer; the service sets it so high that it never comes first. The concurrency limit answers 429, which blames the caller,
+and has no queue.
 uvicorn has no time limit for the request head, so the proxy in front of the service must set one.
 
 Limits count per worker unless a shared store is set. The header ``RateLimit-Policy`` says which of the two applies.
@@ -42,11 +43,11 @@ from churn_pipeline.serving.requests import RequestError
 from churn_pipeline.serving.routing import Routing
 from churn_pipeline.serving.scoring_route import Predictor, ScoringRoute
 from churn_pipeline.serving.settings import Settings
+from churn_pipeline.serving.tracing import TRACED, Tracing
 
 logger = logging.getLogger(__name__)
 
 READINESS = ("/readyz", "/health")
-REPLACED_MIDDLEWARE = ("TimeoutMiddleware", "OpenTelemetryMiddleware")
 CLIENT_CLOSED_REQUEST = 499  # logged if the client hung up; nothing is sent
 
 
@@ -65,6 +66,8 @@ class Guard:
         Names of the files under ``/static/``.
     predictor
         Answers scoring requests; None sends them to the application.
+    tracing
+        Makes the spans; by default, none.
     """
 
     def __init__(
@@ -74,11 +77,13 @@ class Guard:
         metrics: Metrics,
         static: tuple[str, ...] = (),
         predictor: Predictor | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
         self._routing = Routing(settings, static)
+        self._tracing = tracing or Tracing(None)
         self.authentication = Authentication(settings, metrics)
         self.bodies = Bodies(settings)
         self._scoring = ScoringRoute(predictor, settings, metrics)
@@ -104,6 +109,7 @@ class Guard:
             if message["type"] == "lifespan.startup.complete":
                 self._prepare_server()
             else:
+                await self._tracing.close()
                 handler.close()
             await send(message)
 
@@ -211,7 +217,28 @@ class Guard:
             "milliseconds": round(seconds * 1000, 3),
             "outcome": context.outcome or ("answered" if context.status < 400 else "refused"),
         }
+        if trace_id := self._trace(context, seconds) or context.trace_id:
+            facts["trace_id"] = trace_id
         logs.log(logs.REQUESTS, logging.DEBUG if probe and context.status < 400 else logging.INFO, "request", facts)
+
+    def _trace(self, context: RequestContext, seconds: float) -> str | None:
+        """Make the span of a finished request, if its route is traced and its caller was admitted; return its trace id."""
+        route = context.route
+        if (
+            route is None
+            or route.kind not in TRACED
+            or (context.key_name is None and self._access(route.kind) == "key")
+        ):
+            return None
+        facts = {
+            "http.request.method": context.method,
+            "http.route": route.name,
+            "http.response.status_code": context.status,
+            "churn.request_id": context.id,
+            "churn.key": context.key_name,
+            "churn.rows": context.rows,
+        }
+        return self._tracing.record(f"{context.method} {route.name}", context.status, seconds, context.parent, facts)
 
 
 def make_guard(
@@ -220,6 +247,7 @@ def make_guard(
     metrics: Metrics,
     static: Path | None = None,
     predictor: Predictor | None = None,
+    tracing: Tracing | None = None,
 ) -> ASGIApp:
     """Wrap an application in a guard and, if origins are set, in CORS middleware.
 
@@ -238,9 +266,11 @@ def make_guard(
         Folder of the files under ``/static/``.
     predictor
         Answers scoring requests; None sends them to the application, for tests.
+    tracing
+        Makes the spans; by default, none.
     """
     names = tuple(sorted(file.name for file in static.iterdir())) if static else ()
-    guard = Guard(app, settings, metrics, names, predictor)
+    guard = Guard(app, settings, metrics, names, predictor, tracing)
     if not settings.cors_origins:
         return guard
     return CORSMiddleware(
@@ -258,28 +288,22 @@ def add_guard(
     metrics: Metrics,
     static: Path | None = None,
     predictor: Predictor | None = None,
+    tracing: Tracing | None = None,
 ) -> Starlette:
-    """Add the guard to BentoML's application as outermost middleware, and remove the middleware it replaces.
+    """Add the guard to BentoML's application as outermost middleware.
 
-    Call it in ``to_asgi`` of a ``service_class``, an argument of ``bentoml.service``. A guard around the mounted application
-    alone would leave BentoML's own routes open. BentoML's metrics use the raw path as a label, so they would also grow with
-    every path that a caller invents.
-
-    BentoML's timeout and tracing middleware are removed. BentoML's configuration cannot switch the timeout off. Tracing takes
-    longer than the guard even if no one collects the traces; request ids replace it.
+    A guard around the mounted application alone would leave BentoML's own routes open. BentoML's metrics use the raw path as a
+    label, so they would also grow with every path that a caller invents.
 
     Parameters
     ----------
     app
         The return value of ``to_asgi`` of BentoML's own class.
-    settings, metrics, static, predictor
+    settings, metrics, static, predictor, tracing
         See `make_guard`.
     """
-    app.user_middleware = [
-        middleware
-        for middleware in app.user_middleware
-        if getattr(middleware.cls, "__name__", "") not in REPLACED_MIDDLEWARE
-    ]
     trust_proxies(settings.trusted_proxies)
-    app.add_middleware(make_guard, settings=settings, metrics=metrics, static=static, predictor=predictor)
+    app.add_middleware(
+        make_guard, settings=settings, metrics=metrics, static=static, predictor=predictor, tracing=tracing
+    )
     return app

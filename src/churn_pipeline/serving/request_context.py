@@ -11,8 +11,12 @@ from churn_pipeline.serving.metrics import OTHER
 from churn_pipeline.serving.refusal_codes import Kind
 from churn_pipeline.serving.refusals import Refusal
 from churn_pipeline.serving.request_ids import RequestId
+from churn_pipeline.serving.tracing import parent_of, trace_id_of
 
-READ_HEADERS = frozenset((b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-request-id"))
+TRACE_HEADERS = (b"traceparent", b"tracestate")
+READ_HEADERS = frozenset(
+    (b"authorization", b"content-encoding", b"content-length", b"content-type", b"x-request-id", *TRACE_HEADERS)
+)
 JSON = (b"content-type", b"application/json")
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 NO_CALLER = "-"  # all callers without a key name take turns as one
@@ -77,6 +81,8 @@ class RequestContext:
                 self._received[name] = None if name in self._received else value
         self.id = RequestId.make(self._received.get(b"x-request-id"))
         self.headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.id.encode()), NO_SNIFFING]
+        self.parent = parent_of(*map(self.header, TRACE_HEADERS))
+        self.trace_id = trace_id_of(self.parent)
         state = scope.setdefault("state", {})
         state["request_id"] = self.id
         state["key_name"] = None

@@ -153,6 +153,14 @@ class Settings(BaseModel):
         "logged at any level.",
     )
 
+    trace_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced, from 0 to 1, if `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector. For a "
+        "request with a `traceparent` header, the caller decides.",
+    )
+
     prediction_log: Path | None = Field(None, description="Folder of the prediction log. Default: no prediction log.")
     prediction_log_share: float = Field(
         1.0, ge=0, le=1, description="Share of requests in the prediction log, from 0 to 1."
