@@ -222,7 +222,7 @@ class ColumnRule:
         if column.dtype == "float64":
             bounds = {name: bound for name, bound in self.bounds.items() if bound != NO_BOUND[name[0]]}
             exact = len(bounds) == len({name[0] for name in bounds}) and all(map(_is_exact, bounds.values()))
-            return Annotated[float, Meta(**bounds)] if exact else None  # type: ignore[arg-type]
+            return Annotated[float, Meta(**bounds)] if exact else None  # type: ignore[call-overload]
         if column.dtype == "str":
             pattern = r"\S" if column.str_matches is None else rf"\A(?=\s*\S)(?:{column.str_matches})"
             shortest, longest = self._lengths

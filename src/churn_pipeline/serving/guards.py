@@ -23,7 +23,6 @@ Limits count per worker unless a shared store is set. The header ``RateLimit-Pol
 
 import asyncio
 import logging
-import time
 from pathlib import Path
 
 import limits
@@ -39,11 +38,12 @@ from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.proxies import trust_proxies
 from churn_pipeline.serving.refusals import Refusal, invalid
 from churn_pipeline.serving.request_context import ClientDisconnected, RequestContext
+from churn_pipeline.serving.request_log import RequestLog
 from churn_pipeline.serving.requests import RequestError
 from churn_pipeline.serving.routing import Routing
 from churn_pipeline.serving.scoring_route import Predictor, ScoringRoute
 from churn_pipeline.serving.settings import Settings
-from churn_pipeline.serving.tracing import TRACED, Tracing
+from churn_pipeline.serving.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Guard:
         self._settings = settings
         self._metrics = metrics
         self._routing = Routing(settings, static)
-        self._tracing = tracing or Tracing(None)
+        self._request_log = RequestLog(settings, metrics, tracing or Tracing(None))
         self.authentication = Authentication(settings, metrics)
         self.bodies = Bodies(settings)
         self._scoring = ScoringRoute(predictor, settings, metrics)
@@ -109,7 +109,7 @@ class Guard:
             if message["type"] == "lifespan.startup.complete":
                 self._prepare_server()
             else:
-                await self._tracing.close()
+                await self._request_log.close()
                 handler.close()
             await send(message)
 
@@ -145,7 +145,7 @@ class Guard:
             await context.refuse(Refusal("internal_error", message))
         finally:
             self.bodies.release(context)
-            self._log_request(context)
+            self._request_log.finished(context)
 
     async def _serve(self, context: RequestContext, receive: Receive) -> None:
         route, access = self._routing.match(context)
@@ -201,44 +201,6 @@ class Guard:
         if error := state.get("request_error"):
             raise error
         context.rows = state.get("rows")
-
-    def _log_request(self, context: RequestContext) -> None:
-        """Log and count a finished request."""
-        seconds = time.perf_counter() - context.started
-        self._metrics.answered(context.path, context.status, seconds)
-        probe = context.route is not None and context.route.kind in ("probe", "metrics")
-        facts = {
-            **context.id.facts,
-            "key": context.key_name,
-            "method": context.method,
-            "path": context.path,
-            "status": context.status,
-            "rows": context.rows,
-            "milliseconds": round(seconds * 1000, 3),
-            "outcome": context.outcome or ("answered" if context.status < 400 else "refused"),
-        }
-        if trace_id := self._trace(context, seconds) or context.trace_id:
-            facts["trace_id"] = trace_id
-        logs.log(logs.REQUESTS, logging.DEBUG if probe and context.status < 400 else logging.INFO, "request", facts)
-
-    def _trace(self, context: RequestContext, seconds: float) -> str | None:
-        """Make the span of a finished request, if its route is traced and its caller was admitted; return its trace id."""
-        route = context.route
-        if (
-            route is None
-            or route.kind not in TRACED
-            or (context.key_name is None and self._access(route.kind) == "key")
-        ):
-            return None
-        facts = {
-            "http.request.method": context.method,
-            "http.route": route.name,
-            "http.response.status_code": context.status,
-            "churn.request_id": context.id,
-            "churn.key": context.key_name,
-            "churn.rows": context.rows,
-        }
-        return self._tracing.record(f"{context.method} {route.name}", context.status, seconds, context.parent, facts)
 
 
 def make_guard(
