@@ -220,16 +220,15 @@ class ColumnRule:
             low, high = _whole_bounds(self.bounds)
             return Annotated[int, Meta(ge=low, le=high)] if -INT64 <= low <= high < INT64 else None
         if column.dtype == "float64":
-            bounds = {name: bound for name, bound in self.bounds.items() if bound != NO_BOUND[name[0]]}
+            bounds: Any = {name: bound for name, bound in self.bounds.items() if bound != NO_BOUND[name[0]]}
             exact = len(bounds) == len({name[0] for name in bounds}) and all(map(_is_exact, bounds.values()))
-            return Annotated[float, Meta(**bounds)] if exact else None  # type: ignore[call-overload]
+            return Annotated[float, Meta(**bounds)] if exact else None
         if column.dtype == "str":
             pattern = r"\S" if column.str_matches is None else rf"\A(?=\s*\S)(?:{column.str_matches})"
             shortest, longest = self._lengths
-            limits = Meta(
-                pattern=pattern, min_length=shortest, max_length=min(longest or MAX_PATTERN_TEXT, MAX_PATTERN_TEXT)
-            )
-            return Annotated[str, limits] if _is_pattern(pattern) else None
+            longest = MAX_PATTERN_TEXT if longest is None else min(longest, MAX_PATTERN_TEXT)
+            limits: Any = {"pattern": pattern, "min_length": shortest, "max_length": longest}
+            return Annotated[str, Meta(**limits)] if _is_pattern(pattern) else None
         return None
 
 

@@ -138,25 +138,33 @@ class Explainer:
         """Walk from the background to each customer in every order; an effect is the mean change at the feature's step."""
         changes = self._changes(numbers, levels)[:, self._walks]
         moves = np.take_along_axis(changes, self._orders[None], axis=2)
-        # A walk is at the background before its first move and at the customer after its last: those scores are known.
-        left = np.cumsum(moves[:, :, ::-1], axis=2)[:, :, ::-1]
-        unknown = moves & (left > 1)
-        customer, walk, step = np.nonzero(unknown)
-        reached = self._steps[walk] <= step[:, None]
-        between = self._score_rows(
-            np.where(reached[:, : self._split], numbers[customer], self._numbers[self._walks[walk]]),
-            np.where(reached[:, self._split :], levels[customer], self._levels[self._walks[walk]]),
-        )
-        values = np.empty((*moves.shape[:2], moves.shape[2] + 1))
-        values[:, :, 0] = self._starts[self._walks]
-        ends = self._score_rows(numbers, levels)
-        values[:, :, 1:] = ends[:, None, None]
-        values[:, :, 1:][unknown] = between
-        # A step that changes nothing keeps the score of the last move.
-        last = np.maximum.accumulate(np.where(moves, np.arange(1, moves.shape[2] + 1), 0), axis=2)
-        values[:, :, 1:] = np.take_along_axis(values, last, axis=2)
-        gains = np.diff(values, axis=2)
+        gains = np.diff(self._scores_along(moves, numbers, levels), axis=2)
         return np.asarray(np.take_along_axis(gains, self._steps[None], axis=2).mean(axis=1))
+
+    def _scores_along(self, moves: Bools, numbers: Numbers, levels: Levels) -> Floats:
+        """Scores at the start and after each step of every walk, of shape (rows, walks, features + 1).
+
+        A walk is at the background before its first move and at the customer after its last: those scores are known. A step
+        that changes nothing keeps the score of the last move.
+        """
+        left = np.cumsum(moves[:, :, ::-1], axis=2)[:, :, ::-1]
+        between = moves & (left > 1)
+        scores = np.empty((*moves.shape[:2], moves.shape[2] + 1))
+        scores[:, :, 0] = self._starts[self._walks]
+        scores[:, :, 1:] = self._score_rows(numbers, levels)[:, None, None]
+        scores[:, :, 1:][between] = self._scores_between(between, numbers, levels)
+        last = np.maximum.accumulate(np.where(moves, np.arange(1, moves.shape[2] + 1), 0), axis=2)
+        scores[:, :, 1:] = np.take_along_axis(scores, last, axis=2)
+        return scores
+
+    def _scores_between(self, between: Bools, numbers: Numbers, levels: Levels) -> Floats:
+        """Scores of rows that have the customer's values up to a step, and those of the background after it."""
+        customer, walk, step = np.nonzero(between)
+        start, reached = self._walks[walk], self._steps[walk] <= step[:, None]
+        return self._score_rows(
+            np.where(reached[:, : self._split], numbers[customer], self._numbers[start]),
+            np.where(reached[:, self._split :], levels[customer], self._levels[start]),
+        )
 
     def _changes(self, numbers: Numbers, levels: Levels) -> Bools:
         """Whether customers differ from the background, of shape (rows, pairs, features)."""

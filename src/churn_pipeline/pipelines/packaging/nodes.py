@@ -3,9 +3,10 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from churn_pipeline.evaluation.model_record import RegisteredVersion
 from churn_pipeline.modelling.hard_rows import hard_rows
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
 from churn_pipeline.pipelines.packaging.equivalence import (
+    Comparison,
     EquivalenceError,
     Predictors,
     describe_customers,
@@ -167,18 +169,11 @@ def check_equivalence(
     made_up = hard_rows(features, version.model, *columns, np.random.default_rng(seed), limit=settings.hard_rows)
     session = open_session(onnx_model.SerializeToString(deterministic=True))
     predictors = Predictors(version.model, session, *columns, settings.tolerance)
-    reports, problems = {}, []
-    for suffix, comparison in predictors.compare(features, _thresholds(rule, features, customers)):
-        name = f"held-out customers{suffix}"
-        reports[name] = comparison.report()
-        if len(comparison.failing_rows):
-            problems.append(describe_customers(name, comparison))
-    for suffix, comparison in predictors.compare(made_up, _thresholds(rule, made_up, customers.iloc[made_up.index])):
-        name = f"hard rows{suffix}"
-        reports[name] = comparison.report()
-        if len(comparison.failing_rows):
-            problems.append(describe_hard_rows(name, comparison, made_up, features))
-    _raise_problems(problems, settings.tolerance)
+    held_out = _Compared("held-out customers", features, customers, describe_customers)
+    describe = partial(describe_hard_rows, rows=made_up, origins=features)
+    reports = _reports(
+        predictors, rule, [held_out, _Compared("hard rows", made_up, customers.iloc[made_up.index], describe)]
+    )
     largest = max(report["largest_difference"] for report in reports.values())
     rows = f"{len(features) + len(made_up):,}"
     logger.info("Equivalent within %g on %s rows (largest difference %.1e)", settings.tolerance, rows, largest)
@@ -188,6 +183,27 @@ def check_equivalence(
         "threshold": rule.threshold,
         "rows": reports,
     }
+
+
+class _Compared(NamedTuple):
+    """Rows to compare, their customers with all columns, and how a difference is described."""
+
+    name: str
+    rows: pd.DataFrame
+    customers: pd.DataFrame
+    describe: Callable[[str, Comparison], str]
+
+
+def _reports(predictors: Predictors, rule: DecisionRule, compared: list[_Compared]) -> dict[str, Any]:
+    """Compare the two models on each set of rows; raise an `EquivalenceError` that lists every set with a difference."""
+    reports, problems = {}, []
+    for name, rows, customers, describe in compared:
+        for suffix, comparison in predictors.compare(rows, _thresholds(rule, rows, customers)):
+            reports[name + suffix] = comparison.report()
+            if len(comparison.failing_rows):
+                problems.append(describe(name + suffix, comparison))
+    _raise_problems(problems, predictors.tolerance)
+    return reports
 
 
 def _thresholds(rule: DecisionRule, rows: pd.DataFrame, customers: pd.DataFrame) -> np.ndarray:
