@@ -6,7 +6,6 @@ import time
 from churn_pipeline.serving import logs
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.request_context import RequestContext
-from churn_pipeline.serving.routing import access_of
 from churn_pipeline.serving.settings import Settings
 from churn_pipeline.serving.tracing import TRACED, Tracing
 
@@ -55,9 +54,8 @@ class RequestLog:
     def _trace(self, context: RequestContext, seconds: float) -> str | None:
         """Make the span of a request whose route is traced and whose caller was admitted; return its trace id."""
         route = context.route
-        if route is None or route.kind not in TRACED:
-            return None
-        if context.key_name is None and access_of(route.kind, self._settings) == "key":
+        admitted = context.key_name is not None or self._settings.authentication == "off"
+        if route is None or route.kind not in TRACED or not admitted:
             return None
         facts = {
             "http.request.method": context.method,
