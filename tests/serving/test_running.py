@@ -160,6 +160,14 @@ def test_a_pipelined_request_passes_the_guard_like_the_first(running: Running) -
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"401"]
 
 
+def test_connections_are_limited_before_the_guard(running: Running) -> None:
+    assert status_of(ask_raw(running, b"GET /" + b"a" * 100_000)) == 431
+    assert status_of(ask_raw(running, b"GET /livez HTTP/1.1\r\nX-Long: " + b"a" * 20_000 + b"\r\n\r\n")) == 431
+    with socket.create_connection(("127.0.0.1", running.port), timeout=5) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert connection.recv(1) == b"", "the head did not arrive within the request time limit"
+
+
 def test_each_request_of_a_connection_needs_a_key(running: Running) -> None:
     with httpx.Client(base_url=running.url) as client:
         assert client.post("/predict", json={}, headers=BEARER).status_code == 200

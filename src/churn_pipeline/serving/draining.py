@@ -9,15 +9,10 @@ from types import FrameType
 
 import uvicorn
 
+from churn_pipeline.serving.uvicorn_internals import limit_shutdown, shut_down, stop_listening, url_of
+
 LAST_READ_SECONDS = 0.2
 MARGIN_SECONDS = 2  # above the request time limit, for sending the last answers
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # no socket is bound here
-
-
-def uvicorn_server() -> uvicorn.Server | None:
-    """Return the uvicorn server that runs this process; None outside a worker."""
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return server if isinstance(server, uvicorn.Server) else None
 
 
 def drain_on_sigterm(
@@ -47,18 +42,16 @@ def drain_on_sigterm(
     on_start
         Called once, when the shutdown starts.
     """
-    grace = server.config.timeout_graceful_shutdown or request_seconds + MARGIN_SECONDS
-    server.config.timeout_graceful_shutdown = grace  # type: ignore[assignment]  # a number of seconds for asyncio.wait_for
+    limit_shutdown(server, request_seconds + MARGIN_SECONDS)
     loop = asyncio.get_running_loop()
 
-    def stop_listening() -> None:
-        for listener in server.servers:
-            listener.close()
-        loop.call_later(LAST_READ_SECONDS, server.handle_exit, signal.SIGTERM, None)
+    def stop() -> None:
+        stop_listening(server)
+        loop.call_later(LAST_READ_SECONDS, shut_down, server)
 
     def start() -> None:
         on_start()
-        loop.call_later(seconds, stop_listening)
+        loop.call_later(seconds, stop)
 
     def handle(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second SIGTERM must not start over
@@ -69,11 +62,8 @@ def drain_on_sigterm(
 
 async def write_address(server: uvicorn.Server, file: Path) -> None:
     """Write the URL at which this worker listens to a file, once it listens. Every worker writes the same."""
-    while not server.started:
+    while (url := url_of(server)) is None:
         await asyncio.sleep(0.02)
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    host = ANY_ADDRESS.get(host, host)
-    scheme = "https" if server.config.is_ssl else "http"
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    unfinished.write_text(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}\n", encoding="ascii")
+    unfinished.write_text(f"{url}\n", encoding="ascii")
     unfinished.replace(file)

@@ -16,7 +16,7 @@ Starlette's CORS middleware runs before all steps, because a browser sends its p
 BentoML's own timeout and concurrency limit (``traffic``) are not used. The timeout covers only the time until the first byte of
 the answer; the service sets it so high that it never comes first. The concurrency limit answers 429, which blames the caller,
 and has no queue.
-uvicorn has no time limit for the request head, so the proxy in front of the service must set one.
+`uvicorn_internals` limits what comes before the guard: size and time of request heads, pipelining, and unread answers.
 
 Limits count per worker unless a shared store is set. The header ``RateLimit-Policy`` says which of the two applies.
 """
@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from churn_pipeline.serving import logs
 from churn_pipeline.serving.authentication import Authentication
 from churn_pipeline.serving.bodies import Bodies
-from churn_pipeline.serving.draining import drain_on_sigterm, uvicorn_server, write_address
+from churn_pipeline.serving.draining import drain_on_sigterm, write_address
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.proxies import trust_proxies
 from churn_pipeline.serving.refusals import Refusal, invalid
@@ -44,6 +44,7 @@ from churn_pipeline.serving.routing import Routing
 from churn_pipeline.serving.scoring_route import Predictor, ScoringRoute
 from churn_pipeline.serving.settings import Settings
 from churn_pipeline.serving.tracing import Tracing
+from churn_pipeline.serving.uvicorn_internals import limit_connections, uvicorn_server
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +117,10 @@ class Guard:
         await self._app(scope, receive, forward)
 
     def _prepare_server(self) -> None:
-        """Prepare graceful shutdown, and write the address file; outside a worker, do nothing."""
+        """Limit connections, prepare graceful shutdown, and write the address file; outside a worker, do nothing."""
         settings, server = self._settings, uvicorn_server()
         if server is not None:
+            limit_connections(server, settings.request_seconds)
             drain_on_sigterm(server, settings.drain_seconds, settings.request_seconds, self.start_draining)
             if settings.address_file is not None:
                 self._address = asyncio.create_task(write_address(server, settings.address_file))
