@@ -347,7 +347,7 @@ def test_the_server_is_found_behind_its_signal_handler() -> None:
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-def test_a_server_stops_listening_and_tells_its_url() -> None:
+def test_a_server_has_a_url_until_it_stops_listening() -> None:
     async def tell(story: Story) -> None:
         server = story.service.server
         url = url_of(server)
