@@ -20,6 +20,7 @@ FOLDER = "bundle"
 CONTRACT_FILE = "contract.json"
 MANIFEST_FILE = "manifest.json"
 SBOM_FILE = "sbom.cdx.json"
+SAMPLE_FILE = "sample.json"
 
 NUMERIC, CATEGORICAL, OUTPUT = "numeric", "categorical", "churn_probability"
 QUANTILES = 101
@@ -142,6 +143,8 @@ class Bundle:
         The model's columns, in the order of its inputs.
     folder
         Folder of the bundle.
+    sample
+        Content of the sample, see `churn_pipeline.serving.sample`; None in bundles that were packaged without one.
     """
 
     manifest: Manifest
@@ -152,6 +155,7 @@ class Bundle:
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     folder: Path
+    sample: bytes | None = None
 
     @property
     def request_columns(self) -> tuple[str, ...]:
@@ -199,7 +203,8 @@ def load_bundle(folder: str | Path) -> Bundle:
     session = open_session(contents[MODEL_FILE])
     numeric, categorical = _model_columns(session)
     _check_columns(MODEL_FILE, numeric, categorical, contract)
-    return Bundle(manifest, contract, decision, training_profile, session, numeric, categorical, folder)
+    sample = contents.get(SAMPLE_FILE)
+    return Bundle(manifest, contract, decision, training_profile, session, numeric, categorical, folder, sample)
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
