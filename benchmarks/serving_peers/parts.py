@@ -113,7 +113,7 @@ def parts(application: Application, settings: Settings, folder: Path, bodies: Se
         "reading and validating the body": microseconds(parser.read, bodies),
         "arrays for the model": microseconds(parser.inputs, customers),
         "the model": microseconds(lambda given: scorer.probabilities(*given), inputs),
-        "metrics of the prediction": microseconds(lambda _: metrics.predicted(probabilities, contact), [None]),
+        "metrics of the prediction": microseconds(lambda _: metrics.predicted(probabilities, contact, "1"), [None]),
         "the prediction log": microseconds(lambda rows: log.write("0" * 32, rows, probabilities, contact), customers),
         "the answer as JSON": microseconds(to_json, [answer]),
         "two log lines": 2 * microseconds(lambda _: logs.log(logs.REQUESTS, 20, "request", line), [None]),

@@ -4,9 +4,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from pydantic import Field, WithJsonSchema
@@ -18,12 +19,14 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from churn_pipeline.serving.bundle import Bundle
+from churn_pipeline.serving.capacity import Abandoned, always
 from churn_pipeline.serving.explanation import Explainer
-from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.metrics import Metrics, Role
 from churn_pipeline.serving.openapi import document
 from churn_pipeline.serving.pages import HEADERS, STATIC, docs_page, landing_page
 from churn_pipeline.serving.prediction_log import PredictionLog
 from churn_pipeline.serving.requests import Problem, RequestError, RequestParser
+from churn_pipeline.serving.sample import check_sample
 from churn_pipeline.serving.scoring import Probabilities, Scorer
 from churn_pipeline.serving.settings import Settings
 
@@ -41,7 +44,32 @@ Top = Annotated[
         {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "Number of reasons per customer."}
     ),
 ]
+Json = dict[str, Any]
+Commit = Callable[[], bool]
 DECISIONS = {True: "contact", False: "no_contact"}
+
+
+class Answers(Protocol):
+    """Answers scoring requests: one `Application`, or several that share the customers.
+
+    Both methods return the number of customers and the answer as JSON. They call ``commit`` when the answer is complete; if it
+    is False, they count and log nothing and raise `churn_pipeline.serving.capacity.Abandoned`.
+    """
+
+    def predict(self, body: bytes, request_id: str, commit: Commit = always) -> tuple[int, bytes]:
+        """Score the customers of a request."""
+
+    def explain(self, body: bytes, request_id: str, commit: Commit = always) -> tuple[int, bytes]:
+        """Score and explain the customers of a request."""
+
+
+class Scored(NamedTuple):
+    """Customers with their churn probabilities, the decisions to contact them, and their predictions as JSON."""
+
+    customers: Sequence[Json]
+    probabilities: Probabilities
+    contact: npt.NDArray[np.bool_]
+    predictions: list[Json]
 
 
 class Application:
@@ -55,10 +83,23 @@ class Application:
         The service's settings.
     metrics
         The service's metrics.
+    more_health
+        Further facts for ``/health``.
+
+    Raises
+    ------
+    BundleError
+        If the bundle has a sample and the service does not give its churn probabilities.
     """
 
-    def __init__(self, bundle: Bundle, settings: Settings, metrics: Metrics) -> None:
-        self._bundle, self._metrics = bundle, metrics
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: Settings,
+        metrics: Metrics,
+        more_health: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        self.bundle, self._metrics, self._more_health = bundle, metrics, more_health
         contract, columns = bundle.contract, (bundle.numeric, bundle.categorical)
         self._id_column = contract.roles.id
         self._decision, self._value_column = bundle.decision, bundle.decision.column
@@ -71,22 +112,38 @@ class Application:
         self._document = document(bundle, *schemas)
         self._large_requests = CapacityLimiter(MAX_LARGE_REQUESTS)
         self._loaded_at = time.monotonic()
+        if bundle.sample is not None:
+            check_sample(bundle.sample, self._predictions, self._scorer)
 
     def warm_up(self) -> None:
         """Run the model once for several sizes, so that the first request does not wait for it."""
         self._scorer.warm_up()
-        self._metrics.model_loaded(self._bundle.manifest, fields=self._bundle.contract.columns)
         self._loaded_at = time.monotonic()
 
-    def starlette(self) -> Starlette:
-        """Build the Starlette application."""
+    def announce(self) -> None:
+        """Show this model as the served one in the metrics."""
+        self._metrics.model_loaded(self.bundle.manifest, fields=self.bundle.contract.columns)
+
+    def close(self) -> None:
+        """Write the rest of the prediction log."""
+        self._log.close()
+
+    def starlette(self, answers: Answers | None = None) -> Starlette:
+        """Build the Starlette application.
+
+        Parameters
+        ----------
+        answers
+            Answers the scoring requests; by default, this application.
+        """
+        answers = answers or self
         pages = {
-            "/": landing_page(self._bundle, self._document),
-            "/docs": docs_page(self._bundle, self._document),
+            "/": landing_page(self.bundle, self._document),
+            "/docs": docs_page(self.bundle, self._document),
         }
         routes: list[BaseRoute] = [
-            Route("/predict", self._predict, methods=["POST"]),
-            Route("/explain", self._explain, methods=["POST"]),
+            Route("/predict", partial(self._predict, answers), methods=["POST"]),
+            Route("/explain", partial(self._explain, answers), methods=["POST"]),
             Route("/model", _constant(to_json(self._model_info()), "application/json")),
             Route("/health", self._health),
             Route("/openapi.json", _constant(to_json(self._document), "application/json")),
@@ -102,15 +159,16 @@ class Application:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Warm up before the first request, and write the rest of the prediction log at shutdown."""
         self.warm_up()
+        self.announce()
         yield
-        self._log.close()
+        self.close()
 
-    async def _predict(self, request: Request) -> Response:
-        return await self._answer(request, self.predict)
+    async def _predict(self, answers: Answers, request: Request) -> Response:
+        return await self._answer(request, answers.predict)
 
-    async def _explain(self, request: Request) -> Response:
+    async def _explain(self, answers: Answers, request: Request) -> Response:
         # Each customer takes a thousand rows of scoring, so no request is small.
-        return await self._answer(request, self.explain, max_inline_bytes=0)
+        return await self._answer(request, answers.explain, max_inline_bytes=0)
 
     async def _answer(
         self,
@@ -130,36 +188,41 @@ class Application:
         request.state.rows = rows
         return Response(content, media_type="application/json")
 
-    def predict(self, body: bytes, request_id: str) -> tuple[int, bytes]:
-        """Score the customers of a request; return their number and the answer as JSON."""
-        customers = self._predictions.read(body)["customers"]
-        probabilities, predictions = self._score(customers, request_id, self._predictions)
-        return len(probabilities), to_json({**self._head(request_id), "predictions": predictions})
+    def predict(self, body: bytes, request_id: str, commit: Commit = always) -> tuple[int, bytes]:
+        """Score the customers of a request; see `Answers`."""
+        scored = self.score(self.customers(body))
+        content = to_json({**self.head(request_id), "predictions": scored.predictions})
+        return self._finish(request_id, scored, content, commit)
 
-    def explain(self, body: bytes, request_id: str) -> tuple[int, bytes]:
-        """Score and explain the customers of a request; return their number and the answer as JSON."""
+    def explain(self, body: bytes, request_id: str, commit: Commit = always) -> tuple[int, bytes]:
+        """Score and explain the customers of a request; see `Answers`."""
+        scored = self.score_and_explain(*self.customers_to_explain(body))
+        content = to_json({**self.head(request_id), **self.base(), "predictions": scored.predictions})
+        return self._finish(request_id, scored, content, commit)
+
+    def _finish(self, request_id: str, scored: Scored, content: bytes, commit: Commit) -> tuple[int, bytes]:
+        if not commit():
+            raise Abandoned
+        self._metrics.request_scored(len(scored.customers))
+        self.record(request_id, scored)
+        return len(scored.customers), content
+
+    def customers(self, body: bytes) -> list[Json]:
+        """Parse and validate the body of a request to ``/predict``, or raise RequestError."""
+        customers: list[Json] = self._predictions.read(body)["customers"]
+        return customers
+
+    def customers_to_explain(self, body: bytes) -> tuple[list[Json], int]:
+        """Parse and validate the body of a request to ``/explain``; also return the number of reasons per customer."""
         request = self._explanations.read(body)
-        customers = request["customers"]
-        probabilities, predictions = self._score(customers, request_id, self._explanations)
-        base, effects = self._explainer.explain(*self._explanations.inputs(customers))
-        names = [*self._bundle.numeric, *self._bundle.categorical]
-        for prediction, row in zip(predictions, effects, strict=True):
-            largest = np.argsort(-np.abs(row), kind="stable")[: int(request.get("top", DEFAULT_TOP))]
-            prediction["reasons"] = [{"feature": names[index], "effect": float(row[index])} for index in largest]
-        error = self._explainer.base_standard_error
-        head = {**self._head(request_id), "base_probability": base, "base_probability_standard_error": error}
-        answer = {**head, "predictions": predictions}
-        return len(probabilities), to_json(answer)
+        return request["customers"], int(request.get("top", DEFAULT_TOP))
 
-    def _score(
-        self, customers: Sequence[dict[str, Any]], request_id: str, parser: RequestParser
-    ) -> tuple[Probabilities, list[dict[str, Any]]]:
-        """Score, count and log customers; return their probabilities and predictions."""
+    def score(self, customers: Sequence[Json]) -> Scored:
+        """Score parsed customers."""
+        parser = self._predictions
         probabilities = self._scorer.probabilities(*parser.inputs(customers))
         amounts = None if self._value_column is None else parser.numbers(customers, self._value_column)
         contact = probabilities >= self._decision.thresholds(amounts)
-        self._metrics.predicted(probabilities, contact)
-        self._log.write(request_id, customers, probabilities, contact)
         predictions = [
             {"churn_probability": probability, "decision": DECISIONS[contacted], "threshold_basis": basis}
             for probability, contacted, basis in zip(
@@ -171,10 +234,34 @@ class Application:
                 {"id": customer[self._id_column], **given} if customer.get(self._id_column) is not None else given
                 for customer, given in zip(customers, predictions, strict=True)
             ]
-        return probabilities, predictions
+        return Scored(customers, probabilities, contact, predictions)
 
-    def _head(self, request_id: str) -> dict[str, Any]:
-        manifest = self._bundle.manifest
+    def score_and_explain(self, customers: Sequence[Json], top: int) -> Scored:
+        """Score parsed customers; their predictions have the `top` largest effects."""
+        scored = self.score(customers)
+        _, effects = self._explainer.explain(*self._explanations.inputs(customers))
+        names = [*self.bundle.numeric, *self.bundle.categorical]
+        for prediction, row in zip(scored.predictions, effects, strict=True):
+            largest = np.argsort(-np.abs(row), kind="stable")[:top]
+            prediction["reasons"] = [{"feature": names[index], "effect": float(row[index])} for index in largest]
+        return scored
+
+    def record(self, request_id: str, scored: Scored, role: Role = "champion") -> None:
+        """Count and log scored customers."""
+        customers, probabilities, contact, _ = scored
+        self._metrics.predicted(probabilities, contact, self.bundle.manifest.model_version, role)
+        self._log.write(request_id, customers, probabilities, contact, role)
+
+    def base(self) -> Json:
+        """The base probability of the explanations, with its standard error."""
+        return {
+            "base_probability": self._explainer.base,
+            "base_probability_standard_error": self._explainer.base_standard_error,
+        }
+
+    def head(self, request_id: str) -> Json:
+        """The part of an answer that does not depend on the customers."""
+        manifest = self.bundle.manifest
         return {
             "request_id": request_id,
             "model_version": manifest.model_version,
@@ -183,17 +270,18 @@ class Application:
 
     def _model_info(self) -> dict[str, Any]:
         """Content of ``/model``: the manifest and the contract, without file digests and costs."""
-        manifest = self._bundle.manifest.model_dump(mode="json", exclude={"files"})
-        contract = self._bundle.contract.model_dump(mode="json", exclude_defaults=True, exclude={"costs"})
+        manifest = self.bundle.manifest.model_dump(mode="json", exclude={"files"})
+        contract = self.bundle.contract.model_dump(mode="json", exclude_defaults=True, exclude={"costs"})
         return {**manifest, "contract": contract}
 
     async def _health(self, _: Request) -> Response:
-        manifest = self._bundle.manifest
+        manifest = self.bundle.manifest
         facts = {
             "status": "ready",
             "model": manifest.model_name,
             "model_version": manifest.model_version,
             "seconds_since_load": round(time.monotonic() - self._loaded_at, 1),
+            **self._more_health(),
         }
         return Response(to_json(facts), media_type="application/json")
 

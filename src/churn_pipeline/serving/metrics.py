@@ -6,7 +6,7 @@ covers all workers. Label values come from this program, the contract and the bu
 
 import time
 from collections.abc import Collection, Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ SECONDS = (
 PROBABILITIES = tuple(step / 20 for step in range(1, 21))
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 OTHER = "other"
+# The first bundle, the second one, and the second one where its prediction is not returned.
+Role = Literal["champion", "challenger", "shadow"]
 
 
 class Problem(Protocol):
@@ -78,10 +80,20 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._predictions = Counter(
-            "churn_predictions", "Customers scored, by decision.", ["decision"], registry=self.registry
+            "churn_predictions",
+            "Customers scored, by decision. Predictions of the role shadow are not returned.",
+            ["decision", "model_version", "role"],
+            registry=self.registry,
         )
-        self._contacted = self._predictions.labels("contact")
-        self._not_contacted = self._predictions.labels("no_contact")
+        self._shadow_rows = Counter(
+            "churn_shadow_rows",
+            "Customers for the second bundle in the shadow, by outcome.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._rollouts = Counter(
+            "churn_rollouts", "Changes of the served bundles, by outcome.", ["outcome"], registry=self.registry
+        )
         self.probabilities = _BatchHistogram(
             "churn_probability", "Churn probabilities served.", buckets=PROBABILITIES, registry=self.registry
         )
@@ -132,11 +144,12 @@ class Metrics:
         )
         self._model = Gauge(
             "churn_model_info",
-            "Always 1; the labels describe the served model.",
+            "1 for the served model, which the labels describe; 0 for models that were served before.",
             ["table", "model_name", "model_version", "run_id", "commit", "model_digest", "threshold"],
-            multiprocess_mode="max",
+            multiprocess_mode="mostrecent",
             registry=self.registry,
         )
+        self._served: Gauge | None = None
         self._loaded_at = Gauge(
             "churn_model_loaded_timestamp_seconds",
             "Unix time at which a worker last loaded the model.",
@@ -163,7 +176,9 @@ class Metrics:
             Columns of the contract. Violations in any other field are counted as ``other``.
         """
         self._fields = frozenset(fields)
-        self._model.labels(
+        if self._served is not None:
+            self._served.set(0)
+        self._served = self._model.labels(
             manifest.table,
             manifest.model_name,
             manifest.model_version,
@@ -171,7 +186,8 @@ class Metrics:
             manifest.commit,
             manifest.model_digest,
             repr(manifest.threshold),
-        ).set(1)
+        )
+        self._served.set(1)
         self._loaded = time.time()
         self._loaded_at.set(self._loaded)
         self.refresh()
@@ -181,8 +197,14 @@ class Metrics:
         if self._loaded is not None:
             self._since_load.set(time.time() - self._loaded)
 
-    def predicted(self, probabilities: npt.NDArray[np.float64], contact: npt.NDArray[np.bool_]) -> None:
-        """Count the customers of an answered request.
+    def predicted(
+        self,
+        probabilities: npt.NDArray[np.float64],
+        contact: npt.NDArray[np.bool_],
+        model_version: str,
+        role: Role = "champion",
+    ) -> None:
+        """Count scored customers.
 
         Parameters
         ----------
@@ -190,14 +212,28 @@ class Metrics:
             Churn probabilities.
         contact : ndarray of shape (rows,), bool
             Whether to contact each customer.
+        model_version, role
+            The model that scored them, and its role. Probabilities in the shadow are not served, so only their number counts.
         """
         contacted = int(np.count_nonzero(contact))
         if contacted:
-            self._contacted.inc(contacted)
+            self._predictions.labels("contact", model_version, role).inc(contacted)
         if contacted < len(contact):
-            self._not_contacted.inc(len(contact) - contacted)
-        self.probabilities.observe_many(probabilities)
-        self._rows.observe(len(probabilities))
+            self._predictions.labels("no_contact", model_version, role).inc(len(contact) - contacted)
+        if role != "shadow":
+            self.probabilities.observe_many(probabilities)
+
+    def request_scored(self, rows: int) -> None:
+        """Count a request whose customers were scored."""
+        self._rows.observe(rows)
+
+    def shadowed(self, outcome: str, rows: int) -> None:
+        """Count customers for the shadow: ``scored``, ``dropped`` (too many waited) or ``failed``."""
+        self._shadow_rows.labels(outcome).inc(rows)
+
+    def rollout_ended(self, outcome: str) -> None:
+        """Count a change of bundles that all workers made (``switched``) or none (``refused``)."""
+        self._rollouts.labels(outcome).inc()
 
     def refused(self, problems: Iterable[Problem]) -> None:
         """Count the rules that a request violates."""

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.serving.background import Background
 from churn_pipeline.serving.bundle import Manifest
-from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.metrics import Metrics, Role
 from churn_pipeline.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class _Record(NamedTuple):
     customers: Sequence[Mapping[str, Any]]
     probabilities: npt.NDArray[np.float64]
     contact: npt.NDArray[np.bool_]
+    role: Role
 
 
 class PredictionLog:
@@ -85,6 +86,7 @@ class PredictionLog:
         customers: Sequence[Mapping[str, Any]],
         probabilities: npt.NDArray[np.float64],
         contact: npt.NDArray[np.bool_],
+        role: Role = "champion",
     ) -> None:
         """Queue an answered request for the log. It neither blocks nor raises.
 
@@ -98,6 +100,8 @@ class PredictionLog:
             Churn probabilities.
         contact : ndarray of shape (rows,), bool
             The decisions.
+        role
+            The model's role; predictions of the role ``shadow`` were not returned.
         """
         if self._files is None:
             return
@@ -106,7 +110,7 @@ class PredictionLog:
             self._metrics.logged("sampled_out", rows)
             return
         waiting = self._queued - self._processed
-        record = _Record(time.time(), request_id, customers, probabilities, contact)
+        record = _Record(time.time(), request_id, customers, probabilities, contact, role)
         if (waiting and waiting + rows > WAITING_ROWS) or not self._background.put(record):
             self._metrics.logged("dropped", rows)
             return
@@ -131,7 +135,7 @@ class PredictionLog:
 
     def _lines(self, record: _Record) -> Iterator[bytes]:
         when = datetime.fromtimestamp(record.when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = {"time": when, "request_id": record.request_id, **self._model}
+        head = {"time": when, "request_id": record.request_id, **self._model, "role": record.role}
         answers = zip(record.customers, record.probabilities.tolist(), record.contact.tolist(), strict=True)
         for number, (customer, probability, contact) in enumerate(answers, 1):
             line = {

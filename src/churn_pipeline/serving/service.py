@@ -11,11 +11,11 @@ import bentoml
 from bentoml import Service
 from starlette.applications import Starlette
 
-from churn_pipeline.serving.app import Application
-from churn_pipeline.serving.bundle import FOLDER, Bundle, BundleError, load_bundle
+from churn_pipeline.serving.bundle import FOLDER, BundleError, load_bundle
 from churn_pipeline.serving.guards import add_guard
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.pages import STATIC
+from churn_pipeline.serving.rollout import Rollout, check_bundles, make_run_folder
 from churn_pipeline.serving.settings import PREFIX, Settings, SettingsError
 
 BENTO_BUNDLE = Path(__file__).parents[2] / FOLDER
@@ -23,9 +23,9 @@ BENTO_BUNDLE = Path(__file__).parents[2] / FOLDER
 WORKERS = os.environ.get(f"{PREFIX}WORKERS", "")
 
 
-def read_bundle(settings: Settings) -> Bundle:
-    """Load the bundle named in the settings, or else the one in the Bento."""
-    return load_bundle(settings.bundle or BENTO_BUNDLE)
+def bundle_folder(settings: Settings) -> Path:
+    """Folder of the bundle named in the settings, or else of the one in the Bento."""
+    return settings.bundle or BENTO_BUNDLE
 
 
 class GuardedService(Service):  # type: ignore[misc]
@@ -34,8 +34,8 @@ class GuardedService(Service):  # type: ignore[misc]
     def to_asgi(self, is_main: bool = True) -> Starlette:
         """Build the application of one worker; it warms up before it accepts connections."""
         settings, metrics = Settings.from_environment(), Metrics()
-        application = Application(read_bundle(settings), settings, metrics)
-        self.mount_asgi_app(application.starlette(), path="/")
+        rollout = Rollout(settings, metrics, load_bundle, bundle_folder(settings))
+        self.mount_asgi_app(rollout.starlette(), path="/")
         return add_guard(super().to_asgi(is_main), settings, metrics, STATIC)
 
 
@@ -54,6 +54,8 @@ class ChurnService:
     def check() -> None:
         """Stop before any worker starts, with a one-line message, if settings or bundle are invalid."""
         try:
-            read_bundle(Settings.from_environment())
+            settings = Settings.from_environment()
+            check_bundles(settings, load_bundle, bundle_folder(settings))
         except (SettingsError, BundleError) as error:
             raise SystemExit(str(error)) from None
+        make_run_folder()

@@ -57,6 +57,26 @@ class Settings(BaseModel):
 
     bundle: Path | None = Field(None, description="Folder of the bundle. Default: the bundle inside the Bento.")
 
+    bundles: Path | None = Field(
+        None,
+        description="Folder of bundles, one sub-folder for each, instead of `BUNDLE`. Its file `current` names the served "
+        "bundle, and `second` a second one. The files may change while the service runs.",
+    )
+    switch_seconds: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time limit for all workers to load a newly named bundle, in seconds; above it, all keep the old one.",
+    )
+    split_share: float = Field(
+        0.0, ge=0, le=1, description="Share of customers that the second bundle answers for, from 0 to 1."
+    )
+    shadow: Literal["on", "off"] = Field(
+        "off",
+        description="`on`: the second bundle also scores the customers that the first one answers for. These predictions "
+        "are counted and logged, not returned.",
+    )
+
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes.")
 
     authentication: Literal["on", "off"] = Field(
@@ -134,6 +154,20 @@ class Settings(BaseModel):
         None,
         description="Secret for the HMAC-SHA256 of logged customer ids, at least 16 characters. Default: no ids are logged.",
     )
+
+    @field_validator("bundles")
+    @classmethod
+    def _one_source_of_bundles(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        if folder is not None and info.data.get("bundle") is not None:
+            raise ValueError(f"{PREFIX}BUNDLE is set as well: set only one of them")
+        return folder
+
+    @field_validator("split_share", "shadow")
+    @classmethod
+    def _second_bundle_can_be_named(cls, value: float | str, info: ValidationInfo) -> float | str:
+        if value not in (0.0, "off") and info.data.get("bundles") is None:
+            raise ValueError(f"needs {PREFIX}BUNDLES, whose file `second` names the second bundle")
+        return value
 
     @field_validator("keys")
     @classmethod
