@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.serving.test_requests import GOOD
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.serving.bundle import BundleError, load_bundle
 from churn_pipeline.serving.metrics import Metrics
-from churn_pipeline.serving.rollout import RUN_FOLDER, Rollout
+from churn_pipeline.serving.rollout import RUN_FOLDER, Rollout, check_bundles
 from churn_pipeline.serving.sample import make_sample
 from churn_pipeline.serving.settings import Settings, SettingsError
 from churn_pipeline.serving.split import in_share
@@ -242,6 +243,26 @@ def test_a_folder_without_a_pointer_is_refused_at_the_start(start: Callable[...,
     point(folder, "current", None)
     with pytest.raises(BundleError, match="has no file current: write the name of the sub-folder"):
         start()
+
+
+@pytest.mark.parametrize(
+    ("current", "second", "reason"),
+    [
+        ("altered", None, "model.onnx has changed"),
+        ("other_answers", None, "churn probabilities differ"),
+        ("v1", "no_sample", "it has no sample.json"),
+        ("v1", "v2", None),
+    ],
+)
+def test_bundles_are_checked_before_any_worker_starts(
+    folder: Path, current: str, second: str | None, reason: str | None
+) -> None:
+    point(folder, "current", current)
+    if second is not None:
+        point(folder, "second", second)
+    settings = Settings.from_environment({"CHURN_SERVING_AUTHENTICATION": "off", "CHURN_SERVING_BUNDLES": str(folder)})
+    with pytest.raises(BundleError, match=reason) if reason else nullcontext():
+        check_bundles(settings, load_bundle, folder)
 
 
 def test_a_symbolic_link_is_a_pointer(start: Callable[..., Rollout], folder: Path) -> None:

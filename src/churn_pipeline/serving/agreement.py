@@ -15,6 +15,7 @@ Gray, J. (1978). Notes on data base operating systems. Lecture Notes in Computer
 
 import fcntl
 import os
+import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,12 +108,12 @@ class Agreement:
     folder
         The folder that all workers of the service share; it exists.
     worker
-        Name of this worker; by default its process id.
+        Name of this worker; by default, its process id and a random part.
     """
 
     def __init__(self, folder: Path, worker: str | None = None) -> None:
         self._folder = folder
-        self.worker = worker or str(os.getpid())
+        self.worker = worker or f"{os.getpid()}-{secrets.token_hex(3)}"
         self._held: TextIO | None = None
 
     def join(self, first: Callable[[], Selection]) -> State:

@@ -26,7 +26,6 @@ from churn_pipeline.serving.openapi import document
 from churn_pipeline.serving.pages import HEADERS, STATIC, docs_page, landing_page
 from churn_pipeline.serving.prediction_log import PredictionLog
 from churn_pipeline.serving.requests import Problem, RequestError, RequestParser
-from churn_pipeline.serving.sample import check_sample
 from churn_pipeline.serving.scoring import Probabilities, Scorer
 from churn_pipeline.serving.settings import Settings
 
@@ -85,11 +84,6 @@ class Application:
         The service's metrics.
     more_health
         Further facts for ``/health``.
-
-    Raises
-    ------
-    BundleError
-        If the bundle has a sample and the service does not give its churn probabilities.
     """
 
     def __init__(
@@ -112,8 +106,6 @@ class Application:
         self._document = document(bundle, *schemas)
         self._large_requests = CapacityLimiter(MAX_LARGE_REQUESTS)
         self._loaded_at = time.monotonic()
-        if bundle.sample is not None:
-            check_sample(bundle.sample, self._predictions, self._scorer)
 
     def warm_up(self) -> None:
         """Run the model once for several sizes, so that the first request does not wait for it."""

@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from churn_pipeline.serving.agreement import READY, Agreement, Outcome, Round, State
 from churn_pipeline.serving.app import Application, Commit
-from churn_pipeline.serving.bundle import SAMPLE_FILE, Bundle, BundleError
+from churn_pipeline.serving.bundle import Bundle, BundleError
 from churn_pipeline.serving.bundle_folder import BundleFolder, BundleId, Selection
 from churn_pipeline.serving.capacity import always
 from churn_pipeline.serving.metrics import Metrics
-from churn_pipeline.serving.served import Served, Shadow
+from churn_pipeline.serving.sample import check_sample
+from churn_pipeline.serving.served import Served, Shadow, check_same_requests
 from churn_pipeline.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ class Rollout:
     bundle
         Folder of the bundle if the setting ``bundles`` is not given.
     worker
-        Name of this worker; by default its process id.
+        Name of this worker; by default, its process id and a random part.
 
     Raises
     ------
@@ -101,6 +103,11 @@ class Rollout:
     def starlette(self) -> Starlette:
         """An application that passes each request to the bundles served at that moment."""
         return _Front(self)
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """The routes of the first bundle's application."""
+        return self._served.asgi.routes
 
     async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request with the application of the first bundle."""
@@ -177,15 +184,15 @@ class Rollout:
         for each in selection.bundles:
             if each not in self._applications:
                 try:
-                    self._applications[each] = self._application(self._folder.load(each), needs_sample=True)
+                    loaded = self._folder.load(each)
+                    check_sample(loaded)
+                    self._applications[each] = self._application(loaded)
                 except BundleError as error:
                     raise BundleError(f"bundle {each.name}: {error}") from None
         champion, *rest = (self._applications[each] for each in selection.bundles)
         return Served(champion, rest[0] if rest else None, self._settings, self._metrics, self._shadow)
 
-    def _application(self, bundle: Bundle, needs_sample: bool = False) -> Application:
-        if needs_sample and bundle.sample is None:
-            raise BundleError(f"it has no {SAMPLE_FILE}: package the model again")
+    def _application(self, bundle: Bundle) -> Application:
         application = Application(bundle, self._settings, self._metrics, self._health)
         application.warm_up()
         return application
@@ -231,6 +238,11 @@ class _Front(Starlette):
         super().__init__(lifespan=self._run)
         self._rollout = rollout
 
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """The routes of the served bundle: BentoML forwards only requests that match one of them."""
+        return self._rollout.routes
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await super().__call__(scope, receive, send)
@@ -253,8 +265,12 @@ def check_bundles(settings: Settings, load: Load, bundle: Path) -> None:
         If it cannot; the message is one line.
     """
     if settings.bundles is None:
-        load(bundle)
+        loaded = load(bundle)
+        if loaded.sample is not None:
+            check_sample(loaded)
         return
     folder = BundleFolder(settings.bundles, load)
-    for each in folder.first_selection().bundles:
-        folder.load(each)
+    bundles = [folder.load(each) for each in folder.first_selection().bundles]
+    for each in bundles:
+        check_sample(each)
+    check_same_requests(bundles[0].contract, bundles[-1].contract)

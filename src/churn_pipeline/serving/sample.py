@@ -18,6 +18,7 @@ from churn_pipeline.serving.bundle import (
     NUMERIC,
     OUTPUT,
     SAMPLE_FILE,
+    Bundle,
     BundleError,
     CategoricalProfile,
     NumericProfile,
@@ -44,7 +45,7 @@ class Sample(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    customers: tuple[dict[str, Any], ...] = Field(min_length=1)
+    customers: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=ROWS)
     churn_probabilities: tuple[Share, ...]
 
     @model_validator(mode="after")
@@ -84,30 +85,26 @@ def make_sample(
     return Sample(customers=tuple(customers), churn_probabilities=tuple(probabilities.tolist()))
 
 
-def check_sample(content: bytes, parser: RequestParser, scorer: Scorer) -> None:
+def check_sample(bundle: Bundle) -> None:
     """Check that a loaded bundle gives the answers in its sample.
-
-    Parameters
-    ----------
-    content
-        The bundle's sample, as JSON.
-    parser, scorer
-        Made from the same bundle.
 
     Raises
     ------
     BundleError
-        If a customer is refused, or a churn probability differs by more than `TOLERANCE`.
+        If it has no sample, a customer is refused, or a churn probability differs by more than `TOLERANCE`.
     """
+    if bundle.sample is None:
+        raise BundleError(f"it has no {SAMPLE_FILE}: package the model again")
+    parser = RequestParser(bundle.contract, bundle.numeric, bundle.categorical, ROWS)
     try:
-        sample = Sample.model_validate_json(content)
+        sample = Sample.model_validate_json(bundle.sample)
         customers = parser.read(to_json({"customers": sample.customers}))["customers"]
     except ValidationError:
         raise BundleError(f"{SAMPLE_FILE} is malformed. Package the model again") from None
     except RequestError as error:
         where = f" ({error.problems[0].field}: {error.problems[0].rule})" if error.problems else ""
         raise BundleError(f"{SAMPLE_FILE}: the service refuses a customer{where}. Package the model again") from None
-    scored = scorer.probabilities(*parser.inputs(customers))
+    scored = Scorer(bundle).probabilities(*parser.inputs(customers))
     difference = float(np.max(np.abs(scored - np.array(sample.churn_probabilities))))
     if not difference <= TOLERANCE:  # NaN too
         raise BundleError(

@@ -133,7 +133,7 @@ class Served:
         self._id_column = champion.bundle.contract.roles.id
         self._is_simple = not self._share and self._shadow is None
         if challenger is not None:
-            _check_same_requests(champion.bundle.contract, challenger.bundle.contract)
+            check_same_requests(champion.bundle.contract, challenger.bundle.contract)
         self.asgi = champion.starlette(self)
 
     def predict(self, body: bytes, request_id: str, commit: Commit = always) -> tuple[int, bytes]:
@@ -188,8 +188,14 @@ class Served:
         return len(predictions), content
 
 
-def _check_same_requests(first: Contract, second: Contract) -> None:
-    """Compare the request columns and the role of the id, which also decides the split."""
+def check_same_requests(first: Contract, second: Contract) -> None:
+    """Compare the request columns of two bundles, and the role of the id, which decides the split.
+
+    Raises
+    ------
+    BundleError
+        If they differ.
+    """
     ours, theirs = _request_columns(first), _request_columns(second)
     differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if differing:

@@ -273,7 +273,15 @@ def test_the_bundle_has_a_sample_of_invented_customers_with_the_trained_models_p
     registered: Registered,
 ) -> None:
     sample = Sample.model_validate_json(collected(registered).files["bundle/sample.json"])
-    rows = pd.DataFrame(list(sample.customers)).reindex(columns=registered.features.columns)
+    columns = {name: [customer.get(name) for customer in sample.customers] for name in registered.features}
+    rows = pd.DataFrame(
+        {
+            name: np.array(values, dtype=float)
+            if name in registered.contract.numeric
+            else ["" if value is None else str(value) for value in values]
+            for name, values in columns.items()
+        }
+    )
     probabilities = registered.version.model.predict_proba(rows)[:, 1]
     np.testing.assert_allclose(sample.churn_probabilities, probabilities, atol=1e-6)
     assert len(set(sample.churn_probabilities)) > 1, "rows that are all alike check little"
