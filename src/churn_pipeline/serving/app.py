@@ -254,11 +254,7 @@ class Application:
     def head(self, request_id: str) -> Json:
         """The part of an answer that does not depend on the customers."""
         manifest = self.bundle.manifest
-        return {
-            "request_id": request_id,
-            "model_version": manifest.model_version,
-            "threshold": manifest.threshold,
-        }
+        return {"request_id": request_id, "model_version": manifest.model_version, "threshold": manifest.threshold}
 
     def _model_info(self) -> dict[str, Any]:
         """Content of ``/model``: the manifest and the contract, without file digests and costs."""
