@@ -104,6 +104,6 @@ def test_a_worker_killed_during_a_switch_does_not_stop_it(running: Running, fold
     point(folder, "current", "v3")
     wait_until(lambda: "loading" in httpx.get(f"{running.url}/health").text or versions(running, 1) == {"3"})
     killed.kill()
-    wait_until(lambda: "All workers switch from bundle v1 to v3" in running.printed())
+    # The killed worker may have ended the round, and its last log lines are lost: only the answers show the switch.
     wait_until(lambda: running.printed().count("initialized") >= 3)
     wait_until(lambda: versions(running) == {"3"})
