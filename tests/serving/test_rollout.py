@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 
 import pytest
 from tests.serving.conftest import customers_of, make_bundle, rewrite_manifest
+from tests.serving.signing import write_keys
 from tests.serving.test_requests import GOOD
 
 from churn_pipeline.contract.table import Contract
+from churn_pipeline.datasets.signing import BundleSigner
 from churn_pipeline.serving.bundle import BundleError, load_bundle
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.processes import WORKERS_FOLDER
 from churn_pipeline.serving.rollout import Rollout, check_bundles
 from churn_pipeline.serving.sample import make_sample
+from churn_pipeline.serving.service import source_of
 from churn_pipeline.serving.settings import Settings, SettingsError
 from churn_pipeline.serving.split import in_share
 
@@ -73,7 +77,7 @@ def start(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         settings = Settings.from_environment(
             {"CHURN_SERVING_AUTHENTICATION": "off", "CHURN_SERVING_BUNDLES": str(folder), **named}
         )
-        started.append(Rollout(settings, Metrics(), load_bundle, folder, f"worker-{len(started)}"))
+        started.append(Rollout(settings, Metrics(), *source_of(settings), f"worker-{len(started)}"))
         return started[-1]
 
     yield begin
@@ -109,6 +113,7 @@ def test_all_workers_switch_only_when_each_is_ready_and_switch_back_from_memory(
     one.step()
     assert (version(one), version(other)) == ("2", "2")
     assert one._health() == {"bundle": "v2", "second_bundle": None, "rollout": "done"}
+    assert one.document["info"]["version"] == "2"
     assert sum(metric(worker, "churn_rollouts_total", outcome="switched") for worker in (one, other)) == 1
     monkeypatch.setattr(one._folder, "load", lambda _: pytest.fail("the bundle served before is in memory"))
     point(folder, "current", "v1")
@@ -203,7 +208,8 @@ def test_the_shadow_is_counted_and_logged_but_not_returned(
     expected = predictions_of(start, folder, "v1", "predict")
     assert answer(worker)["predictions"] == expected
     worker.close()
-    lines = [json.loads(line) for file in (tmp_path / "log").glob("*.jsonl") for line in file.read_text().splitlines()]
+    (file,) = (tmp_path / "log").iterdir()  # the bundles of a worker share one log
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert sorted({(line["role"], line["model_version"]) for line in lines}) == [("champion", "1"), ("shadow", "2")]
     assert len(lines) == 2 * len(CUSTOMERS)
     assert len({line["model_digest"] for line in lines}) == 2
@@ -224,6 +230,46 @@ def test_a_shadow_that_fails_or_is_late_costs_no_answer(
     assert metric(worker, "churn_shadow_rows_total", outcome="dropped") == 2 * len(CUSTOMERS)
     worker._shadow._score([(challenger, "an-id", CUSTOMERS)])
     assert metric(worker, "churn_shadow_rows_total", outcome="failed") == len(CUSTOMERS)
+
+
+def test_customers_that_the_shadow_cannot_score_before_the_end_are_counted(
+    start: Callable[..., Rollout], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point(folder, "second", "v2")
+    worker, go_on = start(shadow="on"), threading.Event()
+    monkeypatch.setattr("churn_pipeline.serving.served.CLOSE_SECONDS", 0.1)
+    challenger = worker._served.challenger
+    assert challenger is not None
+    monkeypatch.setattr(challenger, "score", lambda _: go_on.wait(10))
+    answer(worker)
+    worker.close()
+    go_on.set()
+    assert metric(worker, "churn_shadow_rows_total", outcome="lost") == len(CUSTOMERS)
+
+
+@pytest.mark.parametrize("pointer", ["current", "second"])
+def test_with_a_signature_key_an_unsigned_bundle_is_refused_and_the_old_one_stays_served(
+    start: Callable[..., Rollout], folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, pointer: str
+) -> None:
+    key, signer = str(write_keys(tmp_path)), BundleSigner(tmp_path / "key.pem")
+    signer.sign(folder / "v1")
+    one, other = start(signature_key=key), start(signature_key=key)
+    point(folder, pointer, "v2")
+    for worker in (one, other, one, other):
+        worker.step()
+    assert (version(one), version(other)) == ("1", "1")
+    assert one._health() == {"bundle": "v1", "second_bundle": None, "rollout": "refused"}
+    assert "bundle v2: the bundle is not signed" in caplog.text
+    with pytest.raises(BundleError, match="the bundle is not signed"):
+        check_bundles(one._settings, *source_of(one._settings))
+    signer.sign(folder / "v2")
+    point(folder, pointer, "v2")
+    for worker in (one, other, one, other):
+        worker.step()
+    expected = (
+        {"bundle": "v2", "second_bundle": None} if pointer == "current" else {"bundle": "v1", "second_bundle": "v2"}
+    )
+    assert one._health() == other._health() == {**expected, "rollout": "done"}
 
 
 def test_a_second_bundle_that_accepts_other_requests_is_refused(
