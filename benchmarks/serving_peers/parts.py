@@ -22,7 +22,7 @@ from churn_pipeline.serving.app import Application
 from churn_pipeline.serving.bundle import load_bundle
 from churn_pipeline.serving.guards import add_guard, make_guard
 from churn_pipeline.serving.metrics import Metrics
-from churn_pipeline.serving.prediction_log import PredictionLog
+from churn_pipeline.serving.prediction_log import LoggedModel, PredictionLog
 from churn_pipeline.serving.requests import RequestParser
 from churn_pipeline.serving.scoring import Scorer
 from churn_pipeline.serving.settings import Settings
@@ -103,7 +103,7 @@ def parts(application: Application, settings: Settings, folder: Path, bodies: Se
     bundle, metrics = load_bundle(folder), Metrics()
     scorer = Scorer(bundle)
     parser = RequestParser(bundle.contract, bundle.numeric, bundle.categorical, settings.max_rows)
-    log = PredictionLog(settings, bundle.manifest, bundle.contract, metrics)
+    log, model = PredictionLog(settings, metrics), LoggedModel.of(bundle.manifest, bundle.contract)
     customers = [parser.read(body)["customers"] for body in bodies]
     inputs = [parser.inputs(rows) for rows in customers]
     probabilities = scorer.probabilities(*inputs[0])
@@ -114,8 +114,10 @@ def parts(application: Application, settings: Settings, folder: Path, bodies: Se
         "reading and validating the body": microseconds(parser.read, bodies),
         "arrays for the model": microseconds(parser.inputs, customers),
         "the model": microseconds(lambda given: scorer.probabilities(*given), inputs),
-        "metrics of the prediction": microseconds(lambda _: metrics.predicted(probabilities, contact), [None]),
-        "the prediction log": microseconds(lambda rows: log.write("0" * 32, rows, probabilities, contact), customers),
+        "metrics of the prediction": microseconds(lambda _: metrics.predicted(probabilities, contact, "1"), [None]),
+        "the prediction log": microseconds(
+            lambda rows: log.write("0" * 32, model, rows, probabilities, contact), customers
+        ),
         "the answer as JSON": microseconds(to_json, [answer]),
         "two log lines": 2 * microseconds(lambda _: logs.log(logs.REQUESTS, 20, "request", line), [None]),
     }

@@ -17,7 +17,8 @@ from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.costs import CostModel, DecisionRule, ValueColumn
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.onnx_conversion import convert_model, model_digest
-from churn_pipeline.serving.bundle import FOLDER, Bundle, load_bundle
+from churn_pipeline.serving.bundle import FOLDER, Bundle, TrainingProfile, load_bundle, open_session
+from churn_pipeline.serving.sample import make_sample
 
 LOGISTIC: dict[str, Any] = {
     "class": "sklearn.linear_model.LogisticRegression",
@@ -65,6 +66,14 @@ def make_bundle(
     (folder / "contract.json").write_text(contract.model_dump_json())
     training_profile = training_profile_of(X, contract, model.predict_proba(X)[:, 1])
     (folder / "training_profile.json").write_text(json.dumps(training_profile))
+    sample = make_sample(
+        contract,
+        TrainingProfile.model_validate(training_profile),
+        open_session((folder / "model.onnx").read_bytes()),
+        contract.numeric,
+        contract.categorical,
+    )
+    (folder / "sample.json").write_text(sample.model_dump_json())
     (folder / "decision.json").write_text(decision.model_dump_json())
     (folder / "model_card.md").write_text("# Model card\n")
     (folder / "sbom.cdx.json").write_text("{}\n")

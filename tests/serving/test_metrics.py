@@ -30,7 +30,7 @@ def metric(metrics: Metrics, name: str, **labels: str) -> float | None:
 @given(arrays(np.float64, st.integers(0, 300), elements=st.floats(0, 1) | st.sampled_from([0.0, *PROBABILITIES])))
 def test_a_batch_of_probabilities_is_counted_like_single_ones(probabilities: npt.NDArray[np.float64]) -> None:
     many, single = Metrics(), Metrics()
-    many.predicted(probabilities, probabilities >= 0.5)
+    many.predicted(probabilities, probabilities >= 0.5, "3")
     for one in probabilities:
         single.probabilities.observe(float(one))
     for bound in (*PROBABILITIES, math.inf):
@@ -38,14 +38,15 @@ def test_a_batch_of_probabilities_is_counted_like_single_ones(probabilities: npt
         assert metric(many, "churn_probability_bucket", le=le) == metric(single, "churn_probability_bucket", le=le)
     total = metric(many, "churn_probability_sum")
     assert total == pytest.approx(metric(single, "churn_probability_sum"))
-    assert metric(many, "churn_predictions_total", decision="contact") == np.sum(probabilities >= 0.5)
-    assert metric(many, "churn_predictions_total", decision="no_contact") == np.sum(probabilities < 0.5)
+    served = {"model_version": "3", "role": "champion"}
+    for decision, expected in (("contact", np.sum(probabilities >= 0.5)), ("no_contact", np.sum(probabilities < 0.5))):
+        assert (metric(many, "churn_predictions_total", decision=decision, **served) or 0) == expected
 
 
 def test_rows_of_a_request_are_counted() -> None:
     metrics = Metrics()
     for rows in (1, 1, 40, 10_000):
-        metrics.predicted(np.full(rows, 0.2), np.zeros(rows, dtype=bool))
+        metrics.request_scored(rows)
     assert metric(metrics, "churn_request_rows_bucket", le="1.0") == 2
     assert metric(metrics, "churn_request_rows_bucket", le="50.0") == 3
     assert metric(metrics, "churn_request_rows_sum") == 10_042
@@ -80,6 +81,24 @@ def test_the_model_and_the_time_since_load_are_shown() -> None:
     assert before < 0.02 <= since < 5
 
 
+def test_a_model_served_before_is_shown_as_0() -> None:
+    metrics = Metrics()
+    metrics.model_loaded(MANIFEST)
+    metrics.model_loaded(MANIFEST.model_copy(update={"model_version": "4"}))
+    shown = [line for line in generate_latest(metrics.registry).decode().splitlines() if "churn_model_info{" in line]
+    assert sorted((re.search('model_version="(.)"', line)[1], line[-3:]) for line in shown) == [
+        ("3", "0.0"),
+        ("4", "1.0"),
+    ]
+
+
+def test_probabilities_in_the_shadow_do_not_count_as_served() -> None:
+    metrics = Metrics()
+    metrics.predicted(np.array([0.2, 0.9]), np.array([False, True]), "4", "shadow")
+    assert metric(metrics, "churn_probability_count") == 0
+    assert metric(metrics, "churn_predictions_total", decision="contact", model_version="4", role="shadow") == 1
+
+
 def test_durations_below_a_millisecond_have_separate_buckets() -> None:
     metrics = Metrics()
     for seconds in (0.0002, 0.0004, 0.0006):
@@ -96,7 +115,7 @@ def test_metrics_of_several_processes_are_added_up(tmp_path: Path) -> None:
     worker = (
         "import numpy as np; from tests.serving.manifest import MANIFEST; "
         "from churn_pipeline.serving.metrics import Metrics; m = Metrics(); m.model_loaded(MANIFEST); "
-        "m.predicted(np.full(70, .9), np.ones(70, bool)); m.predicted(np.array([.1]), np.zeros(1, bool))"
+        "m.predicted(np.full(70, .9), np.ones(70, bool), '3'); m.predicted(np.array([.1]), np.zeros(1, bool), '3')"
     )
     reader = (
         "from prometheus_client import CollectorRegistry, generate_latest; "
@@ -110,7 +129,7 @@ def test_metrics_of_several_processes_are_added_up(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-c", reader], env=environment, cwd=root, check=True, capture_output=True, text=True
     ).stdout
-    assert 'churn_predictions_total{decision="contact"} 140.0' in shown
+    assert 'churn_predictions_total{decision="contact",model_version="3",role="champion"} 140.0' in shown
     assert 'churn_probability_bucket{le="0.1"} 2.0' in shown
     assert "churn_probability_count 142.0" in shown
     assert re.search(r"churn_model_info\{.*\} 1\.0", shown)

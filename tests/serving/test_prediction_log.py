@@ -21,12 +21,13 @@ from tests.serving.manifest import MANIFEST
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.serving import prediction_files, prediction_log
 from churn_pipeline.serving.metrics import Metrics
-from churn_pipeline.serving.prediction_log import PredictionLog
+from churn_pipeline.serving.prediction_log import LoggedModel, PredictionLog
 from churn_pipeline.serving.request_ids import RequestId
 from churn_pipeline.serving.settings import Settings
 
 ID_KEY = "a key of sixteen characters"
 CONTRACT = make_contract()
+MODEL = LoggedModel.of(MANIFEST, CONTRACT)
 CUSTOMER: dict[str, Any] = json.loads(example_customers(CONTRACT).to_json(orient="records"))[0]
 
 
@@ -52,11 +53,11 @@ class Log:
         settings = Settings.from_environment({f"CHURN_SERVING_{name.upper()}": value for name, value in names.items()})
         self.folder = folder
         self.metrics = Metrics()
-        self.log = PredictionLog(settings, MANIFEST, CONTRACT, self.metrics)
+        self.log = PredictionLog(settings, self.metrics)
 
     def write(self, request_id: str, rows: int = 1, **changes: Any) -> None:
         customers = [{**CUSTOMER, "customer": f"C-{number}", **changes} for number in range(rows)]
-        self.log.write(request_id, customers, np.linspace(0, 1, rows), np.linspace(0, 1, rows) >= 0.3)
+        self.log.write(request_id, MODEL, customers, np.linspace(0, 1, rows), np.linspace(0, 1, rows) >= 0.3)
 
     def wait(self) -> None:
         until(lambda: self.log.waiting_rows == 0)

@@ -32,7 +32,7 @@ from churn_pipeline.serving.bundle_files import read_folder
 from churn_pipeline.serving.signature import verify_signature
 
 FILES = ["contract.json", "decision.json", "manifest.json", "model.onnx", "model_card.md", "sbom.cdx.json"]
-FILES += ["training_profile.json"]
+FILES += ["sample.json", "training_profile.json"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def accepted_by_library(folder: Path, key: str = "key") -> bool:
 def test_a_signed_bundle_is_served_and_named_in_the_log(signed: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert load_bundle(signed / "bundle", signed / "key.pub").manifest.model_version == "1"
-    assert any("The bundle's 7 files are signed by the key" in line for line in caplog.messages)
+    assert any("The bundle's 8 files are signed by the key" in line for line in caplog.messages)
     assert accepted_by_library(signed)
 
 

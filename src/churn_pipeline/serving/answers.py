@@ -52,6 +52,12 @@ HEALTH: Json = {
         "model": {"type": "string"},
         "model_version": {"type": "string"},
         "seconds_since_load": {"type": "number", "minimum": 0},
+        "bundle": {"type": "string", "description": "Folder of the served bundle, in a folder of bundles."},
+        "second_bundle": {"type": ["string", "null"], "description": "Folder of the second bundle."},
+        "rollout": {
+            "enum": ["done", "loading", "refused"],
+            "description": "State of the last change of bundles. `refused`: the bundles before it are served.",
+        },
     },
     "required": ["status", "model", "model_version", "seconds_since_load"],
     "additionalProperties": False,
@@ -99,10 +105,20 @@ def predictions(contract: Contract, column: str | None, explained: bool) -> Json
             "maxItems": len(contract.features),
         }
     item = _object(prediction)
+    # Only a split of the customers over two bundles adds these.
+    if explained:
+        item["properties"] |= {name: head[name] for name in ("base_probability", "base_probability_standard_error")}
+    item["properties"] |= {
+        "model_version": {
+            "type": "string",
+            "description": "The model that made this prediction, while a second bundle answers for a share of the customers. "
+            "Its own base probability is beside it in an explanation.",
+        }
+    }
     if contract.roles.id is not None:
         kind = JSON_TYPES[contract.columns[contract.roles.id].dtype]
         identity = {"type": kind, "description": "The id in the request, if it was given."}
-        item["properties"] = {"id": identity, **prediction}
+        item["properties"] = {"id": identity, **item["properties"]}
     return _object({**head, "predictions": {"type": "array", "items": item, "minItems": 1}})
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,14 @@ from starlette.staticfiles import StaticFiles
 from churn_pipeline.serving.bundle import Bundle
 from churn_pipeline.serving.capacity import Abandoned, always
 from churn_pipeline.serving.explanation import Explainer
-from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.metrics import Metrics, Role
 from churn_pipeline.serving.openapi import document
 from churn_pipeline.serving.pages import HEADERS, STATIC, docs_page, landing_page
-from churn_pipeline.serving.prediction_log import PredictionLog
+from churn_pipeline.serving.prediction_log import LoggedModel, PredictionLog
 from churn_pipeline.serving.refusals import invalid
 from churn_pipeline.serving.requests import RequestError, RequestParser
 from churn_pipeline.serving.scoring import Probabilities, Scorer
+from churn_pipeline.serving.scoring_route import Answer, Commit
 from churn_pipeline.serving.settings import Settings
 
 DEFAULT_TOP = 5
@@ -43,12 +44,21 @@ Top = Annotated[
         extra_json_schema=TOP_SCHEMA,
     ),
 ]
-Contact = npt.NDArray[np.bool_]
+Json = dict[str, Any]
 DECISIONS = {True: "contact", False: "no_contact"}
 
 
+class Scored(NamedTuple):
+    """Customers with their churn probabilities, the decisions to contact them, and their predictions as JSON."""
+
+    customers: Sequence[Json]
+    probabilities: Probabilities
+    contact: npt.NDArray[np.bool_]
+    predictions: list[Json]
+
+
 class Application:
-    """All endpoints for one bundle.
+    """All endpoints for one bundle. Its methods `predict` and `explain` are those of a `Predictor`.
 
     Parameters
     ----------
@@ -58,10 +68,21 @@ class Application:
         The service's settings.
     metrics
         The service's metrics.
+    log
+        The prediction log; by default, one for this bundle alone.
+    more_health
+        Further facts for ``/health``.
     """
 
-    def __init__(self, bundle: Bundle, settings: Settings, metrics: Metrics) -> None:
-        self._bundle, self._metrics = bundle, metrics
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: Settings,
+        metrics: Metrics,
+        log: PredictionLog | None = None,
+        more_health: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        self.bundle, self._metrics, self._more_health = bundle, metrics, more_health
         contract, columns = bundle.contract, (bundle.numeric, bundle.categorical)
         self._id_column = contract.roles.id
         self._decision, self._value_column = bundle.decision, bundle.decision.column
@@ -69,7 +90,8 @@ class Application:
         self._explainer = Explainer(self._scorer.probabilities, *columns, bundle.training_profile)
         self._predictions = RequestParser(contract, *columns, settings.max_rows)
         self._explanations = RequestParser(contract, *columns, settings.max_explained_rows, top=Top)
-        self._log = PredictionLog(settings, bundle.manifest, contract, metrics)
+        self._log = log or PredictionLog(settings, metrics)
+        self._logged_model = LoggedModel.of(bundle.manifest, contract)
         schemas = self._predictions.schema, self._explanations.schema
         self.document = document(bundle, *schemas)
         self._loaded_at = time.monotonic()
@@ -77,14 +99,17 @@ class Application:
     def warm_up(self) -> None:
         """Run the model once for several sizes, so that the first request does not wait for it."""
         self._scorer.warm_up()
-        self._metrics.model_loaded(self._bundle.manifest, fields=self._bundle.contract.columns)
         self._loaded_at = time.monotonic()
+
+    def announce(self) -> None:
+        """Show this model as the served one in the metrics."""
+        self._metrics.model_loaded(self.bundle.manifest, fields=self.bundle.contract.columns)
 
     def starlette(self) -> Starlette:
         """Build the Starlette application."""
         pages = {
-            "/": landing_page(self._bundle, self.document),
-            "/docs": docs_page(self._bundle, self.document),
+            "/": landing_page(self.bundle, self.document),
+            "/docs": docs_page(self.bundle, self.document),
         }
         routes: list[BaseRoute] = [
             Route("/predict", self._predict, methods=["POST"]),
@@ -108,6 +133,7 @@ class Application:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Warm up before the first request, and write the rest of the prediction log at shutdown."""
         self.warm_up()
+        self.announce()
         yield
         self._log.close()
 
@@ -117,7 +143,7 @@ class Application:
     async def _explain(self, request: Request) -> Response:
         return await respond(self.explain, await request.body(), request.state)
 
-    def predict(self, body: bytes, request_id: str, commit: Callable[[], bool] = always) -> tuple[int, bytes]:
+    def predict(self, body: bytes, request_id: str, commit: Commit = always) -> Answer:
         """Score the customers of a request.
 
         Parameters
@@ -143,32 +169,37 @@ class Application:
         Abandoned
             If `commit` returned False.
         """
-        customers = self._predictions.read(body)["customers"]
-        probabilities, contact, predictions = self._score(customers, self._predictions)
-        content = to_json({**self._head(request_id), "predictions": predictions})
-        self._record(request_id, customers, probabilities, contact, commit)
-        return len(probabilities), content
+        scored = self.score(self.customers(body))
+        content = to_json({**self.head(request_id), "predictions": scored.predictions})
+        return self._finish(request_id, scored, content, commit)
 
-    def explain(self, body: bytes, request_id: str, commit: Callable[[], bool] = always) -> tuple[int, bytes]:
+    def explain(self, body: bytes, request_id: str, commit: Commit = always) -> Answer:
         """Score and explain the customers of a request; see `predict`."""
-        request = self._explanations.read(body)
-        customers = request["customers"]
-        probabilities, contact, predictions = self._score(customers, self._explanations)
-        base, effects = self._explainer.explain(*self._explanations.inputs(customers))
-        names = [*self._bundle.numeric, *self._bundle.categorical]
-        for prediction, row in zip(predictions, effects, strict=True):
-            largest = np.argsort(-np.abs(row), kind="stable")[: int(request.get("top", DEFAULT_TOP))]
-            prediction["reasons"] = [{"feature": names[index], "effect": float(row[index])} for index in largest]
-        error = self._explainer.base_standard_error
-        head = {**self._head(request_id), "base_probability": base, "base_probability_standard_error": error}
-        content = to_json({**head, "predictions": predictions})
-        self._record(request_id, customers, probabilities, contact, commit)
-        return len(probabilities), content
+        scored = self.score_and_explain(*self.customers_to_explain(body))
+        content = to_json({**self.head(request_id), **self.base(), "predictions": scored.predictions})
+        return self._finish(request_id, scored, content, commit)
 
-    def _score(
-        self, customers: Sequence[dict[str, Any]], parser: RequestParser
-    ) -> tuple[Probabilities, Contact, list[dict[str, Any]]]:
-        """Score customers; return probabilities, decisions and predictions."""
+    def _finish(self, request_id: str, scored: Scored, content: bytes, commit: Commit) -> Answer:
+        """Count and log the customers of an answer, unless it is abandoned."""
+        if not commit():
+            raise Abandoned
+        self._metrics.request_scored(len(scored.customers))
+        self.record(request_id, scored)
+        return len(scored.customers), content
+
+    def customers(self, body: bytes) -> list[Json]:
+        """Decode and validate the body of a request to ``/predict``, or raise RequestError."""
+        customers: list[Json] = self._predictions.read(body)["customers"]
+        return customers
+
+    def customers_to_explain(self, body: bytes) -> tuple[list[Json], int]:
+        """Decode and validate the body of a request to ``/explain``; also return the number of reasons per customer."""
+        request = self._explanations.read(body)
+        return request["customers"], int(request.get("top", DEFAULT_TOP))
+
+    def score(self, customers: Sequence[Json]) -> Scored:
+        """Score parsed customers."""
+        parser = self._predictions
         probabilities = self._scorer.probabilities(*parser.inputs(customers))
         amounts = None if self._value_column is None else parser.numbers(customers, self._value_column)
         contact = probabilities >= self._decision.thresholds(amounts)
@@ -183,43 +214,50 @@ class Application:
                 {"id": customer[self._id_column], **given} if customer.get(self._id_column) is not None else given
                 for customer, given in zip(customers, predictions, strict=True)
             ]
-        return probabilities, contact, predictions
+        return Scored(customers, probabilities, contact, predictions)
 
-    def _record(
-        self,
-        request_id: str,
-        customers: Sequence[dict[str, Any]],
-        probabilities: Probabilities,
-        contact: Contact,
-        commit: Callable[[], bool],
-    ) -> None:
-        """Count and log the customers of an answer, unless it is abandoned."""
-        if not commit():
-            raise Abandoned
-        self._metrics.predicted(probabilities, contact)
-        self._log.write(request_id, customers, probabilities, contact)
+    def score_and_explain(self, customers: Sequence[Json], top: int) -> Scored:
+        """Score parsed customers; their predictions have the `top` largest effects."""
+        scored = self.score(customers)
+        _, effects = self._explainer.explain(*self._explanations.inputs(customers))
+        names = [*self.bundle.numeric, *self.bundle.categorical]
+        for prediction, row in zip(scored.predictions, effects, strict=True):
+            largest = np.argsort(-np.abs(row), kind="stable")[:top]
+            prediction["reasons"] = [{"feature": names[index], "effect": float(row[index])} for index in largest]
+        return scored
 
-    def _head(self, request_id: str) -> dict[str, Any]:
-        manifest = self._bundle.manifest
+    def record(self, request_id: str, scored: Scored, role: Role = "champion") -> None:
+        """Count and log scored customers."""
+        customers, probabilities, contact, _ = scored
+        self._metrics.predicted(probabilities, contact, self.bundle.manifest.model_version, role)
+        self._log.write(request_id, self._logged_model, customers, probabilities, contact, role)
+
+    def base(self) -> Json:
+        """The base probability of the explanations, with its standard error."""
         return {
-            "request_id": request_id,
-            "model_version": manifest.model_version,
-            "threshold": manifest.threshold,
+            "base_probability": self._explainer.base,
+            "base_probability_standard_error": self._explainer.base_standard_error,
         }
+
+    def head(self, request_id: str) -> Json:
+        """The part of an answer that does not depend on the customers."""
+        manifest = self.bundle.manifest
+        return {"request_id": request_id, "model_version": manifest.model_version, "threshold": manifest.threshold}
 
     def _model_info(self) -> dict[str, Any]:
         """Content of ``/model``: the manifest and the contract, without file digests and costs."""
-        manifest = self._bundle.manifest.model_dump(mode="json", exclude={"files"})
-        contract = self._bundle.contract.model_dump(mode="json", exclude_defaults=True, exclude={"costs"})
+        manifest = self.bundle.manifest.model_dump(mode="json", exclude={"files"})
+        contract = self.bundle.contract.model_dump(mode="json", exclude_defaults=True, exclude={"costs"})
         return {**manifest, "contract": contract}
 
     async def _health(self, _: Request) -> Response:
-        manifest = self._bundle.manifest
+        manifest = self.bundle.manifest
         facts = {
             "status": "ready",
             "model": manifest.model_name,
             "model_version": manifest.model_version,
             "seconds_since_load": round(time.monotonic() - self._loaded_at, 1),
+            **self._more_health(),
         }
         return Response(to_json(facts), media_type="application/json")
 

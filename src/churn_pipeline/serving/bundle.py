@@ -30,6 +30,7 @@ __all__ = [
     "MANIFEST_FILE",
     "NUMERIC",
     "OUTPUT",
+    "SAMPLE_FILE",
     "SBOM_FILE",
     "Bundle",
     "BundleError",
@@ -45,6 +46,7 @@ __all__ = [
 CONTRACT_FILE = "contract.json"
 MANIFEST_FILE = "manifest.json"
 SBOM_FILE = "sbom.cdx.json"
+SAMPLE_FILE = "sample.json"
 NUMERIC, CATEGORICAL, OUTPUT = "numeric", "categorical", "churn_probability"
 Columns = TypeAdapter(tuple[str, ...])
 
@@ -63,6 +65,8 @@ class Bundle:
         The model's columns, in the order of its inputs.
     folder
         Folder of the bundle.
+    sample
+        Content of the sample, see `churn_pipeline.serving.sample`; None in bundles that were packaged without one.
     """
 
     manifest: Manifest
@@ -73,6 +77,7 @@ class Bundle:
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     folder: Path
+    sample: bytes | None = None
 
     @property
     def request_columns(self) -> tuple[str, ...]:
@@ -120,7 +125,8 @@ def load_bundle(folder: str | Path, signature_key: Path | None = None) -> Bundle
     session = open_session(contents[MODEL_FILE])
     numeric, categorical = _model_columns(session)
     _check_columns(MODEL_FILE, numeric, categorical, contract)
-    return Bundle(manifest, contract, decision, training_profile, session, numeric, categorical, folder)
+    sample = contents.get(SAMPLE_FILE)
+    return Bundle(manifest, contract, decision, training_profile, session, numeric, categorical, folder, sample)
 
 
 def _signed_files(folder: Path, signature_key: Path) -> dict[str, bytes]:

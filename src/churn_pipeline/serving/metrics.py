@@ -37,9 +37,18 @@ SECONDS = (
 PROBABILITIES = tuple(step / 20 for step in range(1, 21))
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 OTHER = "other"
+# The first bundle, the second one, and the second one where its predictions are not returned.
+Role = Literal["champion", "challenger", "shadow"]
 # Meaning and labels of each counter.
 COUNTERS: Mapping[str, tuple[str, ...]] = {
-    "churn_predictions": ("Customers scored, by decision.", "decision"),
+    "churn_predictions": (
+        "Customers scored, by decision. Predictions of the role shadow are not returned.",
+        "decision",
+        "model_version",
+        "role",
+    ),
+    "churn_shadow_rows": ("Customers for the second bundle in the shadow, by outcome.", "outcome"),
+    "churn_rollouts": ("Changes of the served bundles, by outcome.", "outcome"),
     "churn_refusals": ("Violated rules of the contract, by field and rule.", "field", "rule"),
     "churn_authentication_failures": ("Requests without a valid API key to a path that needs one.", "reason"),
     "churn_rate_limited": ("Requests refused because of a rate limit.", "limit"),
@@ -55,7 +64,11 @@ COUNTERS: Mapping[str, tuple[str, ...]] = {
 # Which value counts if several processes have one, meaning and labels of each gauge.
 MODEL_LABELS = ("table", "model_name", "model_version", "run_id", "commit", "model_digest", "threshold")
 GAUGES: Mapping[str, tuple[Literal["max", "mostrecent"], str, tuple[str, ...]]] = {
-    "churn_model_info": ("max", "Always 1; the labels describe the served model.", MODEL_LABELS),
+    "churn_model_info": (
+        "mostrecent",
+        "1 for the served model, which the labels describe; 0 for models that were served before.",
+        MODEL_LABELS,
+    ),
     "churn_model_loaded_timestamp_seconds": ("max", "Unix time at which a worker last loaded the model.", ()),
     "churn_seconds_since_load": ("mostrecent", "Seconds since the worker that answers /metrics loaded the model.", ()),
 }
@@ -107,8 +120,6 @@ class Metrics:
             name: Gauge(name, meaning, labels, multiprocess_mode=mode, registry=self.registry)
             for name, (mode, meaning, labels) in GAUGES.items()
         }
-        self._contacted = self._counters["churn_predictions"].labels("contact")
-        self._not_contacted = self._counters["churn_predictions"].labels("no_contact")
         self.probabilities = _BatchHistogram(
             "churn_probability", "Churn probabilities served.", buckets=PROBABILITIES, registry=self.registry
         )
@@ -122,6 +133,7 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._served: Gauge | None = None
         self._loaded: float | None = None
         self._fields: frozenset[str] = frozenset()
 
@@ -136,7 +148,9 @@ class Metrics:
             Columns of the contract. Violations in any other field are counted as ``other``.
         """
         self._fields = frozenset(fields)
-        self._gauges["churn_model_info"].labels(
+        if self._served is not None:
+            self._served.set(0)
+        self._served = self._gauges["churn_model_info"].labels(
             manifest.table,
             manifest.model_name,
             manifest.model_version,
@@ -144,7 +158,8 @@ class Metrics:
             manifest.commit,
             manifest.model_digest,
             repr(manifest.threshold),
-        ).set(1)
+        )
+        self._served.set(1)
         self._loaded = time.time()
         self._gauges["churn_model_loaded_timestamp_seconds"].set(self._loaded)
         self.refresh()
@@ -154,8 +169,14 @@ class Metrics:
         if self._loaded is not None:
             self._gauges["churn_seconds_since_load"].set(time.time() - self._loaded)
 
-    def predicted(self, probabilities: npt.NDArray[np.float64], contact: npt.NDArray[np.bool_]) -> None:
-        """Count the customers of an answered request.
+    def predicted(
+        self,
+        probabilities: npt.NDArray[np.float64],
+        contact: npt.NDArray[np.bool_],
+        model_version: str,
+        role: Role = "champion",
+    ) -> None:
+        """Count scored customers.
 
         Parameters
         ----------
@@ -163,14 +184,28 @@ class Metrics:
             Churn probabilities.
         contact : ndarray of shape (rows,), bool
             Whether to contact each customer.
+        model_version, role
+            The model that scored them, and its role. Probabilities in the shadow are not served, so only their number counts.
         """
-        contacted = int(np.count_nonzero(contact))
+        predictions, contacted = self._counters["churn_predictions"], int(np.count_nonzero(contact))
         if contacted:
-            self._contacted.inc(contacted)
+            predictions.labels("contact", model_version, role).inc(contacted)
         if contacted < len(contact):
-            self._not_contacted.inc(len(contact) - contacted)
-        self.probabilities.observe_many(probabilities)
-        self._rows.observe(len(probabilities))
+            predictions.labels("no_contact", model_version, role).inc(len(contact) - contacted)
+        if role != "shadow":
+            self.probabilities.observe_many(probabilities)
+
+    def request_scored(self, rows: int) -> None:
+        """Count a request whose customers were scored."""
+        self._rows.observe(rows)
+
+    def shadowed(self, outcome: str, rows: int) -> None:
+        """Count customers for the shadow: ``scored``, ``dropped`` (too many waited), ``failed`` or ``lost`` at the end."""
+        self._counters["churn_shadow_rows"].labels(outcome).inc(rows)
+
+    def rollout_ended(self, outcome: str) -> None:
+        """Count a change of bundles that all workers made (``switched``) or none (``refused``)."""
+        self._counters["churn_rollouts"].labels(outcome).inc()
 
     def refused(self, problems: Iterable[Problem]) -> None:
         """Count the rules that a request violates."""

@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.serving.background import Background
 from churn_pipeline.serving.bundle import Manifest
-from churn_pipeline.serving.metrics import Metrics
+from churn_pipeline.serving.metrics import Metrics, Role
 from churn_pipeline.serving.prediction_files import LogFiles
 from churn_pipeline.serving.request_ids import RequestId
 from churn_pipeline.serving.settings import Settings
@@ -41,9 +41,25 @@ ERROR_LOG_SECONDS = 60.0
 ROWS_BEFORE_REST, REST_SECONDS = 10, 0.00005
 
 
+class LoggedModel(NamedTuple):
+    """What the log needs of a bundle: the facts about its model in each line, its features and its id column."""
+
+    facts: Mapping[str, str]
+    features: Sequence[str]
+    id_column: str | None
+
+    @classmethod
+    def of(cls, manifest: Manifest, contract: Contract) -> Self:
+        """Take them from a bundle's manifest and contract."""
+        facts = {"model_version": manifest.model_version, "model_digest": manifest.model_digest}
+        return cls(facts, contract.features, contract.roles.id)
+
+
 class _Record(NamedTuple):
     when: float
     ids: Mapping[str, str]
+    model: LoggedModel
+    role: Role
     customers: Sequence[Mapping[str, Any]]
     probabilities: npt.NDArray[np.float64]
     contact: npt.NDArray[np.bool_]
@@ -59,26 +75,21 @@ def _files(settings: Settings) -> LogFiles | None:
 
 
 class PredictionLog:
-    """The prediction log of one worker. Without a folder in the settings it writes nothing.
+    """The prediction log of one worker, for all its bundles. Without a folder in the settings it writes nothing.
 
     Parameters
     ----------
     settings
         The service's settings: folder, share, sizes, age and the secret for ids.
-    manifest, contract
-        From the bundle: the model's version and digest, the features and the id column.
     metrics
         Metrics that count the lines.
     """
 
-    def __init__(self, settings: Settings, manifest: Manifest, contract: Contract, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._files = _files(settings)
         self._share = settings.prediction_log_share
         key = settings.prediction_log_id_key
         self._id_key = key.get_secret_value().encode() if key else None
-        self._id_column = contract.roles.id
-        self._features = contract.features
-        self._model = {"model_version": manifest.model_version, "model_digest": manifest.model_digest}
         self._metrics = metrics
         # Rows queued, changed under the lock because several threads answer requests, and rows processed by the writer.
         self._queued = self._processed = 0
@@ -93,9 +104,11 @@ class PredictionLog:
     def write(
         self,
         request_id: str,
+        model: LoggedModel,
         customers: Sequence[Mapping[str, Any]],
         probabilities: npt.NDArray[np.float64],
         contact: npt.NDArray[np.bool_],
+        role: Role = "champion",
     ) -> None:
         """Queue an answered request for the log. It neither blocks nor raises.
 
@@ -104,12 +117,16 @@ class PredictionLog:
         request_id
             Id of the request. The hash of the service's own id decides whether the request is in the sample; a plain text
             counts as such an id.
+        model
+            The model that scored the customers.
         customers
             The customers of the request, as dicts by column; do not change them afterwards.
         probabilities : ndarray of shape (rows,), float64
             Churn probabilities.
         contact : ndarray of shape (rows,), bool
             The decisions.
+        role
+            The model's role; predictions of the role ``shadow`` were not returned.
         """
         if self._files is None:
             return
@@ -118,7 +135,7 @@ class PredictionLog:
         if zlib.crc32(ids["request_id"].encode("utf-8", "replace")) >= self._share * 2**32:
             self._metrics.logged("sampled_out", rows)
             return
-        record = _Record(time.time(), ids, customers, probabilities, contact)
+        record = _Record(time.time(), ids, model, role, customers, probabilities, contact)
         with self._lock:
             waiting = self.waiting_rows
             queued = not (waiting and waiting + rows > WAITING_ROWS) and self._background.put(record)
@@ -165,25 +182,25 @@ class PredictionLog:
 
     def _lines(self, record: _Record) -> Iterator[bytes]:
         when = datetime.fromtimestamp(record.when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = {"time": when, **record.ids, **self._model}
+        head = {"time": when, **record.ids, **record.model.facts, "role": record.role}
         answers = zip(record.customers, record.probabilities.tolist(), record.contact.tolist(), strict=True)
         for number, (customer, probability, contact) in enumerate(answers, 1):
             line = {
                 **head,
-                "features": {name: _finite_or_none(customer.get(name)) for name in self._features},
+                "features": {name: _finite_or_none(customer.get(name)) for name in record.model.features},
                 "churn_probability": probability,
                 "contact": contact,
             }
-            if (identity := self._identity(customer)) is not None:
+            if (identity := self._identity(customer, record.model.id_column)) is not None:
                 line["customer"] = identity
             yield ENCODE(line).encode() + b"\n"
             if number % ROWS_BEFORE_REST == 0:
                 time.sleep(REST_SECONDS)
 
-    def _identity(self, customer: Mapping[str, Any]) -> str | None:
-        if self._id_key is None or self._id_column is None or customer.get(self._id_column) is None:
+    def _identity(self, customer: Mapping[str, Any], id_column: str | None) -> str | None:
+        if self._id_key is None or id_column is None or customer.get(id_column) is None:
             return None
-        return hmac.digest(self._id_key, str(customer[self._id_column]).encode("utf-8", "replace"), "sha256").hex()
+        return hmac.digest(self._id_key, str(customer[id_column]).encode("utf-8", "replace"), "sha256").hex()
 
     def _log_error(self, error: Exception) -> None:
         if time.monotonic() - self._error_logged >= ERROR_LOG_SECONDS:

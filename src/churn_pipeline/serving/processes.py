@@ -1,4 +1,4 @@
-"""Processes of the service: the number of workers, their replacement, and the folder of their shared metrics.
+"""Processes of the service: the number of workers, their replacement, and the folders that they share.
 
 ``bentoml serve`` starts a parent process, which starts the workers.
 """
@@ -6,6 +6,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from churn_pipeline.serving.settings import PREFIX, Settings
 
 METRICS_FOLDER = "CHURN_METRICS_FOLDER"
+WORKERS_FOLDER = "CHURN_WORKERS_FOLDER"
 PROMETHEUS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []  # each is deleted when this process ends
@@ -38,13 +40,27 @@ def prepare_parent() -> None:
       variable has no other effect, so it is removed.
     - BentoML empties one metrics folder per BENTOML_HOME at each start, even if another service is using it. Each start gets a
       folder of its own; `use_metrics_folder` selects it in the workers.
+    - The workers agree on changes of the served bundles in a folder of this start, `workers_folder`.
     """
     os.environ.pop("BENTOML_CONTAINERIZED", None)
-    _folders.append(tempfile.TemporaryDirectory(prefix="churn-metrics-", ignore_cleanup_errors=True))
-    os.environ[METRICS_FOLDER] = _folders[-1].name
+    _make_folder(METRICS_FOLDER, "churn-metrics-")
+    _make_folder(WORKERS_FOLDER, "churn-workers-")
 
 
 def use_metrics_folder() -> None:
     """Let a worker write its metrics to the folder of its parent. Call this before any metric is created."""
     if folder := os.environ.get(METRICS_FOLDER):
         os.environ[PROMETHEUS_FOLDER] = folder
+
+
+def workers_folder() -> Path:
+    """The folder in which the workers of this start agree. A service without a parent process makes its own."""
+    if WORKERS_FOLDER not in os.environ:
+        _make_folder(WORKERS_FOLDER, "churn-workers-")
+    return Path(os.environ[WORKERS_FOLDER])
+
+
+def _make_folder(variable: str, prefix: str) -> None:
+    """Make a folder for this start and its workers, who read its path from an environment variable."""
+    _folders.append(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
+    os.environ[variable] = _folders[-1].name

@@ -3,7 +3,8 @@
 from churn_pipeline.serving.refusal_codes import Kind
 from churn_pipeline.serving.refusals import Refusal
 from churn_pipeline.serving.request_context import ROUTES, RequestContext, Route
-from churn_pipeline.serving.settings import Access, Settings
+from churn_pipeline.serving.setting_types import Access
+from churn_pipeline.serving.settings import Settings
 
 STATIC = "/static/"
 

@@ -34,10 +34,10 @@ class Predictor(Protocol):
     `churn_pipeline.serving.capacity.Abandoned`.
     """
 
-    def predict(self, body: bytes, request_id: str, commit: Commit) -> Answer:
+    def predict(self, body: bytes, request_id: str, commit: Commit = always) -> Answer:
         """Score the customers of a request."""
 
-    def explain(self, body: bytes, request_id: str, commit: Commit) -> Answer:
+    def explain(self, body: bytes, request_id: str, commit: Commit = always) -> Answer:
         """Score and explain the customers of a request."""
 
 

@@ -6,6 +6,7 @@ of a bundle. In a Bento, that folder is next to the package.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -23,11 +24,12 @@ from churn_pipeline.serving.bentoml_internals import (
     WrappedService,
     tracer_provider,
 )
-from churn_pipeline.serving.bundle import FOLDER, Bundle, BundleError, load_bundle
+from churn_pipeline.serving.bundle import FOLDER, BundleError, load_bundle
 from churn_pipeline.serving.guards import add_guard
 from churn_pipeline.serving.metrics import Metrics
 from churn_pipeline.serving.pages import STATIC
 from churn_pipeline.serving.processes import prepare_parent, use_metrics_folder, worker_count
+from churn_pipeline.serving.rollout import Load, Rollout, check_bundles
 from churn_pipeline.serving.settings import PREFIX, Settings, SettingsError
 
 BENTO_BUNDLE = Path(__file__).parents[2] / FOLDER
@@ -35,15 +37,15 @@ BENTO_BUNDLE = Path(__file__).parents[2] / FOLDER
 NO_TIMEOUT_SECONDS = 1_000_000
 
 
-def read_bundle(settings: Settings) -> Bundle:
-    """Load the bundle named in the settings, or else the one in the Bento."""
-    return load_bundle(settings.bundle or BENTO_BUNDLE, settings.signature_key)
+def source_of(settings: Settings) -> tuple[Load, Path]:
+    """How bundles are read, and the folder of the bundle named in the settings, or else of the one in the Bento."""
+    return partial(load_bundle, signature_key=settings.signature_key), settings.bundle or BENTO_BUNDLE
 
 
 class GuardedService(WrappedService):
     """A service whose guard wraps the whole ASGI application, including BentoML's own routes and middleware."""
 
-    application: Application | None = None
+    rollout: Rollout | None = None
     # Only tests switch this off. BentoML's APIs then answer scoring requests, with the same answers.
     fast_path = True
 
@@ -51,9 +53,9 @@ class GuardedService(WrappedService):
         """Load the bundle and mount its pages; it warms up before it accepts connections."""
         use_metrics_folder()
         settings, metrics = Settings.from_environment(), Metrics()
-        application = self.application = Application(read_bundle(settings), settings, metrics)
-        self.mount_asgi_app(application.starlette(), path="/")
-        predictor = application if self.fast_path else None
+        rollout = self.rollout = Rollout(settings, metrics, *source_of(settings))
+        self.mount_asgi_app(rollout.starlette(), path="/")
+        predictor = rollout if self.fast_path else None
 
         def wrap(app: Starlette) -> Starlette:
             return add_guard(app, settings, metrics, STATIC, predictor, tracing.Tracing(tracer_provider()))
@@ -61,15 +63,15 @@ class GuardedService(WrappedService):
         return wrap
 
     def document(self) -> Json:
-        """The OpenAPI document; outside a worker, such as in ``bentoml build``, that of the bundle with default settings."""
-        application = self.application
-        if application is None:
-            defaults = Settings(authentication="off", bundle=os.environ.get(f"{PREFIX}BUNDLE") or None)
-            try:
-                application = Application(read_bundle(defaults), defaults, Metrics())
-            except BundleError as error:
-                raise BentoMLException(str(error)) from None
-        return application.document
+        """The current bundle's OpenAPI document; outside a worker, as in ``bentoml build``, with default settings."""
+        if self.rollout is not None:
+            return self.rollout.document
+        defaults = Settings(authentication="off", bundle=os.environ.get(f"{PREFIX}BUNDLE") or None)
+        load, folder = source_of(defaults)
+        try:
+            return Application(load(folder), defaults, Metrics()).document
+        except BundleError as error:
+            raise BentoMLException(str(error)) from None
 
 
 def served() -> GuardedService:
@@ -77,10 +79,10 @@ def served() -> GuardedService:
     return cast(GuardedService, ChurnService)
 
 
-def _application() -> Application:
-    application = served().application
-    assert application is not None, "BentoML's worker calls to_asgi first, which loads the bundle"
-    return application
+def _rollout() -> Rollout:
+    rollout = served().rollout
+    assert rollout is not None, "BentoML's worker calls to_asgi first, which loads the bundle"
+    return rollout
 
 
 class _Described(DescribedType):
@@ -128,19 +130,20 @@ class ChurnService:
     @bentoml.api(input_spec=PredictRequest, output_spec=Predictions)  # type: ignore[untyped-decorator]
     async def predict(self, request: UnparsedRequest, /) -> Response:
         """Churn probabilities and decisions."""
-        return await respond(_application().predict, request.body, request.state)
+        return await respond(_rollout().predict, request.body, request.state)
 
     @bentoml.api(input_spec=ExplainRequest, output_spec=Explanations)  # type: ignore[untyped-decorator]
     async def explain(self, request: UnparsedRequest, /) -> Response:
         """Predictions with the effect of each feature."""
-        return await respond(_application().explain, request.body, request.state)
+        return await respond(_rollout().explain, request.body, request.state)
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def check() -> None:
         """Stop before any worker starts, with a one-line message, if settings or bundle are invalid."""
         try:
-            read_bundle(Settings.from_environment())
+            settings = Settings.from_environment()
+            check_bundles(settings, *source_of(settings))
             tracing.check_exporter(os.environ)
         except (SettingsError, BundleError) as error:
             raise SystemExit(str(error)) from None

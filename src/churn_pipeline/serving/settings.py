@@ -4,43 +4,33 @@ Every variable begins with ``CHURN_SERVING_``. Unknown names are refused, except
 for a service named churn-serving. A secret, a field of the type ``SecretStr``, can also be read from a file.
 """
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-import limits
-from limits.errors import ConfigurationError
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticUndefined
 
 from churn_pipeline.serving.environment import FROM_FILE, read_environment, secret_fields
 from churn_pipeline.serving.keys import read_keys
-from churn_pipeline.serving.rate_limit_store import open_store
+from churn_pipeline.serving.setting_types import (
+    Access,
+    CommaSeparated,
+    LongSecret,
+    Networks,
+    RateLimit,
+    Seconds,
+    Share,
+    StoreAddress,
+    StoredKeys,
+)
 
 PREFIX = "CHURN_SERVING_"
 NO_KEYS = (
     f"no API key is set: make one with 'python -m churn_pipeline.serving.keys NAME' and store the printed line in {PREFIX}KEYS "
     f"or in the file named by {PREFIX}KEYS_FILE. To serve without keys, set {PREFIX}AUTHENTICATION=off"
 )
-
-
-def _split(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Access = Literal["open", "key", "off"]
 
 
 class SettingsError(ValueError):
@@ -55,7 +45,23 @@ class Settings(BaseModel):
     bundle: Path | None = Field(None, description="Folder of the bundle. Default: the bundle inside the Bento.")
     signature_key: Path | None = Field(
         None,
-        description="File of a public key (PEM). With it, the service starts only with a bundle that its private key signed.",
+        description="File of a public key (PEM). With it, the service serves only bundles that its private key signed.",
+    )
+
+    bundles: Path | None = Field(
+        None,
+        description="Folder of bundles, one sub-folder for each, instead of `BUNDLE`. Its file `current` names the served "
+        "bundle, and `second` a second one. The files may change while the service runs.",
+    )
+    switch_seconds: Seconds = Field(
+        60.0,
+        description="Time limit for all workers to load a newly named bundle, in seconds; above it, all keep the old one.",
+    )
+    split_share: Share = Field(0.0, description="Share of customers that the second bundle answers for, from 0 to 1.")
+    shadow: Literal["on", "off"] = Field(
+        "off",
+        description="`on`: the second bundle also scores the customers that the first one answers for. These predictions "
+        "are counted and logged, not returned.",
     )
 
     workers: int = Field(1, ge=1, le=256, description="Number of worker processes.")
@@ -69,7 +75,7 @@ class Settings(BaseModel):
     authentication: Literal["on", "off"] = Field(
         "on", description="`off` accepts requests without a key. It also disables the rate limits, which count per key."
     )
-    keys: CommaSeparated = Field(
+    keys: StoredKeys = Field(
         (), description="API keys as `name:hash`, comma-separated. They stay valid while the service runs."
     )
     keys_file: Path | None = Field(
@@ -84,13 +90,13 @@ class Settings(BaseModel):
         (), description="Origins whose pages may call the service from a browser, comma-separated; `*` allows all."
     )
 
-    rate_limit: str = Field(
+    rate_limit: RateLimit = Field(
         "6000/minute", description="Maximum rate of requests per key name, such as `100/second`; above it: 429."
     )
-    failure_limit: str = Field(
+    failure_limit: RateLimit = Field(
         "60/minute", description="Maximum rate of requests without a valid key per client address; above it: 429."
     )
-    rate_limit_store: SecretStr = Field(
+    rate_limit_store: StoreAddress = Field(
         SecretStr("async+memory://"),
         description="Store of the rate limits. In memory, each worker counts separately. `async+redis://:password@host:port` "
         "counts the requests of all workers and services together.",
@@ -105,15 +111,11 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(
         16_000_000, ge=1, description="Maximum size of a request body, in bytes; above it: 413."
     )
-    request_seconds: float = Field(
+    request_seconds: Seconds = Field(
         10.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Time limit of a request including its body, in seconds; above it: 408, 503 or 504.",
     )
-    body_seconds: float = Field(
-        5.0, gt=0, allow_inf_nan=False, description="Time limit of a request body, in seconds; above it: 408."
-    )
+    body_seconds: Seconds = Field(5.0, description="Time limit of a request body, in seconds; above it: 408.")
     unread_bodies: int = Field(
         256, ge=1, description="Maximum number of bodies per key that a worker receives at once; above it: 503."
     )
@@ -134,7 +136,7 @@ class Settings(BaseModel):
         description="Maximum number of requests that wait for their turn in a worker: of small ones, of large ones and of "
         "explanations. Beyond it, the key with the most waiting requests gets 503.",
     )
-    trusted_proxies: CommaSeparated = Field(
+    trusted_proxies: Networks = Field(
         (),
         description="Addresses or networks of proxies in front of the service, comma-separated. Only from these is "
         "`X-Forwarded-For` accepted as the client's address.",
@@ -153,18 +155,14 @@ class Settings(BaseModel):
         "logged at any level.",
     )
 
-    trace_share: float = Field(
+    trace_share: Share = Field(
         1.0,
-        ge=0,
-        le=1,
         description="Share of requests that are traced, from 0 to 1, if `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector. For a "
         "request with a `traceparent` header, the caller decides.",
     )
 
     prediction_log: Path | None = Field(None, description="Folder of the prediction log. Default: no prediction log.")
-    prediction_log_share: float = Field(
-        1.0, ge=0, le=1, description="Share of requests in the prediction log, from 0 to 1."
-    )
+    prediction_log_share: Share = Field(1.0, description="Share of requests in the prediction log, from 0 to 1.")
     prediction_log_bytes: int = Field(
         100_000_000, ge=1, description="Size at which a new prediction log file is started, in bytes."
     )
@@ -176,17 +174,24 @@ class Settings(BaseModel):
     prediction_log_days: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="Age at which a prediction log file is deleted, in days."
     )
-    prediction_log_id_key: SecretStr | None = Field(
+    prediction_log_id_key: LongSecret = Field(
         None,
         description="Secret for the HMAC-SHA256 of logged customer ids, at least 16 characters. Default: no ids are logged.",
     )
 
-    @field_validator("keys")
+    @field_validator("bundles")
     @classmethod
-    def _keys_are_stored_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        if wrong := read_keys(keys)[1]:
-            raise ValueError(f"entry {wrong[0]} is not name:hash")
-        return keys
+    def _one_source_of_bundles(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        if folder is not None and info.data.get("bundle") is not None:
+            raise ValueError(f"{PREFIX}BUNDLE is set as well: set only one of them")
+        return folder
+
+    @field_validator("split_share", "shadow")
+    @classmethod
+    def _second_bundle_can_be_named(cls, value: float | str, info: ValidationInfo) -> float | str:
+        if value not in (0.0, "off") and info.data.get("bundles") is None:
+            raise ValueError(f"needs {PREFIX}BUNDLES, whose file `second` names the second bundle")
+        return value
 
     @field_validator("keys_file")
     @classmethod
@@ -203,38 +208,6 @@ class Settings(BaseModel):
         if not has_key and info.data.get("authentication") == "on":
             raise ValueError(NO_KEYS)
         return file
-
-    @field_validator("rate_limit", "failure_limit")
-    @classmethod
-    def _limits_can_be_read(cls, limit: str) -> str:
-        try:
-            readable = limits.parse(limit).amount > 0
-        except ValueError:
-            readable = False
-        if not readable:
-            raise ValueError("must be a number per time unit, such as 600/minute")
-        return limit
-
-    @field_validator("rate_limit_store")
-    @classmethod
-    def _store_can_be_used(cls, store: SecretStr) -> SecretStr:
-        try:
-            open_store(store)
-        except ConfigurationError:
-            raise ValueError(
-                "must be an asynchronous store of the library limits whose package is installed, such as async+redis://host:6379"
-            ) from None
-        return store
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _proxies_are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
-        for number, proxy in enumerate(proxies, 1):
-            try:
-                ipaddress.ip_network(proxy)
-            except ValueError:
-                raise ValueError(f"entry {number} is not an address or network, such as 10.0.0.0/8") from None
-        return proxies
 
     @field_validator("max_bytes_in_flight")
     @classmethod
@@ -253,13 +226,6 @@ class Settings(BaseModel):
                 f"must be at least {least}: one file of {PREFIX}PREDICTION_LOG_BYTES for each worker, and one more"
             )
         return total
-
-    @field_validator("prediction_log_id_key")
-    @classmethod
-    def _id_key_is_long(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and len(key.get_secret_value()) < 16:
-            raise ValueError("must have at least 16 characters")
-        return key
 
     @property
     def rate_limit_is_shared(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
@@ -31,6 +32,7 @@ from churn_pipeline.pipelines.packaging.nodes import (
     load_onnx_model,
 )
 from churn_pipeline.serving.bundle import load_bundle
+from churn_pipeline.serving.sample import Sample
 
 SETTINGS = PackagingSettings(hard_rows=3_000)
 LOCK = "numpy==2.4.6 \\\n    --hash=sha256:" + "a" * 64 + "\n    # via bentoml\n"
@@ -257,6 +259,7 @@ def test_a_service_reads_the_collected_bundle(registered: Registered, tmp_path: 
         "decision.json",
         "training_profile.json",
         "model_card.md",
+        "sample.json",
         "equivalence_report.json",
         "sbom.cdx.json",
     }
@@ -264,6 +267,25 @@ def test_a_service_reads_the_collected_bundle(registered: Registered, tmp_path: 
     assert content.labels["threshold"] == str(manifest.threshold)
     assert set(bundle.training_profile.numeric) == set(registered.contract.numeric)
     assert content.files["requirements.txt"] == LOCK.encode()
+
+
+def test_the_bundle_has_a_sample_of_invented_customers_with_the_trained_models_probabilities(
+    registered: Registered,
+) -> None:
+    sample = Sample.model_validate_json(collected(registered).files["bundle/sample.json"])
+    columns = {name: [customer.get(name) for customer in sample.customers] for name in registered.features}
+    rows = pd.DataFrame(
+        {
+            name: np.array(values, dtype=float)
+            if name in registered.contract.numeric
+            else ["" if value is None else str(value) for value in values]
+            for name, values in columns.items()
+        }
+    )
+    probabilities = registered.version.model.predict_proba(rows)[:, 1]
+    np.testing.assert_allclose(sample.churn_probabilities, probabilities, atol=1e-6)
+    assert len(set(sample.churn_probabilities)) > 1, "rows that are all alike check little"
+    assert rows.merge(registered.train).empty, "no row is a customer's"
 
 
 def test_the_bundle_has_the_contract_without_its_costs(registered: Registered) -> None:

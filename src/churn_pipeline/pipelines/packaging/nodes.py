@@ -34,11 +34,13 @@ from churn_pipeline.serving.bundle import (
     CONTRACT_FILE,
     FOLDER,
     MANIFEST_FILE,
+    SAMPLE_FILE,
     SBOM_FILE,
     Manifest,
     TrainingProfile,
     open_session,
 )
+from churn_pipeline.serving.sample import make_sample
 
 logger = logging.getLogger(__name__)
 
@@ -248,17 +250,20 @@ def collect_content(
     if equivalence_report["model_digest"] != digest:
         raise EquivalenceError("The equivalence report is of another model: run the whole packaging pipeline.")
     profile = TrainingProfile.model_validate_json(version.documents[TRAINING_PROFILE_FILE])
+    model = onnx_model.SerializeToString(deterministic=True)
+    sample = make_sample(contract, profile, open_session(model), contract.numeric, contract.categorical)
     texts = {
         CONTRACT_FILE: contract.model_copy(update={"costs": None}).model_dump_json(exclude_defaults=True, indent=1),
         TRAINING_PROFILE_FILE: profile.model_dump_json(),
         CARD_FILE: version.documents[CARD_FILE],
         DECISION_FILE: version.documents[DECISION_FILE],
+        SAMPLE_FILE: sample.model_dump_json(),
         EQUIVALENCE_FILE: json.dumps(equivalence_report, indent=1),
         SBOM_FILE: bill_of_materials(lock, version.name, version.version, digest, version.created),
     }
     bundle = {name: text.encode() for name, text in texts.items()}
     manifest = _make_manifest(version, contract, digest, bundle)
-    bundle[MODEL_FILE] = onnx_model.SerializeToString(deterministic=True)
+    bundle[MODEL_FILE] = model
     bundle[MANIFEST_FILE] = manifest.model_dump_json(indent=1).encode()
     return BentoContent(
         files={LOCK_FILE: lock.encode(), **{f"{FOLDER}/{name}": content for name, content in bundle.items()}},
