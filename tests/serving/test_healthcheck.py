@@ -68,9 +68,10 @@ def test_a_required_client_certificate_shows_that_the_service_runs(
     context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_NONE
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.handle_request, daemon=True).start()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         (tmp_path / "address").write_text(f"https://127.0.0.1:{server.server_port}\n")
         assert check(tmp_path / "address")[0] == code
+        server.shutdown()
 
 
 def test_it_fails_if_the_service_has_not_written_its_address(tmp_path: Path) -> None:

@@ -9,18 +9,28 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+ATTEMPTS = 3
+
 
 def check_health(url: str) -> str | None:
     """Return what is wrong with the service at `url`; None if it is ready."""
     unverified = ssl.create_default_context()
     # The certificate names the public host, and this connection stays inside the container.
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
-    try:
-        with urlopen(f"{url}/readyz", timeout=2, context=unverified):  # noqa: S310  # the service wrote the URL
-            return None
-    except OSError as error:
-        # Only a running service can require a client certificate, and this check has none.
-        return None if "CERTIFICATE_REQUIRED" in str(error) else str(error)
+    problem = ""
+    for _ in range(ATTEMPTS):
+        try:
+            with urlopen(f"{url}/readyz", timeout=2, context=unverified):  # noqa: S310  # the service wrote the URL
+                return None
+        except OSError as error:
+            problem = str(error)
+            # Only a running service can require a client certificate, and this check has none.
+            if "CERTIFICATE_REQUIRED" in problem:
+                return None
+            # A connection that is closed with unread data is reset, and the client may not see the service's reason.
+            if not isinstance(getattr(error, "reason", error), ConnectionResetError):
+                break
+    return problem
 
 
 def main() -> int:
