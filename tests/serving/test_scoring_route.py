@@ -97,7 +97,7 @@ def test_a_request_that_may_take_long_to_refuse_is_not_small(body: bytes) -> Non
 
 def test_an_invalid_request_is_refused_and_counted() -> None:
     def refuse(_: bytes) -> None:
-        raise RequestError(422, "The request violates the contract.", [Problem(0, "months", "a number")], 1)
+        raise RequestError("invalid_customer", "The request violates the contract.", [Problem(0, "months", "a number")])
 
     service = service_of(FakePredictor(refuse))
     answer = service.request()
