@@ -69,6 +69,24 @@ def test_if_too_many_wait_the_newest_of_the_caller_with_the_most_is_refused() ->
     assert asyncio.run(story()) == (["a", "b", "a"], ["a3", "a4"])
 
 
+def test_a_turn_that_comes_too_late_is_not_taken() -> None:
+    async def story() -> None:
+        turns = FairTurns(1, 100)
+        turns.enter_now("running")
+        late = asyncio.create_task(turns.enter("a", seconds=0))
+        with pytest.raises(TimeoutError):
+            await late
+        patient = asyncio.create_task(turns.enter("b", seconds=60))
+        await let_others_run()
+        turns.leave()
+        await patient
+        assert turns.free == 0
+        turns.leave()
+        assert turns.free == 1
+
+    asyncio.run(story())
+
+
 @options(deadline=None)
 @given(
     st.lists(

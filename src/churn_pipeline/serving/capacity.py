@@ -60,21 +60,35 @@ class FairTurns:
         self._give(caller, cost)
         return True
 
-    async def enter(self, caller: str, cost: int = 1) -> None:
+    async def enter(self, caller: str, cost: int = 1, seconds: float | None = None) -> None:
         """Wait for a turn.
+
+        Parameters
+        ----------
+        caller
+            The caller.
+        cost
+            Amount of work.
+        seconds
+            Maximum time to wait; by default, without limit.
 
         Raises
         ------
         QueueFullError
             If too many requests wait, and this caller has the most of them.
+        TimeoutError
+            If the turn did not come in time.
         """
         if self.enter_now(caller, cost):
             return
         if self._n_waiting >= self._max_waiting:
             self._refuse_newest(caller)
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         self._waiting.setdefault(caller, deque()).append((turn, cost))
         self._n_waiting += 1
+        # Much cheaper than `asyncio.timeout`, and most requests of a busy service wait.
+        timer = None if seconds is None else loop.call_later(seconds, self._expire, caller, (turn, cost))
         try:
             await turn
         except asyncio.CancelledError:
@@ -83,6 +97,9 @@ class FairTurns:
             elif turn.exception() is None:  # the turn was given in the same moment
                 self.leave()
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def leave(self) -> None:
         """Return a turn; the caller whose turn is due first gets it."""
@@ -115,6 +132,11 @@ class FairTurns:
         self._remove(longest, (turn, cost))
         if not turn.done():
             turn.set_exception(QueueFullError())
+
+    def _expire(self, caller: str, entry: tuple[asyncio.Future[None], int]) -> None:
+        self._remove(caller, entry)
+        if not entry[0].done():
+            entry[0].set_exception(TimeoutError())
 
     def _remove(self, caller: str, entry: tuple[asyncio.Future[None], int]) -> None:
         queue = self._waiting.get(caller, deque())

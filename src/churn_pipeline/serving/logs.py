@@ -13,24 +13,24 @@ A line is formatted where it is logged and written by a thread, so a slow disk d
 lines are dropped and counted. A killed process loses the lines of its last twentieth of a second.
 """
 
-import json
 import logging
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO
 
 from churn_pipeline.serving.background import Background
+from churn_pipeline.serving.json_lines import json_line
 
 OURS = "churn_pipeline"
 REQUESTS = logging.getLogger(f"{OURS}.serving.requests")
 AUDIT = logging.getLogger(f"{OURS}.serving.audit")
 WAITING_LINES = 10_000
 CLOSE_SECONDS = 5.0
-ENCODE = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 FOREIGN = ("bentoml", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "circus")
 
 
@@ -39,22 +39,23 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as JSON."""
-        line: dict[str, Any] = {
-            "time": _utc(record.created, record.msecs),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": _event(record),
-        }
+        line = _head(record.created, record.levelname, record.name, _event(record))
         if facts := getattr(record, "facts", None):
             line.update(facts)
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = record.exc_info[0].__name__
             line["place"] = _location(record.exc_info[2])
-        return ENCODE(line)
+        return json_line(line).decode()
 
 
-def _utc(seconds: float, milliseconds: float) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(milliseconds):03d}Z"
+def _head(seconds: float, level: str, name: str, event: str) -> dict[str, Any]:
+    moment = f"{_utc_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+    return {"time": moment, "level": level.lower(), "logger": name, "event": event}
+
+
+@lru_cache(maxsize=1)
+def _utc_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _event(record: logging.LogRecord) -> str:
@@ -76,11 +77,20 @@ def _location(trace: TracebackType | None) -> str | None:
 
 
 def log(logger: logging.Logger, level: int, event: str, facts: dict[str, Any]) -> None:
-    """Log an event with facts. It skips the search for the calling line, which costs more than the rest."""
-    if logger.isEnabledFor(level):
-        record = logger.makeRecord(logger.name, level, "", 0, event, (), None)
-        record.facts = facts
-        logger.handle(record)
+    """Log an event with facts. It skips the search for the calling line, which costs more than the rest.
+
+    If our handler is the only one, as in a worker, no record is made either: each request logs two events.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], BackgroundHandler):
+        line = _head(time.time(), logging.getLevelName(level), logger.name, event)
+        handlers[0].put(json_line({**line, **facts}).decode())
+        return
+    record = logger.makeRecord(logger.name, level, "", 0, event, (), None)
+    record.facts = facts
+    logger.handle(record)
 
 
 class BackgroundHandler(logging.Handler):
@@ -107,6 +117,10 @@ class BackgroundHandler(logging.Handler):
         except (TypeError, ValueError):  # the arguments do not fit the message, or are not JSON
             self._on_dropped(1)
             return
+        self.put(line)
+
+    def put(self, line: str) -> None:
+        """Queue a line."""
         if not self._lines.put(line):
             self._on_dropped(1)
 

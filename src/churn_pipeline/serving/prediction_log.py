@@ -11,7 +11,6 @@ monitoring can see that the log is incomplete.
 """
 
 import hmac
-import json
 import logging
 import math
 import threading
@@ -27,6 +26,7 @@ import numpy.typing as npt
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.serving.background import Background
 from churn_pipeline.serving.bundle import Manifest
+from churn_pipeline.serving.json_lines import json_line
 from churn_pipeline.serving.metrics import Metrics, Role
 from churn_pipeline.serving.prediction_files import LogFiles
 from churn_pipeline.serving.request_ids import RequestId
@@ -38,7 +38,7 @@ WAITING_ROWS = 20_000
 CLOSE_SECONDS = 5.0
 ERROR_LOG_SECONDS = 60.0
 # The thread pauses after a few lines, because it holds the interpreter and would delay requests.
-ROWS_BEFORE_REST, REST_SECONDS = 10, 0.00005
+ROWS_BEFORE_REST, REST_SECONDS = 30, 0.00005
 
 
 class LoggedModel(NamedTuple):
@@ -187,13 +187,13 @@ class PredictionLog:
         for number, (customer, probability, contact) in enumerate(answers, 1):
             line = {
                 **head,
-                "features": {name: _finite_or_none(customer.get(name)) for name in record.model.features},
+                "features": {name: customer.get(name) for name in record.model.features},
                 "churn_probability": probability,
                 "contact": contact,
             }
             if (identity := self._identity(customer, record.model.id_column)) is not None:
                 line["customer"] = identity
-            yield ENCODE(line).encode() + b"\n"
+            yield json_line(line) + b"\n"
             if number % ROWS_BEFORE_REST == 0:
                 time.sleep(REST_SECONDS)
 
@@ -206,16 +206,3 @@ class PredictionLog:
         if time.monotonic() - self._error_logged >= ERROR_LOG_SECONDS:
             self._error_logged = time.monotonic()
             logger.error("The prediction log cannot be written: predictions are not logged", exc_info=error)
-
-
-def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _python_value(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return _finite_or_none(value.item())
-    raise TypeError(f"a feature cannot have a value of type {type(value).__name__}")
-
-
-ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_python_value).encode

@@ -10,7 +10,8 @@ it refuses is read a second time, column by column, up to a hundred problems. So
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,11 +21,12 @@ from msgspec.structs import astuple
 from pydantic_core import from_json
 
 from churn_pipeline.contract.table import Contract
-from churn_pipeline.serving.column_rules import ColumnRule, column_rules, is_missing
+from churn_pipeline.serving.column_rules import column_rules, is_missing
 from churn_pipeline.serving.refusal_codes import CODES
 from churn_pipeline.serving.request_types import request_schema, request_type
 
 Row = Mapping[str, Any]
+Number = TypeVar("Number", np.float64, np.object_)
 MAX_REPORTED_PROBLEMS = 100
 # A body with this many JSON values is read again at most once, in about 30 ms, to list its problems.
 MIN_VALUES = 150_000
@@ -108,10 +110,18 @@ class RequestParser:
         self, contract: Contract, numeric: Sequence[str], categorical: Sequence[str], max_rows: int, **options: Any
     ) -> None:
         self._contract = contract
-        self._numeric = [(name, contract.columns[name].default) for name in numeric]
         self._rules = column_rules(contract)
-        self._categorical = [
-            (name, self._rules[name], _as_level(contract.columns[name].default)) for name in categorical
+        self._numeric, self._categorical = numeric, categorical
+        self._number_defaults = [
+            (place, contract.columns[name].default)
+            for place, name in enumerate(numeric)
+            if contract.columns[name].default is not None
+        ]
+        # Required text is a level already.
+        self._level_defaults = [
+            (place, _as_level(contract.columns[name].default))
+            for place, name in enumerate(categorical)
+            if self._rules[name].may_be_missing or contract.columns[name].dtype != "str"
         ]
         self._names = tuple(self._rules)
         self._checks = [
@@ -166,17 +176,20 @@ class RequestParser:
         """
         numbers = levels = None
         if self._numeric:
-            columns = [_numbers(_column(rows, name), default) for name, default in self._numeric]
-            limited = np.clip(np.array(columns, dtype=np.float64).T, -NUMBER_LIMIT, NUMBER_LIMIT)
-            numbers = limited.astype(np.float32, order="C")
+            given = _table(rows, self._numeric, np.float64)  # None becomes NaN
+            for place, number in self._number_defaults:
+                given[np.isnan(given[:, place]), place] = number
+            numbers = np.clip(given, -NUMBER_LIMIT, NUMBER_LIMIT).astype(np.float32)
         if self._categorical:
-            texts = [_levels(_column(rows, name), rule, default) for name, rule, default in self._categorical]
-            levels = np.array(texts, dtype=object).T
+            levels = _table(rows, self._categorical, np.object_)
+            for place, level in self._level_defaults:
+                levels[:, place] = [level if value is None else _as_level(value) for value in levels[:, place]]
         return numbers, levels
 
     def numbers(self, rows: Sequence[Row], name: str) -> list[float | None]:
         """A numeric column of parsed rows, with its default for missing values; without a default, None."""
-        return _numbers(_column(rows, name), self._contract.columns[name].default)
+        default = self._contract.columns[name].default
+        return [default if row[name] is None else row[name] for row in rows]
 
     def _read_again(self, body: bytes) -> dict[str, Any]:
         """Read a request that msgspec refused: accept it if only msgspec's types refuse it, or else list its problems."""
@@ -247,20 +260,9 @@ class RequestParser:
         return RequestError("too_many_customers", message)
 
 
-def _column(rows: Sequence[Row], name: str) -> list[Any]:
-    return [row.get(name) for row in rows]
-
-
-def _numbers(column: list[Any], default: Any) -> list[Any]:
-    """Fill missing numbers with the default; without one, None stays and numpy converts it to NaN."""
-    return column if default is None else [default if value is None else value for value in column]
-
-
-def _levels(column: list[Any], rule: ColumnRule, default: str) -> list[str]:
-    """Convert levels to text, and fill missing ones with the default; required text is complete already."""
-    if rule.column.dtype == "str" and not rule.may_be_missing:
-        return column
-    return [default if value is None else _as_level(value) for value in column]
+def _table(rows: Sequence[Row], names: Sequence[str], dtype: type[Number]) -> npt.NDArray[Number]:
+    """Columns of rows as an array of shape (rows, columns)."""
+    return np.array([*map(itemgetter(*names), rows)], dtype=dtype).reshape(len(rows), len(names))
 
 
 def _as_level(value: Any) -> str:

@@ -82,8 +82,10 @@ class ScoringRoute:
 
     async def _on_loop(self, context: RequestContext, work: Work, body: bytes) -> Answer:
         if not self._inline.enter_now(context.caller):
-            async with self._deadline(context):
-                await self._wait(self._inline, context, 1)
+            try:
+                await self._wait(self._inline, context, 1, context.seconds_left(self._seconds))
+            except TimeoutError:
+                self._raise_too_slow(context)
         # The next request takes its turn after the network has been read, so that the turns are fair over all callers.
         asyncio.get_running_loop().call_soon(self._inline.leave)
         context.stage = "work"
@@ -112,10 +114,10 @@ class ScoringRoute:
             finally:
                 turns.leave()
 
-    async def _wait(self, turns: FairTurns, context: RequestContext, cost: int) -> None:
+    async def _wait(self, turns: FairTurns, context: RequestContext, cost: int, seconds: float | None = None) -> None:
         context.stage = "queue"
         try:
-            await turns.enter(context.caller, cost)
+            await turns.enter(context.caller, cost, seconds)
         except QueueFullError:
             self._metrics.shed()
             raise busy() from None
