@@ -70,9 +70,8 @@ def make_sample(
         {name: value for name in contract.features if (value := _draw(rules[name], profile, name, rng)) is not None}
         for _ in range(ROWS)
     ]
-    inputs = zip(
-        (NUMERIC, CATEGORICAL), RequestParser(contract, numeric, categorical, ROWS).inputs(customers), strict=True
-    )
+    rows = [dict.fromkeys(contract.features) | customer for customer in customers]
+    inputs = zip((NUMERIC, CATEGORICAL), RequestParser(contract, numeric, categorical, ROWS).inputs(rows), strict=True)
     probabilities = session.run([OUTPUT], {name: given for name, given in inputs if given is not None})[0]
     return Sample(customers=tuple(customers), churn_probabilities=tuple(probabilities.tolist()))
 
