@@ -107,7 +107,7 @@ def parts(application: Application, settings: Settings, folder: Path, bodies: Se
     customers = [parser.read(body)["customers"] for body in bodies]
     inputs = [parser.inputs(rows) for rows in customers]
     probabilities = scorer.probabilities(*inputs[0])
-    contact = scorer.contact(probabilities)
+    contact = probabilities >= bundle.manifest.threshold
     answer = json.loads(application.predict(bodies[0], "0" * 32)[1])
     line = dict.fromkeys(("request_id", "key", "method", "path", "status", "rows", "milliseconds", "outcome"), "0" * 8)
     times = {
