@@ -29,8 +29,8 @@ class TimeLimits:
     """Time limits of a connection, for uvicorn's classes of connections, which have none for request heads and for sending.
 
     The connection is dropped if a request head takes longer than `seconds`, counted from the connection or, after an answer,
-    from the next byte. It is also dropped if the client leaves an answer unread for as long: whatever is sent after that answer,
-    including uvicorn's own answer to a failure, would otherwise wait without limit.
+    from the next byte. It is also dropped if the client leaves an answer unread for as long. Otherwise the next answer of the
+    connection would wait without limit, even uvicorn's own answer to a failure.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class TimeLimits:
         """Whether every request whose head was received has its answer."""
         return self.cycle is None or bool(self.cycle.response_complete)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the time limit of the first head."""
         super().connection_made(transport)  # type: ignore[misc]
         self._watch_head()
