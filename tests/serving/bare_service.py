@@ -1,6 +1,7 @@
 """A BentoML service with the guard around dummy endpoints, for tests of a running server."""
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ async def predict(request: Request) -> JSONResponse:
 
 
 async def page(request: Request) -> JSONResponse:
-    """Answer with the path."""
-    return JSONResponse({"path": Path(request.url.path).name})
+    """Answer with the path, and the number of objects that no garbage collection examines."""
+    return JSONResponse({"path": Path(request.url.path).name, "frozen": gc.get_freeze_count()})
 
 
 app = Starlette(

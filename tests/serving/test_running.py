@@ -168,6 +168,10 @@ def test_connections_are_limited_before_the_guard(running: Running) -> None:
         assert connection.recv(1) == b"", "the head did not arrive within the request time limit"
 
 
+def test_garbage_collections_skip_what_was_loaded_at_the_start(running: Running) -> None:
+    assert httpx.get(f"{running.url}/docs").json()["frozen"] > 50_000
+
+
 def test_each_request_of_a_connection_needs_a_key(running: Running) -> None:
     with httpx.Client(base_url=running.url) as client:
         assert client.post("/predict", json={}, headers=BEARER).status_code == 200

@@ -29,8 +29,8 @@ class TimeLimits:
     """Time limits of a connection, for uvicorn's classes of connections, which have none for request heads and for sending.
 
     The connection is dropped if a request head takes longer than `seconds`, counted from the connection or, after an answer,
-    from the next byte. It is also dropped if the client leaves an answer unread for as long. Whatever is sent after it,
-    including uvicorn's own answer to a failure, would otherwise wait without limit.
+    from the next byte. It is also dropped if the client leaves an answer unread for as long. Otherwise the next answer of the
+    connection would wait without limit, even uvicorn's own answer to a failure.
 
     Parameters
     ----------
