@@ -188,7 +188,7 @@ class RequestParser:
 
     def numbers(self, rows: Sequence[Row], name: str) -> list[float | None]:
         """A numeric column of parsed rows, with its default for missing values; without a default, None."""
-        default = self._contract.columns[name].default
+        default: Any = self._contract.columns[name].default
         return [default if row[name] is None else row[name] for row in rows]
 
     def _read_again(self, body: bytes) -> dict[str, Any]:
