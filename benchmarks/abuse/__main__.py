@@ -21,8 +21,8 @@ from benchmarks.common import markdown_table, write
 
 HOW = (
     "The victim sends {rate:g} requests/s with one customer each for {seconds:g} s: first quietly, then during the attack, with a "
-    "second key that the service has not seen before. It uses at most {connections} connections. Its times count from the due time "
-    "of a request. Answers: number of requests by status; `lost`: the connection closed without an answer; `refused`: no process "
+    "new key. It uses at most {connections} connections. Latency is measured from the time at which a request is due. "
+    "Answers: number of requests by status; `lost`: the connection closed without an answer; `refused`: no process "
     "listens; `no answer`: none within {answer:g} s. The service runs on loopback with one worker and its default settings, prediction log "
     "enabled. Most attacks with a key run with a rate limit of 100,000/s, so that the limit does not stop them. The attacker "
     "is a process with the lowest priority on the same {cores} cores. Foreign cores: used during the attack by processes that have no "

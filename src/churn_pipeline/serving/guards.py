@@ -219,8 +219,8 @@ def make_guard(
 ) -> ASGIApp:
     """Wrap an application in a guard and, if origins are set, in CORS middleware.
 
-    The guard puts ``request_id`` and ``key_name`` into ``scope["state"]``. If the application
-    answers a scoring request, it puts ``rows`` or ``request_error`` there.
+    The guard puts ``request_id`` and ``key_name`` into ``scope["state"]``. If the application answers a scoring request, it
+    puts ``rows`` or ``request_error`` there.
 
     Parameters
     ----------

@@ -134,7 +134,6 @@ class Metrics:
             registry=self.registry,
         )
         self._served: Gauge | None = None
-        self._answered: dict[tuple[str, int], Histogram] = {}  # looking up labels takes longer than counting
         self._loaded: float | None = None
         self._fields: frozenset[str] = frozenset()
 
@@ -216,10 +215,7 @@ class Metrics:
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Count a finished request; ``path`` is a route's name or ``other``."""
-        seen = self._answered.get((path, status))
-        if seen is None:
-            seen = self._answered[path, status] = self._seconds.labels(path, str(status))
-        seen.observe(seconds)
+        self._seconds.labels(path, str(status)).observe(seconds)
 
     def unauthenticated(self, reason: str) -> None:
         """Count a request without a valid key."""

@@ -140,7 +140,7 @@ class Rollout:
             self._forget(())
 
     def _take_part(self, seen: Round) -> State:
-        """Vote if this worker has not, and settle the round if it can be; return the state after that."""
+        """Cast this worker's vote if it is missing, settle the round once all have voted, and return the new state."""
         has_voted = self._agreement.worker in seen.votes
         vote = READY if has_voted else self._prepare(seen.selection)
         with self._agreement.state() as state:

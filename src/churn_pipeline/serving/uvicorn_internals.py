@@ -91,7 +91,7 @@ class TimeLimits:
             self._watch_unread()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Limit the time for sending what an idle client has not read."""
+        """Limit the time that an idle client may leave its last answer unread."""
         super().timeout_keep_alive_handler()  # type: ignore[misc]
         self._watch_unread()
 
