@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test container-sbom pin-images clean \
   dist lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
-  benchmark-evaluation benchmark-soak benchmark-failures abuse-serving fuzz-serving readme
+  benchmark-evaluation benchmark-soak benchmark-failures abuse-serving fuzz-serving readme up-local down-local
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
@@ -56,7 +56,7 @@ lint: $(READY) ## check format, rules, types, imports and declared dependencies,
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry src
-	@$(BIN)/deptry src tests benchmarks docs .github/scripts --ignore DEP004
+	@$(BIN)/deptry src tests benchmarks deploy docs .github/scripts --ignore DEP004
 	@$(BIN)/nbstripout --verify notebooks/*.ipynb || { echo "Notebooks are committed without outputs: run make format"; exit 1; }
 
 # actionlint and shellcheck come with no Python package and run only if they are installed.
@@ -83,7 +83,7 @@ lock: $(READY) ## write the lock files; UPGRADE=1 upgrades every package
 	@for name in scikit-learn boosters flaml autogluon; do \
 	  $(COMPILE) --universal --python-version 3.11 --output-file benchmarks/contenders/$$name.txt benchmarks/contenders/$$name.in; done
 	@echo 'uv' | $(COMPILE) --universal --python-version 3.11 --output-file requirements/uv.txt -
-	@$(COMPILE) --universal --python-version 3.11 --group dev --extra boosters --output-file requirements/requirements.lock pyproject.toml
+	@$(COMPILE) --universal --python-version 3.11 --group dev --extra boosters --extra production --output-file requirements/requirements.lock pyproject.toml
 	@$(COMPILE) --python-platform linux --python-version 3.11 --constraint requirements/requirements.lock \
 	  --output-file requirements/serving.txt requirements/serving.in
 
@@ -234,3 +234,16 @@ readme: $(READY) ## update the README's summary and measured figures
 
 clean: ## delete everything that runs wrote; the environment stays
 	@git clean -fdX --exclude='!$(VENV)' --exclude='!conf/local' data mlruns bentos .viz build src
+
+POSTGRES_PORT ?= 5433
+S3_PORT ?= 8333
+TRACKING_PORT ?= 5001
+up-local down-local: export POSTGRES_PORT := $(POSTGRES_PORT)
+up-local down-local: export S3_PORT := $(S3_PORT)
+up-local down-local: export TRACKING_PORT := $(TRACKING_PORT)
+
+up-local: $(READY) ## start PostgreSQL, S3 and an MLflow server on loopback, without containers
+	@$(BIN)/python -m deploy.local_servers up
+
+down-local: $(READY) ## stop them; their data stay in .servers/
+	@$(BIN)/python -m deploy.local_servers down

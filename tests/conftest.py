@@ -19,6 +19,7 @@ from churn_pipeline.modelling import cross_validation
 churn_pipeline.prepare()
 from churn_pipeline.configuration import local_tracking_uris  # noqa: E402 - prepare() comes before every other import
 
+pytest_plugins = ["tests.servers"]
 # Tests without a store of their own record in a temporary one. A project still uses its own: this is no exported server.
 STORE = f"sqlite:///{tempfile.mkdtemp()}/mlflow.db"
 os.environ["MLFLOW_TRACKING_URI"] = STORE

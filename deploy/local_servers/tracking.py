@@ -1,0 +1,113 @@
+"""MLflow's tracking server with users, and artifacts that it passes on to S3."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from deploy.local_servers.programs import HOST, Background, check_port
+
+ADMIN = "admin"
+NOT_FOUND = 404
+
+
+class Tracking:
+    """An MLflow server; every request needs a user and a password.
+
+    Parameters
+    ----------
+    folder
+        The folder of its settings and log.
+    port
+        The port on loopback.
+    password
+        The password of the user `ADMIN`.
+    """
+
+    def __init__(self, folder: Path, port: int, password: str) -> None:
+        self._folder, self.port, self._password = folder, port, password
+        self._server = Background("mlflow", folder)
+
+    @property
+    def url(self) -> str:
+        """The address of the server."""
+        return f"http://{HOST}:{self.port}"
+
+    def start(
+        self,
+        backend: str,
+        users_database: str,
+        artifacts: str,
+        environment: Mapping[str, str],
+        users: Mapping[str, str],
+    ) -> None:
+        """Start the server and create the missing users.
+
+        Parameters
+        ----------
+        backend, users_database
+            SQLAlchemy's addresses of the databases for runs and for users.
+        artifacts
+            Where the server stores artifacts, such as ``s3://mlflow``.
+        environment
+            Credentials of the artifact store, and the secret of the server's cookies.
+        users
+            Passwords by user.
+        """
+        if self._server.process() is None:
+            check_port(self.port, "MLflow", "TRACKING_PORT")
+            settings = self._write_settings(users_database)
+            command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", HOST]
+            command += ["--port", str(self.port), "--workers", "1", "--backend-store-uri", backend]
+            command += ["--artifacts-destination", artifacts, "--serve-artifacts"]
+            self._server.start(command, {**environment, "MLFLOW_AUTH_CONFIG_PATH": str(settings)})
+            self._server.wait_until(self._answers)
+        self._create_users(users)
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self._server.stop()
+
+    def is_running(self) -> bool:
+        """Return whether the server runs."""
+        return self._server.process() is not None
+
+    def _write_settings(self, users_database: str) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / "users.ini"
+        file.touch(mode=0o600)
+        values = {
+            # A new user may read everything, and change only what they created, until someone grants more.
+            "default_permission": "READ",
+            "database_uri": users_database,
+            "admin_username": ADMIN,
+            "admin_password": self._password,
+            "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+            # Checking a password takes 0.1 s of CPU, so the server remembers a right one for a minute.
+            "auth_cache_ttl_seconds": "60",
+        }
+        lines = ["[mlflow]", *(f"{name} = {value.replace('%', '%%')}" for name, value in values.items())]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return file
+
+    def _create_users(self, users: Mapping[str, str]) -> None:
+        for name, password in users.items():
+            if self._call("GET", "get", {"username": name}).status_code == NOT_FOUND:
+                self._call("POST", "create", {"username": name, "password": password}).raise_for_status()
+
+    def _call(self, method: str, what: str, values: Mapping[str, str]) -> requests.Response:
+        """Call MLflow's interface for users as `ADMIN`."""
+        url = f"{self.url}/api/2.0/mlflow/users/{what}"
+        given: dict[str, Any] = {"params": values} if method == "GET" else {"json": values}
+        return requests.request(method, url, auth=(ADMIN, self._password), timeout=30, **given)
+
+    def _answers(self) -> bool:
+        try:
+            requests.get(f"{self.url}/health", timeout=5)
+        except requests.RequestException:
+            return False
+        return True
