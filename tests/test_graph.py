@@ -108,7 +108,7 @@ def test_every_pipeline_has_its_layers_in_the_order_of_the_data(site: Path) -> N
         ("data_engineering", {"validation", "split"}),
         ("modelling", {"preparation", *quick_parameters()["candidates"], "choice"}),
         ("evaluation", {"evaluation", "decision", "report"}),
-        ("packaging", {"onnx_conversion"}),
+        ("packaging", {"packaging"}),
     ],
 )
 def test_steps_are_collapsed_in_boxes(site: Path, pipeline: str, boxes: set[str]) -> None:

@@ -1,10 +1,12 @@
 """The registered pipelines: their parts, inputs, boxes and parameters."""
 
 from collections.abc import Callable
+from graphlib import TopologicalSorter
 from inspect import signature
 
 import pytest
 import yaml
+from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 from churn_pipeline import configuration
@@ -54,7 +56,7 @@ def test_every_node_that_can_use_groups_gets_them(pipelines) -> None:
 def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
     order = [node.name for node in pipelines["__default__"].nodes]
 
-    assert order.index("onnx_conversion.accept_version") > order.index("report.record_model")
+    assert order.index("packaging.accept_version") > order.index("report.record_model")
     # The registered version's run must be complete by then.
     evaluated = (
         "evaluation.evaluate",
@@ -76,6 +78,31 @@ def test_each_candidate_has_its_namespace(pipelines) -> None:
     namespaces = {node.namespace for node in pipelines["modelling"].nodes if node.namespace}
 
     assert namespaces == {"preparation", *quick_parameters()["candidates"], "choice"}
+
+
+def test_what_crosses_boxes_is_persisted_so_each_box_can_be_a_process_of_its_own(pipelines, project: Project) -> None:
+    with KedroSession.create(project.path) as session:
+        catalog = session.load_context().catalog
+    crossing = set()
+    for pipeline in pipelines.values():
+        boxes = {name: group.name for group in pipeline.group_nodes_by("namespace") for name in group.nodes}
+        makers = {output: node.name for node in pipeline.nodes for output in node.outputs}
+        crossing |= {
+            name
+            for node in pipeline.nodes
+            for name in set(node.inputs) & set(makers)
+            if boxes[makers[name]] != boxes[node.name]
+        }
+
+    assert {"search_rows", "splines_tuned", "splines_seconds_left", "true_probabilities", "chosen_model"} <= crossing
+    assert {name for name in crossing if catalog.get(name)._EPHEMERAL} == set()
+
+
+def test_no_two_boxes_need_each_other(pipelines) -> None:
+    for pipeline in pipelines.values():
+        groups = pipeline.group_nodes_by("namespace")
+        order = list(TopologicalSorter({group.name: group.dependencies for group in groups}).static_order())
+        assert len(order) == len(groups)
 
 
 def test_boxes_change_no_name_of_a_dataset(pipelines) -> None:

@@ -1,5 +1,6 @@
 """Nodes of modelling: leak-free out-of-fold predictions, a leaderboard ranked by them, and reproducible fits."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,12 @@ from churn_pipeline.pipelines.data_engineering.splitting import (
 from churn_pipeline.pipelines.modelling import nodes
 from churn_pipeline.pipelines.modelling.nodes import (
     ChoiceSettings,
+    Seconds,
     compare,
     convert_chosen,
     draw_customers,
     fit,
+    make_task,
     prepare,
     search,
 )
@@ -75,16 +78,10 @@ def data() -> Data:
 
 def searched(data: Data, name: str = "logistic", **changes: pd.DataFrame) -> pd.DataFrame:
     features, label, made = data
-    task, _ = prepare(
-        changes.get("features", features),
-        changes.get("label", label),
-        changes.get("folds", made),
-        GROUPS,
-        CONTRACT,
-        1,
-        SEARCH,
+    rows, _ = prepare(
+        changes.get("features", features), changes.get("label", label), changes.get("folds", made), GROUPS, 1, SEARCH
     )
-    return search(task, candidate(name))[0]
+    return search(rows, CONTRACT, 1, candidate(name))[0]
 
 
 def chosen(*names: str) -> dict[str, Any]:
@@ -100,8 +97,13 @@ def chosen(*names: str) -> dict[str, Any]:
     ).to_dict()
 
 
+def plain(*candidates: Candidate) -> list[dict[str, Any]]:
+    """Candidates as `search` returns them."""
+    return [each.model_dump(mode="json", by_alias=True) for each in candidates]
+
+
 def fitted(data: Data, used: Candidate, seed: int = 1) -> Any:
-    return fit(*data[:2], GROUPS, CONTRACT, seed, chosen("one"), one=[used])
+    return fit(*data[:2], GROUPS, CONTRACT, seed, chosen("one"), one=plain(used))
 
 
 # ---- search ----------------------------------------------------------------------------------------------------------
@@ -208,23 +210,24 @@ def test_only_the_members_of_the_chosen_model_are_fitted(data: Data, monkeypatch
         return build_candidate(used, *rest)
 
     monkeypatch.setattr(nodes, "build_candidate", recorded)
-    candidates = {name: [candidate(name)] for name in CANDIDATES}
+    candidates = {name: plain(candidate(name)) for name in CANDIDATES}
     alone = fit(features, label, GROUPS, CONTRACT, 1, chosen("forest"), **candidates)
-    assert built == candidates["forest"]
+    assert built == [candidate("forest")]
     assert type(alone["classifier"]).__name__ == "RandomForestClassifier"
     built.clear()
     blend = fit(features, label, GROUPS, CONTRACT, 1, chosen("boosting", "logistic"), **candidates)
-    assert built == candidates["boosting"] + candidates["logistic"]
+    assert built == [candidate("boosting"), candidate("logistic")]
     assert isinstance(blend, BlendedModel)
     assert [name for name, _ in blend.members] == ["boosting", "logistic"]
 
 
 def test_a_candidate_that_stopped_early_is_fitted_on_all_rows_with_the_trees_of_the_folds(data: Data) -> None:
     features, label, made = data
-    task, seconds = prepare(features, label, made, GROUPS, CONTRACT, 1, SEARCH)
-    assert seconds == float("inf")
-    predictions, (tuned,), seconds_left = search(task, Candidate.model_validate(STOPPING))
-    assert seconds_left == float("inf")
+    rows, seconds = prepare(features, label, made, GROUPS, 1, SEARCH)
+    assert seconds == {"seconds": None}
+    predictions, (found,), seconds_left = search(rows, CONTRACT, 1, Candidate.model_validate(STOPPING))
+    assert seconds_left == {"seconds": None}
+    tuned = Candidate.model_validate(found)
     assert not stops_early(tuned)
     model = fitted(data, tuned)
     trees = tuned.arguments["n_estimators"]
@@ -247,10 +250,14 @@ def test_search_and_fit_are_the_same_on_one_core_and_on_several(
     found, digests = [], []
     for cores in (1, 3):
         monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
-        task, _ = prepare(features, label, made, GROUPS, CONTRACT, 1, SEARCH)
-        predictions, (tuned,), _ = search(task, used)
+        rows, _ = prepare(features, label, made, GROUPS, 1, SEARCH)
+        predictions, (tuned,), _ = search(rows, CONTRACT, 1, used)
         found.append(predictions.drop(columns="seconds"))
-        digests.append(convert_chosen(fitted(data, tuned), {"candidate": "one"}, CONTRACT)[1]["model_digest"])
+        digests.append(
+            convert_chosen(fitted(data, Candidate.model_validate(tuned)), {"candidate": "one"}, CONTRACT)[1][
+                "model_digest"
+            ]
+        )
     pd.testing.assert_frame_equal(*found)
     assert digests[0] == digests[1]
 
@@ -262,8 +269,9 @@ def test_each_search_gets_its_share_of_the_time_that_earlier_ones_left(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features, label, made = data
-    task, seconds = prepare(features, label, made, GROUPS, CONTRACT, 1, SearchSettings(seconds=100))
-    assert seconds == 100 * SEARCH_SHARE
+    rows, available = prepare(features, label, made, GROUPS, 1, SearchSettings(seconds=100))
+    seconds = 100 * SEARCH_SHARE
+    assert available == {"seconds": seconds}
     limits: list[float | None] = []
 
     def recorded(*given: Any) -> Any:
@@ -273,15 +281,18 @@ def test_each_search_gets_its_share_of_the_time_that_earlier_ones_left(
     monkeypatch.setattr(nodes, "search_candidate", recorded)
     left = [seconds]
     for share in (0.5, 1.0):
-        left.append(search(task, candidate().model_copy(update={"share": share}), None, None, left[-1])[2])
+        used = candidate().model_copy(update={"share": share})
+        found = search(rows, CONTRACT, 1, used, None, None, {"seconds": left[-1]})[2]["seconds"]
+        assert found is not None
+        left.append(found)
     assert limits == [seconds / 2, left[1]]
     assert seconds > left[1] > left[2] > seconds - 10
-    assert search(task, candidate(), None, None, 0.0)[2] == 0.0
+    assert search(rows, CONTRACT, 1, candidate(), None, None, {"seconds": 0.0})[2] == {"seconds": 0.0}
 
 
 def test_a_repeated_training_searches_no_longer_and_tries_the_same(data: Data) -> None:
     features, label, made = data
-    task, _ = prepare(features, label, made, GROUPS, CONTRACT, 1, SEARCH)
+    rows, _ = prepare(features, label, made, GROUPS, 1, SEARCH)
     space = {"arguments": {"C": {"low": 0.01, "high": 100.0, "log": True}}}
     used = Candidate.model_validate(
         {**CANDIDATES["logistic"], "arguments": {"C": 1.0}, "space": space, "trials": 1000, "share": 0.5}
@@ -289,10 +300,10 @@ def test_a_repeated_training_searches_no_longer_and_tries_the_same(data: Data) -
     studies = [MemoryStudies("first"), MemoryStudies("second")]
     left, trials = [], []
     for _ in range(3):
-        seconds = 4.0
+        seconds: Seconds = {"seconds": 4.0}
         for each in studies:
-            *_, seconds = search(task, used, SEARCH, each, seconds)
-        left.append(seconds)
+            *_, seconds = search(rows, CONTRACT, 1, used, SEARCH, each, seconds)
+        left.append(seconds["seconds"])
         trials.append([len(each.trials) for each in studies])
     assert trials[0] == trials[1] == trials[2]
     assert min(trials[0]) > 1
@@ -319,7 +330,7 @@ def test_customers_are_drawn_whole_and_fill_the_limit(customers: list[int], max_
 def test_a_large_table_is_searched_on_drawn_customers(data: Data) -> None:
     features, label, made = (pd.concat([table] * 6, ignore_index=True) for table in data)
     groups = pd.concat([GROUPS] * 6, ignore_index=True)
-    task, _ = prepare(features, label, made, groups, CONTRACT, 1, SearchSettings(max_rows=1000))
+    task = make_task(prepare(features, label, made, groups, 1, SearchSettings(max_rows=1000))[0], CONTRACT, 1)
     assert 990 < len(task.features) <= 1000
     assert task.groups is not None
     assert set(np.unique(task.groups, return_counts=True)[1]) == {6}
@@ -329,6 +340,18 @@ def test_a_large_table_is_searched_on_drawn_customers(data: Data) -> None:
     for training, validation in task.folds.values():
         assert not (training & validation).any()
         assert not set(task.groups[training]) & set(task.groups[validation])
+
+
+@pytest.mark.parametrize("name", ["churned", "customer", "fold.fold_1", "feature.x"])
+def test_a_feature_may_have_any_name_beside_label_customers_and_folds(data: Data, name: str, tmp_path: Path) -> None:
+    features, label, made = data
+    renamed = features.rename(columns={features.columns[0]: name})
+    rows, _ = prepare(renamed, label, made, GROUPS, 1, SEARCH)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    task = make_task(pd.read_parquet(tmp_path / "rows.parquet"), CONTRACT, 1)
+    pd.testing.assert_frame_equal(task.features, renamed.reset_index(drop=True))
+    assert task.churned.tolist() == label["churned"].tolist()
+    assert list(task.folds) == list(made)
 
 
 # ---- compare and choose ----------------------------------------------------------------------------------------------
@@ -376,7 +399,7 @@ def test_the_best_trials_of_one_search_are_compared_and_may_be_blended(data: Dat
     assert set(leaderboard["candidate"]) == {"trees", "trees_2"}
     assert [member["candidate"] for member in choice["members"]] == ["trees", "trees_2"]
     features, label, _ = data
-    model = fit(features, label, GROUPS, CONTRACT, 1, choice, trees=[candidate("logistic"), candidate("forest")])
+    model = fit(features, label, GROUPS, CONTRACT, 1, choice, trees=plain(candidate("logistic"), candidate("forest")))
     assert isinstance(model, BlendedModel)
     assert [type(member["classifier"]).__name__ for _, member in model.members] == [
         "LogisticRegression",

@@ -27,6 +27,11 @@ from churn_pipeline.pipelines.data_engineering.splitting import FOLD_TRAIN, FOLD
 
 logger = logging.getLogger(__name__)
 
+FEATURE, FOLD = "feature.", "fold."
+# Time for searches: one entry, ``seconds``; None if there is no limit.
+Seconds = dict[str, float | None]
+NO_LIMIT: Seconds = {"seconds": None}
+
 
 class ChoiceSettings(BaseModel):
     """How candidates are compared, and how one of them or a blend is chosen."""
@@ -53,37 +58,42 @@ def prepare(
     label: pd.DataFrame,
     folds: pd.DataFrame,
     groups: pd.DataFrame,
-    contract: Contract,
     seed: int,
     settings: SearchSettings,
-) -> tuple[Task, float]:
-    """Collect the data and folds that candidates are searched and compared on, and the time for that.
+) -> tuple[pd.DataFrame, Seconds]:
+    """Collect the rows and folds that candidates are searched and compared on, and the time for that.
 
     Of a table with more than `settings.max_rows` training rows, customers are drawn at random, with all their rows.
 
     Returns
     -------
-    task : Task
-        Data and folds.
-    seconds : float
+    rows : pandas.DataFrame
+        ``feature.<name>`` for each input of the model, ``fold.<name>`` for each fold, ``churned`` and ``customer``.
+    seconds : dict
         Time for the searches of all candidates.
     """
     drawn = draw_customers(groups["customer"].to_numpy(), settings.max_rows, seed)
-    folds = folds[drawn]
-    task = Task(
-        features=features[drawn].reset_index(drop=True),
-        churned=label["churned"][drawn].reset_index(drop=True),
+    parts = [features.add_prefix(FEATURE), folds.add_prefix(FOLD), label[["churned"]], groups[["customer"]]]
+    rows = pd.concat([part[drawn].reset_index(drop=True) for part in parts], axis="columns")
+    return rows, {"seconds": settings.search_seconds if np.isfinite(settings.search_seconds) else None}
+
+
+def make_task(rows: pd.DataFrame, contract: Contract, seed: int) -> Task:
+    """Make the searches' data and folds from the rows of `prepare`."""
+    folds = {str(name).removeprefix(FOLD): rows[name] for name in rows if str(name).startswith(FOLD)}
+    features = rows[[name for name in rows if str(name).startswith(FEATURE)]]
+    return Task(
+        features=features.rename(columns=lambda name: name.removeprefix(FEATURE)),
+        churned=rows["churned"],
         folds={
-            str(name): ((fold == FOLD_TRAIN).to_numpy(), (fold == FOLD_VALIDATE).to_numpy())
-            for name, fold in folds.items()
+            name: ((fold == FOLD_TRAIN).to_numpy(), (fold == FOLD_VALIDATE).to_numpy()) for name, fold in folds.items()
         },
         numeric=contract.numeric,
         categorical=contract.categorical,
         loss=log_loss,
         seed=seed,
-        groups=groups["customer"].to_numpy()[drawn],
+        groups=rows["customer"].to_numpy(),
     )
-    return task, settings.search_seconds
 
 
 def draw_customers(customers: npt.NDArray[np.int64], max_rows: int, seed: int) -> npt.NDArray[np.bool_]:
@@ -97,12 +107,14 @@ def draw_customers(customers: npt.NDArray[np.int64], max_rows: int, seed: int) -
 
 
 def search(
-    task: Task,
+    rows: pd.DataFrame,
+    contract: Contract,
+    seed: int,
     candidate: Candidate,
     settings: SearchSettings | None = None,
     studies: Studies | None = None,
-    seconds: float = float("inf"),
-) -> tuple[pd.DataFrame, list[Candidate], float]:
+    available: Seconds | None = None,
+) -> tuple[pd.DataFrame, list[dict[str, Any]], Seconds]:
     """Search a candidate's space; each trial is fitted on the training rows of each fold only.
 
     This is the one node that is not pure: `studies` stores its trials, and an interrupted search resumes from them. The
@@ -114,12 +126,13 @@ def search(
         Of each of the best trials, a row for each fold and validation customer: ``trial`` (from 1, best first), ``fold``,
         ``row``, ``churned`` (0/1), ``probability`` (float64), ``seconds`` (to fit and predict the fold), ``microseconds`` (to
         serve a customer, estimated).
-    candidates : list of Candidate
-        The candidate with the values of its best trials, and without a space.
-    seconds_left : float
+    candidates : list of dict
+        The candidate with the values of its best trials, and without a space, as plain values of `Candidate`.
+    seconds_left : dict
         Time for the candidates that follow.
     """
-    limit = seconds * candidate.share if np.isfinite(seconds) else None
+    task, seconds = make_task(rows, contract, seed), (available or NO_LIMIT)["seconds"]
+    limit = None if seconds is None else seconds * candidate.share
     result = search_candidate(task, candidate, settings or SearchSettings(), studies or UnstoredStudies(), limit)
     predictions = [
         table.assign(microseconds=microseconds_per_customer(tuned, len(task.numeric)))
@@ -128,8 +141,8 @@ def search(
     numbered = pd.concat(predictions, keys=range(1, len(predictions) + 1), names=["trial"])
     return (
         numbered.reset_index("trial").reset_index(drop=True),
-        result.candidates,
-        max(0.0, seconds - result.report["seconds"]),
+        [tuned.model_dump(mode="json", by_alias=True) for tuned in result.candidates],
+        {"seconds": None if seconds is None else max(0.0, seconds - result.report["seconds"])},
     )
 
 
@@ -145,7 +158,7 @@ def fit(
     contract: Contract,
     seed: int,
     choice: dict[str, Any],
-    **candidates: list[Candidate],
+    **candidates: list[dict[str, Any]],
 ) -> Pipeline | BlendedModel:
     """Fit the members of the chosen model on all training customers; other candidates are not fitted.
 
@@ -162,7 +175,7 @@ def fit(
     choice
         `churn_pipeline.modelling.choice_report.Choice` as plain values.
     **candidates
-        What `search` found, by candidate.
+        What `search` found, by candidate, as plain values of `Candidate`.
 
     Returns
     -------
@@ -171,7 +184,7 @@ def fit(
     """
     members = Choice.model_validate(choice).members
     found = {
-        name_of_trial(name, trial): candidate
+        name_of_trial(name, trial): Candidate.model_validate(candidate)
         for name, tuned in candidates.items()
         for trial, candidate in enumerate(tuned, start=1)
     }

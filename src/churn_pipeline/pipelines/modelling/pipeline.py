@@ -27,8 +27,8 @@ def create_pipeline() -> Pipeline:
 def _prepare() -> Node:
     return Node(
         nodes.prepare,
-        ["train_features", "train_label", "folds", "train_groups", "contract", "params:seed", "params:search"],
-        ["task", "search_seconds"],
+        ["train_features", "train_label", "folds", "train_groups", "params:seed", "params:search"],
+        ["search_rows", "search_seconds"],
         name="prepare",
     )
 
@@ -36,16 +36,19 @@ def _prepare() -> Node:
 def _search(name: str, seconds: str) -> Pipeline:
     template = Node(
         nodes.search,
-        ["task", "params:candidate", "params:search", "studies", "seconds"],
+        ["search_rows", "contract", "params:seed", "params:candidate", "params:search", "studies", "seconds"],
         ["cv_predictions", "tuned", "seconds_left"],
         name="search",
     )
     return Pipeline(
         [template],
         namespace=name,
-        inputs={"task": "task", "seconds": seconds},
+        inputs={"search_rows": "search_rows", "contract": "contract", "seconds": seconds},
         outputs={output: f"{name}_{output}" for output in ("cv_predictions", "tuned", "seconds_left")},
-        parameters={"params:candidate": f"params:candidates.{name}", "params:search": "params:search"},
+        parameters={
+            "params:candidate": f"params:candidates.{name}",
+            **{shared: shared for shared in ("params:search", "params:seed")},
+        },
     )
 
 

@@ -8,7 +8,7 @@ from churn_pipeline.pipelines.packaging import nodes
 
 def create_pipeline() -> Pipeline:
     """Build a Bento of ``registered_model@version``, in the same run only after training has registered it."""
-    return Pipeline([box("onnx_conversion", _onnx_conversion()), _build()], tags="packaging")
+    return Pipeline([box("packaging", [*_onnx_conversion(), _build()])], tags="packaging")
 
 
 def _onnx_conversion() -> list[Node]:
