@@ -127,6 +127,32 @@ def test_a_former_champion_may_return_and_the_anchor_stays(promote: Promote) -> 
     assert (again.exit_code, alias("champion"), alias("anchor")) == (0, 2, 2)
 
 
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_an_interrupted_promotion_is_completed_by_the_same_command(
+    done: int, promote: Promote, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register("better", "1", "1", beats=True)
+    writes = 0
+
+    def interrupted(write: Callable[..., None]) -> Callable[..., None]:
+        def call(*words: str) -> None:
+            nonlocal writes
+            if writes == done:
+                raise ConnectionError
+            writes += 1
+            write(*words)
+
+        return call
+
+    with monkeypatch.context() as broken:
+        for name in ("set_registered_model_alias", "set_model_version_tag"):
+            broken.setattr(client, name, interrupted(getattr(client, name)))
+        assert isinstance(promote().exception, ConnectionError)
+    assert promote().exit_code == 0
+    assert (alias("champion"), alias("anchor")) == (2, 2)
+    assert rotation.PROMOTED in client.get_model_version("churn_mine", "2").tags
+
+
 def test_champion_and_anchor_may_return_after_a_rotation(
     promote: Promote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

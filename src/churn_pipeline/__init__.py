@@ -49,6 +49,9 @@ def prepare() -> None:
     # MLflow's messages go to the project's log.
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # A lost tracking server ends a command after 1 minute instead of 4, and one that hangs after 7 instead of 20.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     # Waiting threads sleep: spinning slows boosting twentyfold on cores that other processes use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.captureWarnings(True)

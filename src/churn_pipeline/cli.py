@@ -38,9 +38,13 @@ def _context(metadata: ProjectMetadata, **params: Any) -> "Iterator[KedroContext
 
 
 def _configure_tracking(metadata: ProjectMetadata) -> None:
-    """Point MLflow at the configured store; kedro-mlflow does that when a context is loaded."""
+    """Point MLflow at the configured store, which kedro-mlflow does when a context is loaded, and check the server."""
+    import mlflow
+
+    from churn_pipeline.tracking_server import check_servers
+
     with _context(metadata):
-        pass
+        check_servers(mlflow.get_tracking_uri(), mlflow.get_registry_uri())
 
 
 @cli.command()

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -50,7 +51,7 @@ class Command(click.Command):
         except Exception as error:
             # Kedro calls no error hook if a hook before or after the run fails.
             progress.hide()
-            _end_recording("FAILED")
+            _end_recording("FAILED", error)
             if isinstance(error, click.ClickException):
                 raise
             message = actionable(error)
@@ -78,12 +79,18 @@ def _print_error(message: str) -> None:
     click.secho(f"\n{message}", fg=None if os.environ.get("NO_COLOR") else "red", err=True)
 
 
-def _end_recording(status: str) -> None:
+def _end_recording(status: str, reason: Exception | None = None) -> None:
     """End open MLflow runs with a status; otherwise MLflow marks them as finished when the process ends."""
     mlflow: ModuleType | None = sys.modules.get("mlflow")
+    if mlflow is None or mlflow.active_run() is None:
+        return
+    from churn_pipeline.datasets.raw_table_dataset import causes
+    from churn_pipeline.tracking_server import is_unreachable, single_attempt
+
     try:
-        while mlflow is not None and mlflow.active_run() is not None:
-            mlflow.end_run(status)
+        with single_attempt() if reason and any(map(is_unreachable, causes(reason))) else nullcontext():
+            while mlflow.active_run() is not None:
+                mlflow.end_run(status)
     except Exception as error:
         # The store itself may have failed; the first error is the one to report.
         logger.warning("The MLflow run could not be marked as %s (%s)", status, type(error).__name__)
@@ -118,6 +125,8 @@ def _explain(error: BaseException) -> str | None:
         return message
     if isinstance(error, KeyError) and "Unable to find credentials" in str(error):
         return f"The catalog has a mistake:\n  - {error.args[0].split(':')[0]}: add them to conf/local/credentials.yml"
+    if type(error).__module__ == "mlflow.exceptions":
+        return _explain_server(error)
     if isinstance(error, OSError):
         return _explain_system(error)
     if type(error).__module__.startswith("sqlalchemy.") and hasattr(error, "orig"):
@@ -133,6 +142,12 @@ def _explain(error: BaseException) -> str | None:
     ):
         return f"{error}\n{SEE}"
     return None
+
+
+def _explain_server(error: BaseException) -> str | None:
+    from churn_pipeline.tracking_server import explain
+
+    return explain(error)
 
 
 def _explain_system(error: OSError) -> str | None:

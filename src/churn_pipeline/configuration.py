@@ -2,8 +2,6 @@
 
 import difflib
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -168,28 +166,6 @@ def _package() -> str:
 
 # MLflow itself sets MLFLOW_TRACKING_URI to the store in use. Values in this set are such stores, not a user's export.
 local_tracking_uris: set[str] = set()
-
-
-def check_server(address: str | None) -> None:
-    """Check once that the MLflow tracking server answers, if its address is HTTP(S).
-
-    Raises
-    ------
-    ProjectError
-        If there is no answer within ten seconds.
-    """
-    if not address or not address.startswith(("http://", "https://")):
-        return
-    try:
-        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10).close()  # noqa: S310 - HTTP(S), see above
-    except urllib.error.HTTPError:
-        pass  # the server answers, for example that a login is required
-    except OSError:
-        raise ProjectError(
-            f"The MLflow tracking server {address}",
-            "does not answer: start it, correct MLFLOW_TRACKING_URI, or unset it (and leave out `--env production`) to "
-            "record on this machine",
-        ) from None
 
 
 current_loader: list[AbstractConfigLoader] = []

@@ -14,7 +14,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from churn_pipeline import progress
-from churn_pipeline.configuration import TableConfigLoader, check_server, use_configuration
+from churn_pipeline.configuration import TableConfigLoader, use_configuration
 from churn_pipeline.progress import History, RunProgress
 
 logger = logging.getLogger(__name__)
@@ -29,12 +29,6 @@ class ConfigurationHooks:
         loader = _loader_of(context)
         loader.check_runtime_params()
         use_configuration(loader)
-
-    @hook_impl(specname="after_context_created", tryfirst=True)
-    def check_tracking_server(self, context: KedroContext) -> None:
-        """Check the tracking server once; MLflow itself would retry for minutes."""
-        server = context.config_loader["mlflow"].get("server") or {}
-        check_server(server.get("mlflow_tracking_uri"))
 
 
 class RecordHooks:

@@ -70,7 +70,8 @@ def check_promotable(
         )
     for alias, now in (("champion", champion), ("anchor", anchor)):
         measured, current = chosen.tags.get(f"gate.{alias}", "unknown"), NO_VERSION if now is None else str(now.version)
-        if measured != current:
+        # An alias that is on this version already was moved by a promotion that was interrupted.
+        if current not in (measured, str(chosen.version)):
             raise click.ClickException(
                 f"Version {chosen.version} was not promoted: its verdict '{verdict}' compares it with {alias} {measured}, "
                 f"but the {alias} is {current} now. Train again (kedro run --pipelines training --params table={table}; "
@@ -104,8 +105,9 @@ def promote_version(table: str, number: int | None, force: bool, reset_anchor: b
     if not force:
         check_promotable(chosen, champion, anchor, table)
     following = chosen if reset_anchor else next_anchor(chosen, champion, anchor)
-    client.set_registered_model_alias(model, "champion", chosen.version)
+    # The champion comes after its anchor: an interrupted promotion changes nothing that packaging reads.
     client.set_registered_model_alias(model, "anchor", following.version)
+    client.set_registered_model_alias(model, "champion", chosen.version)
     client.set_model_version_tag(model, chosen.version, PROMOTED, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
     click.echo(
         f"Version {chosen.version} of {model} is now the champion (gate: {chosen.tags.get('gate', 'unknown')}). "

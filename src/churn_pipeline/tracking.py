@@ -1,20 +1,30 @@
 """How a run appears in MLflow: its name, tags and parameters."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import mlflow
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from kedro_mlflow.config.kedro_mlflow_config import KedroMlflowConfig
 from kedro_mlflow.framework.hooks import MlflowHook
+from kedro_mlflow.framework.hooks.utils import _assert_mlflow_enabled
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
+
+from churn_pipeline.datasets.raw_table_dataset import causes
+from churn_pipeline.tracking_server import check_servers, is_unreachable, single_attempt
+
+logger = logging.getLogger(__name__)
 
 # What kedro-mlflow would tag a run with although it does not describe the run: a local path, a time, an object's address.
 UNTAGGED = ("project_path", "run_id", "runner")
@@ -22,6 +32,24 @@ UNTAGGED = ("project_path", "run_id", "runner")
 PARTIAL_RUN_TAGS = ("from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs", "namespaces", "tags")
 # Declared candidates are not logged; the search logs what it tuned, under tuned.<candidate>.
 DECLARED_CANDIDATES = "candidates."
+
+
+class TrackingConfig(KedroMlflowConfig):  # type: ignore[misc]
+    """kedro-mlflow's configuration, which asks the tracking server for nothing until a run is recorded."""
+
+    def open_experiment(self) -> None:
+        """Check the tracking server, then find or create the experiment.
+
+        Raises
+        ------
+        ProjectError
+            If the server cannot be used.
+        """
+        check_servers(self.server.mlflow_tracking_uri, self.server.mlflow_registry_uri)
+        super()._set_experiment()
+
+    def _set_experiment(self) -> None:
+        """Do nothing; kedro-mlflow calls this for every command, also for those that record nothing."""
 
 
 class TrackingHook(MlflowHook):  # type: ignore[misc]
@@ -32,10 +60,24 @@ class TrackingHook(MlflowHook):  # type: ignore[misc]
     """
 
     @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Configure MLflow without a request to the tracking server, unless a run is open already."""
+        self._already_active_mlflow = mlflow.active_run() is not None
+        if self._already_active_mlflow:
+            super().after_context_created(context)
+            return
+        self.mlflow_config = TrackingConfig.model_validate(context.config_loader["mlflow"])
+        self.mlflow_config.setup(context)
+        context.__setattr__("mlflow", self.mlflow_config)  # `kedro mlflow ui` reads it
+
+    @hook_impl
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]
     ) -> None:
         """Start the run, without tags that name a path on this machine."""
+        names = run_params.get("pipeline_names") or ["__default__"]
+        if not self._already_active_mlflow and _assert_mlflow_enabled(names, self.mlflow_config):
+            self.mlflow_config.open_experiment()
         self.run_id = None  # kedro-mlflow keeps the last run's in a process that runs several pipelines
         # MLflow would tag the run with the path of the program that was started.
         os.environ.setdefault("MLFLOW_RUN_CONTEXT", json.dumps({"mlflow.source.name": "kedro run"}))
@@ -53,6 +95,24 @@ class TrackingHook(MlflowHook):  # type: ignore[misc]
         if self.run_id is not None:
             for name, value in parameters.items():
                 log_parameter(self.sanitize_param_name(name.removeprefix("params:")), value)
+
+    @hook_impl
+    def on_pipeline_error(
+        self,
+        error: Exception,
+        run_params: dict[str, Any],
+        pipeline: Pipeline,
+        catalog: CatalogProtocol[Any, Any],
+    ) -> None:
+        """End the run as failed. If the tracking server was lost, try it only once."""
+        if not any(is_unreachable(cause) for cause in causes(error)):
+            super().on_pipeline_error(error, run_params, pipeline, catalog)
+            return
+        with single_attempt():
+            try:
+                super().on_pipeline_error(error, run_params, pipeline, catalog)
+            except MlflowException:
+                logger.warning("MLflow shows run %s as running: the tracking server did not answer", self.run_id)
 
 
 def run_name(table: str, pipelines: str, began: datetime, tags: Mapping[str, str]) -> str:
