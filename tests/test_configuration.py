@@ -1,5 +1,6 @@
 """Configuration: the chosen table, merged parameters, the tracking store, several loaders, and the candidates."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +8,20 @@ from typing import Any
 
 import pytest
 import yaml
+from deploy.local_servers import Servers
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from s3fs import S3FileSystem
 
 from churn_pipeline import configuration
 from churn_pipeline.command_errors import actionable
 from churn_pipeline.configuration import LOADER_ARGS, TableConfigLoader, configured_candidates, use_configuration
 from churn_pipeline.contract.errors import ProjectError, TableError
+from churn_pipeline.contract.schema import read_contract
+from churn_pipeline.datasets import ContractDataset
 from tests.conftest import ROOT
+from tests.customers import table_file
 
 CATALOG = {
     "raw": "${table:source}",
@@ -23,6 +29,7 @@ CATALOG = {
     "contract": {"filepath": "${table:filepath}"},
     "report": {"type": "json.JSONDataset", "filepath": "${project:}/data/${table:name}/report.json"},
 }
+PYPROJECT = '[tool.kedro]\npackage_name = "p"\nproject_name = "p"\nkedro_init_version = "1.7.0"\n'
 
 
 def write(path: Path, content: Any) -> None:
@@ -40,6 +47,7 @@ def table(folder: Path, name: str, said: str, **more: Any) -> None:
 def conf(tmp_path: Path) -> Path:
     """Tables: `everywhere` in base, local and production; `local` in base and local; `plain` only in base."""
     conf = tmp_path / "conf"
+    write(conf.parent / "pyproject.toml", PYPROJECT)
     write(conf / "base" / "parameters.yml", {"table": "plain", "candidates": {"one": {}, "two": {}}})
     write(conf / "base" / "catalog.yml", CATALOG)
     write(conf / "base" / "globals.yml", {})
@@ -149,6 +157,7 @@ def test_environment_variables_are_read_in_catalogs_and_tables(conf: Path, monke
 
 def test_two_loaders_use_their_own_resolvers(conf: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "conf"
+    write(other.parent / "pyproject.toml", PYPROJECT)
     write(other / "base" / "parameters.yml", {"table": "theirs"})
     write(other / "base" / "catalog.yml", CATALOG)
     table(other / "base", "theirs", "theirs")
@@ -255,6 +264,7 @@ def test_an_address_that_mlflow_exports_itself_is_ignored(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", loader(mlflow_conf)["mlflow"]["server"]["mlflow_tracking_uri"])
     other = tmp_path / "other" / "conf"
+    write(other.parent / "pyproject.toml", PYPROJECT)
     for file in mlflow_conf.rglob("*.yml"):
         write(other / file.relative_to(mlflow_conf), file.read_text(encoding="utf-8"))
     mlflow = loader(other)["mlflow"]
@@ -327,10 +337,6 @@ def test_a_candidate_whose_block_is_null_is_switched_off(conf: Path) -> None:
 def test_without_a_context_the_projects_configuration_is_read_for_the_environment(
     conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(
-        conf.parent / "pyproject.toml",
-        '[tool.kedro]\npackage_name = "p"\nproject_name = "p"\nkedro_init_version = "1.7.0"\n',
-    )
     monkeypatch.chdir(conf.parent)
     monkeypatch.delenv("KEDRO_ENV", raising=False)
     assert configured_candidates() == ["one", "two"]
@@ -355,3 +361,74 @@ def test_no_candidates_are_a_clear_error(conf: Path, candidates: object) -> None
     use_configuration(loader(conf))
     with pytest.raises(ProjectError, match="name at least one under `candidates:`"):
         configured_candidates()
+
+
+# ---- packed and remote configuration ---------------------------------------------------------------------------------
+
+
+def packed(conf: Path, name: str) -> Path:
+    """The configuration as an archive in a folder of its own."""
+    kind = {".zip": "zip"}.get(Path(name).suffix, "gztar")
+    archive = shutil.make_archive(str(conf.parent / "packed" / "conf"), kind, conf.parent, "conf")
+    return Path(archive).rename(conf.parent / "packed" / name)
+
+
+@pytest.fixture(params=["conf.tar.gz", "conf.zip"])
+def archive(request: pytest.FixtureRequest, conf: Path) -> Path:
+    write(conf / "base" / "tables" / "plain.yml", {"source": {"filepath": "x.csv"}, **table_file()})
+    return packed(conf, request.param)
+
+
+def test_tables_are_found_in_an_archive_in_the_same_order_as_in_a_folder(archive: Path) -> None:
+    assert source(archive, None, "plain") == "x.csv"
+    assert source(archive, None, "local") == "local/local.csv"
+    assert source(archive, "production", "everywhere") == "production/everywhere.csv"
+    assert source(archive, "production", "plain") == "x.csv"
+
+
+def test_an_unknown_table_in_an_archive_lists_the_existing_ones(archive: Path) -> None:
+    with pytest.raises(TableError, match="choose one of everywhere, local, plain"):
+        _ = loader(archive, table="tleco").table_file
+
+
+def test_the_contract_and_its_text_are_read_from_an_archive(conf: Path, archive: Path) -> None:
+    opened = loader(archive)
+    filepath = opened["catalog"]["contract"]["filepath"]
+    file = conf / "base" / "tables" / "plain.yml"
+
+    assert opened.table_text == loader(conf).table_text == file.read_text(encoding="utf-8")
+    assert read_contract(filepath) == read_contract(file)
+    assert ContractDataset(filepath).exists()
+    assert ContractDataset(filepath).load().name == "plain"
+    assert not ContractDataset(filepath.replace("plain.yml", "other.yml")).exists()
+
+
+def test_runs_with_a_configuration_outside_a_project_write_to_the_working_directory(
+    archive: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path_factory.mktemp("empty")
+    unpacked = tmp_path_factory.mktemp("elsewhere")
+    shutil.unpack_archive(archive, unpacked)
+    monkeypatch.chdir(empty)
+
+    for address in (archive, unpacked / "conf"):
+        assert loader(address)["catalog"]["report"]["filepath"] == f"{empty}/data/plain/report.json"
+
+
+@pytest.mark.slow
+def test_tables_are_found_on_s3_in_a_folder_and_in_an_archive(
+    conf: Path, archive: Path, s3: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
+    root = f"{s3.environment()['CHURN_DATA_ROOT']}/{archive.name}"
+    S3FileSystem().put(str(conf), f"{root}/conf", recursive=True)
+    S3FileSystem().put_file(str(archive), f"{root}/{archive.name}")
+
+    for address in (f"{root}/conf", f"{root}/{archive.name}"):
+        opened = TableConfigLoader(address, runtime_params={}, **LOADER_ARGS)
+        assert opened["catalog"]["raw"]["filepath"] == "x.csv"
+        assert read_contract(opened["catalog"]["contract"]["filepath"]).name == "plain"
+        assert opened.table_text == loader(conf).table_text
+    S3FileSystem.clear_instance_cache()

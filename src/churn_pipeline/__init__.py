@@ -87,11 +87,19 @@ def _use_logging_of(project: Path | None) -> None:
     if os.environ.get("KEDRO_LOGGING_CONFIG"):
         return
 
+    from churn_pipeline.installation import project_file
+
+    file = project_file(project or Path.cwd(), "conf/logging.yml")
+    if file.parents[1] == Path.cwd() or not file.is_file():
+        return
+    if "kedro.framework.project" not in sys.modules:
+        os.environ["KEDRO_LOGGING_CONFIG"] = str(file)  # Kedro reads it when it is imported
+        return
+
     import yaml
     from kedro.framework.project import configure_logging
 
-    if project and project != Path.cwd() and (project / "conf" / "logging.yml").is_file():
-        configure_logging(yaml.safe_load((project / "conf" / "logging.yml").read_text(encoding="utf-8")))
+    configure_logging(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def _is_own_warning(record: logging.LogRecord) -> bool:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import ProjectMetadata
 
 from churn_pipeline.command_errors import Group, RunCommand
+from churn_pipeline.installation import CONF_SOURCE, conf_source
 from churn_pipeline.table_commands import table
 
 if TYPE_CHECKING:
@@ -22,7 +24,17 @@ def cli() -> None:
     """Customer churn: tables, training, evaluation."""
 
 
-run = RunCommand(kedro_run.name, params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
+def _with_variable(option: click.Parameter) -> click.Parameter:
+    """The option ``--conf-source`` with CHURN_CONF_SOURCE as its default, which the other commands read too."""
+    if option.name != "conf_source":
+        return option
+    changed = copy(option)
+    changed.envvar = CONF_SOURCE
+    return changed
+
+
+_OPTIONS = [_with_variable(option) for option in kedro_run.params]
+run = RunCommand(kedro_run.name, params=_OPTIONS, callback=kedro_run.callback, help=kedro_run.help)
 cli.add_command(run)
 cli.add_command(table)
 
@@ -32,7 +44,8 @@ def _context(metadata: ProjectMetadata, **params: Any) -> "Iterator[KedroContext
     """Open a session and yield the project's context."""
     from kedro.framework.session import KedroSession
 
-    session = KedroSession.create(metadata.project_path, runtime_params=params)
+    project = Path(metadata.project_path)
+    session = KedroSession.create(project, runtime_params=params, conf_source=conf_source(project))
     with session:
         yield session.load_context()
 

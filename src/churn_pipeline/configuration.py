@@ -1,6 +1,7 @@
 """Configuration: Kedro's loader, extended by the chosen customer table."""
 
 import difflib
+import io
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,12 +10,12 @@ from typing import Any
 
 import yaml
 from kedro.config import AbstractConfigLoader, OmegaConfigLoader
-from kedro.framework.project import settings
-from kedro.utils import find_kedro_project
+from kedro.utils import is_kedro_project
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from churn_pipeline.contract.errors import ProjectError, TableError
+from churn_pipeline.installation import conf_source, configured_project, project_file, working_project
 
 LOADER_ARGS: dict[str, Any] = {
     "base_env": "base",
@@ -28,6 +29,8 @@ LOADER_ARGS: dict[str, Any] = {
 class TableConfigLoader(OmegaConfigLoader):
     """OmegaConfigLoader with more resolvers.
 
+    The configuration is a folder or an archive (tar, zip), local or remote, as in Kedro's own loader.
+
     ``${table:key}``
         A key of the chosen table's file, such as its ``source``; ``${table:name}`` and ``${table:filepath}`` are the
         table's name and its file. The parameter ``table`` chooses the table (``kedro run --params table=telco``). Its file
@@ -36,7 +39,10 @@ class TableConfigLoader(OmegaConfigLoader):
     ``${parameter:name,default}``
         A parameter of the run, ``--params`` included, for use in the catalog; nested keys use dots.
     ``${project:}``
-        The project's folder, so that paths do not depend on the working directory.
+        The project's folder, so that paths do not depend on the working directory. For a configuration outside a project, the
+        working directory.
+    ``${project_file:path}``
+        A file of the project; if it has none, that of the installed wheel or checkout.
     ``${package:}``
         The folder of this package's code.
     ``${tracking_uri:}``
@@ -56,6 +62,7 @@ class TableConfigLoader(OmegaConfigLoader):
             "table": self._from_table,
             "parameter": self._parameter,
             "project": self._project,
+            "project_file": self._project_file,
             "package": _package,
             "tracking_uri": self._tracking_uri,
             "local_artifacts": self._local_artifacts,
@@ -75,23 +82,39 @@ class TableConfigLoader(OmegaConfigLoader):
         return str(chosen)
 
     @property
-    def table_file(self) -> Path:
-        """The chosen table's file.
+    def table_file(self) -> str:
+        """The address of the chosen table's file: a path, or for a remote or packed configuration an address of fsspec.
 
         Raises
         ------
         TableError
             If no folder has a file of that name. The message lists the existing tables.
         """
-        folders = [Path(self.conf_source) / env / "tables" for env in (self.env, "local", "base") if env]
+        return self._address(self._table_path)
+
+    @property
+    def table_text(self) -> str:
+        """The text of the chosen table's file."""
+        content: bytes = self._fs.cat_file(self._table_path)
+        return content.decode("utf-8")
+
+    @property
+    def _table_path(self) -> str:
+        """The path of the chosen table's file in the configuration's file system."""
+        folders = [f"{self._get_conf_env_path(env)}/tables" for env in (self.env, "local", "base") if env]
         for folder in folders:
-            if (folder / f"{self.table}.yml").is_file():
-                return folder / f"{self.table}.yml"
-        known = sorted({file.stem for folder in folders for file in folder.glob("*.yml")})
+            if self._fs.isfile(f"{folder}/{self.table}.yml"):
+                return f"{folder}/{self.table}.yml"
+        known = sorted({Path(file).stem for folder in folders for file in self._fs.glob(f"{folder}/*.yml")})
         raise TableError(
             f"There is no table '{self.table}'",
             f"write conf/local/tables/{self.table}.yml (`kedro table draft` helps), or choose one of {', '.join(known)}",
         )
+
+    def _address(self, path: str) -> str:
+        if self._protocol in ("tar", "zip"):
+            return f"{self._protocol}://{path}::{self.conf_source}"
+        return path if self._protocol == "file" else str(self._fs.unstrip_protocol(path))
 
     def check_runtime_params(self) -> None:
         """Check that every ``--params`` name is a parameter; Kedro itself accepts any name.
@@ -138,26 +161,31 @@ class TableConfigLoader(OmegaConfigLoader):
         return None if self._exported_tracking_uri() else (Path(self._project()) / "mlruns" / "artifacts").as_uri()
 
     def _project(self) -> str:
-        return str(Path(self.conf_source).resolve().parent)
+        parent = Path(self.conf_source).resolve().parent
+        return str(parent if is_kedro_project(parent) else working_project())
+
+    def _project_file(self, name: str) -> str:
+        return str(project_file(Path(self._project()), name))
 
     def _from_table(self, key: str, default: Any = None) -> Any:
         if key in ("name", "filepath"):
-            return self.table if key == "name" else str(self.table_file)
+            return self.table if key == "name" else self.table_file
+        name = f"{self.table}.yml"
         try:
-            content = _load_table(self.table_file, self.table_file.stat().st_mtime_ns)
+            content = _parse_table(self.table_text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f" at line {mark.line + 1} ({getattr(error, 'problem', '')})" if mark else ""
-            raise TableError(f"The table file {self.table_file.name}", f"is not valid YAML{where}") from None
+            raise TableError(f"The table file {name}", f"is not valid YAML{where}") from None
         if not isinstance(content, DictConfig) or not content:
-            raise TableError(f"The table file {self.table_file.name}", "is empty: draft one with `kedro table draft`")
+            raise TableError(f"The table file {name}", "is empty: draft one with `kedro table draft`")
         value = content.get(key, default)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 @lru_cache(maxsize=8)
-def _load_table(file: Path, _modified_ns: int) -> Any:  # the time makes the cache reload a changed file
-    return OmegaConf.load(file)
+def _parse_table(text: str) -> Any:
+    return OmegaConf.load(io.StringIO(text))
 
 
 def _package() -> str:
@@ -197,5 +225,4 @@ def configured_candidates() -> list[str]:
 
 
 def _project_loader() -> AbstractConfigLoader:
-    project = find_kedro_project(Path.cwd()) or Path(__file__).parents[2]
-    return TableConfigLoader(str(project / settings.CONF_SOURCE), env=os.environ.get("KEDRO_ENV"), **LOADER_ARGS)
+    return TableConfigLoader(conf_source(configured_project()), env=os.environ.get("KEDRO_ENV"), **LOADER_ARGS)

@@ -44,17 +44,15 @@ class RecordHooks:
         """Name and tag the run that `TrackingHook` has just started."""
         import mlflow
 
-        from churn_pipeline.record import LOCK_FILE, code_state, file_digest
+        from churn_pipeline.record import code_state
 
         active = mlflow.active_run()
         if active is None:
             return
         self._name(active.info.run_id)
-        project = Path(self._context.project_path)
         mlflow.set_tags(
             {
-                **code_state(project),
-                "digest.lock": file_digest(project / LOCK_FILE),
+                **code_state(Path(self._context.project_path)),
                 "table": self._loader.table,
                 "environment": self._context.env or "local",
                 "python": platform.python_version(),
@@ -74,7 +72,7 @@ class RecordHooks:
             return
         run = mlflow.get_run(active.info.run_id)
         record = make_record(
-            run, self._loader["parameters"], self._loader.runtime_params or {}, self._loader.table_file
+            run, self._loader["parameters"], self._loader.runtime_params or {}, self._loader.table_text
         )
         mlflow.log_dict(record.model_dump(mode="json"), ARTIFACT)
         self._name(active.info.run_id)

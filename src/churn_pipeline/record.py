@@ -10,6 +10,8 @@ import mlflow
 from mlflow.entities import Run
 from pydantic import BaseModel, ConfigDict
 
+from churn_pipeline.installation import origin
+
 LOCK_FILE = Path("requirements") / "requirements.lock"
 ARTIFACT = "record.json"
 RUN_OPTIONS = (
@@ -62,8 +64,8 @@ class Record(BaseModel):
     trials: dict[str, int] = {}
 
 
-def make_record(run: Run, parameters: dict[str, Any], runtime_params: dict[str, Any], table_file: Path) -> Record:
-    """Make the record of an MLflow run from its tags, metrics and configuration."""
+def make_record(run: Run, parameters: dict[str, Any], runtime_params: dict[str, Any], table_file: str) -> Record:
+    """Make the record of an MLflow run from its tags, metrics, configuration and the text of its table's file."""
     tags = run.data.tags
     digests = {name.removeprefix("digest."): value for name, value in tags.items() if name.startswith("digest.")}
     if "model_digest" in tags:
@@ -76,7 +78,7 @@ def make_record(run: Run, parameters: dict[str, Any], runtime_params: dict[str, 
         python=tags.get("python", ""),
         command={name: tags[name] for name in RUN_OPTIONS if tags.get(name)},
         table=tags["table"],
-        table_file=table_file.read_text(encoding="utf-8"),
+        table_file=table_file,
         runtime_params=runtime_params,
         parameters=parameters,
         digests=digests,
@@ -106,12 +108,19 @@ def read_record(path: Path) -> Record:
 
 
 def code_state(project: Path) -> dict[str, str]:
-    """Return the checked-out commit and whether the tree has uncommitted changes, as tags; ``unknown`` without git."""
+    """Return the code's commit, whether files have uncommitted changes, and the lock's digest, as tags.
+
+    An installed wheel names the commit that it was built from. In a checkout without git, commit and changes are ``unknown``.
+    """
+    built = origin()
+    if built is not None:
+        return {"git.commit": built.commit, "git.dirty": built.dirty, "digest.lock": built.lock}
     commit = git(project, "rev-parse", "HEAD")
     changed = git(project, "status", "--porcelain")
     return {
         "git.commit": commit or "unknown",
         "git.dirty": "unknown" if changed is None else str(bool(changed)).lower(),
+        "digest.lock": file_digest(project / LOCK_FILE),
     }
 
 

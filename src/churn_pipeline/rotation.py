@@ -11,6 +11,7 @@ from kedro.framework.session import KedroSession
 from churn_pipeline.configuration import TableConfigLoader
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.schema import read_contract
+from churn_pipeline.installation import CONF_SOURCE, conf_source
 from churn_pipeline.promotion import PROMOTED
 
 # In the order in which versions are refitted: each is then compared with those before it
@@ -69,16 +70,23 @@ def rotate(project: Path, table: str) -> dict[str, str]:
 
 
 def _table_file(project: Path, table: str) -> Path:
-    session = KedroSession.create(project, runtime_params={"table": table})
+    session = KedroSession.create(project, runtime_params={"table": table}, conf_source=conf_source(project))
     with session:
         loader = session.load_context().config_loader
         assert isinstance(loader, TableConfigLoader)
-        return loader.table_file
+        file = Path(loader.table_file)
+    if not file.is_file():
+        raise TableError(
+            f"The table file {file.name}",
+            f"cannot be changed in {loader.conf_source}: unpack the configuration and set {CONF_SOURCE} to its folder",
+        )
+    return file
 
 
 def _refit(project: Path, table: str, version: str) -> str:
     """Refit a version, and return the number of the new one."""
-    session = KedroSession.create(project, runtime_params={"table": table, "refit": {"version": version}})
+    params = {"table": table, "refit": {"version": version}}
+    session = KedroSession.create(project, runtime_params=params, conf_source=conf_source(project))
     with session:
         session.run(pipeline_names=["refit"])
     return str(mlflow.MlflowClient().get_model_version_by_alias(f"churn_{table}", "challenger").version)

@@ -19,6 +19,7 @@ from churn_pipeline.contract.review import level_shares, review_columns, review_
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.costs import CostModel
 from churn_pipeline.datasets.raw_table_dataset import causes
+from churn_pipeline.installation import conf_source
 from churn_pipeline.leaks import find_leaks
 from churn_pipeline.pipelines.data_engineering import create_pipeline
 from churn_pipeline.pipelines.table_costs import cost_model, customer_values
@@ -56,11 +57,11 @@ def check_table(project: Path, name: str, env: str | None = None) -> TableCheck:
 
 
 def _check_table(project: Path, name: str, env: str | None) -> TableCheck:
-    loader = TableConfigLoader(str(project / "conf"), env=env, runtime_params={"table": name}, **LOADER_ARGS)
+    loader = TableConfigLoader(conf_source(project), env=env, runtime_params={"table": name}, **LOADER_ARGS)
     catalog = _catalog(loader)
     contract: Contract = catalog.load("contract")
     check = TableCheck()
-    check.looks += map(str, review_file(loader.table_file.read_text(encoding="utf-8"), contract))
+    check.looks += map(str, review_file(loader.table_text, contract))
     try:
         raw = catalog.load("raw_customers")
     except Exception as error:

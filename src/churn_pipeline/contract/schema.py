@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
 import pandera.pandas as pa
 import yaml
@@ -23,16 +24,17 @@ def contract_from(content: Mapping[str, Any], name: str) -> Contract:
 
 
 def read_contract(filepath: str | Path) -> Contract:
-    """Read a table file.
+    """Read a table file; its path may be any address of fsspec, such as that of a file in an archive.
 
     Raises
     ------
     TableError
         When the file is missing, is not YAML, or its contract is invalid; it lists every mistake.
     """
-    path = Path(filepath)
+    path = Path(str(filepath).split("::", maxsplit=1)[0])
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with fsspec.open(str(filepath), "rb") as file:
+            content = yaml.safe_load(file.read().decode("utf-8"))
     except FileNotFoundError:
         raise TableError(f"The table file {path.name}", "does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

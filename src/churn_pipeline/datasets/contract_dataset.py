@@ -1,8 +1,8 @@
 """The chosen table's contract as a dataset."""
 
-from pathlib import Path
 from typing import Any, NoReturn
 
+import fsspec
 from kedro.io import AbstractDataset, DatasetError
 
 from churn_pipeline.contract.schema import read_contract
@@ -10,7 +10,7 @@ from churn_pipeline.contract.table import Contract
 
 
 class ContractDataset(AbstractDataset[NoReturn, Contract]):
-    """Reads a table file and returns its contract.
+    """Reads a table file and returns its contract; `filepath` may be any address of fsspec, chained ones included.
 
     Examples
     --------
@@ -21,19 +21,20 @@ class ContractDataset(AbstractDataset[NoReturn, Contract]):
     """
 
     def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._path = Path(filepath)
+        self._filepath = filepath
         self.metadata = metadata
 
     def load(self) -> Contract:
         """Read the file; a `churn_pipeline.contract.errors.TableError` lists every mistake in it."""
-        return read_contract(self._path)
+        return read_contract(self._filepath)
 
     def save(self, data: NoReturn) -> None:
         """Raise an error: contracts are only read."""
         raise DatasetError("A contract is only ever read: edit its table file.")
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        fs, path = fsspec.core.url_to_fs(self._filepath)
+        return bool(fs.isfile(path))
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._path)}
+        return {"filepath": self._filepath}
