@@ -61,6 +61,7 @@ class TableConfigLoader(OmegaConfigLoader):
             "package": _package,
             "tracking_uri": self._tracking_uri,
             "local_artifacts": self._local_artifacts,
+            "globals": self._get_globals_value,
             "oc.env": oc.env,
         }
         for name, resolver in resolvers.items():
@@ -94,6 +95,20 @@ class TableConfigLoader(OmegaConfigLoader):
             f"There is no table '{self.table}'",
             f"write conf/local/tables/{self.table}.yml (`kedro table draft` helps), or choose one of {', '.join(known)}",
         )
+
+    @property
+    def data_root(self) -> str:
+        """Where the pipelines' files are stored: a folder or an address, without a slash at the end.
+
+        Raises
+        ------
+        ProjectError
+            If no globals.yml names it.
+        """
+        root = self["globals"].get("data_root")
+        if not root:
+            raise ProjectError("conf/base/globals.yml", "has no data_root: add `data_root: data`")
+        return str(root).rstrip("/")
 
     def check_runtime_params(self) -> None:
         """Check that every ``--params`` name is a parameter; Kedro itself accepts any name.

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
 import pandera.pandas as pa
 import yaml
@@ -22,17 +23,25 @@ def contract_from(content: Mapping[str, Any], name: str) -> Contract:
     return Contract.parse({key: value for key, value in content.items() if key not in NOT_CONTRACT}, name)
 
 
-def read_contract(filepath: str | Path) -> Contract:
+def read_contract(filepath: str | Path, **storage_options: Any) -> Contract:
     """Read a table file.
+
+    Parameters
+    ----------
+    filepath
+        Its path, or any address that fsspec knows, such as ``tar://base/tables/telco.yml::conf.tar.gz``.
+    **storage_options
+        Arguments of fsspec's file system.
 
     Raises
     ------
     TableError
         When the file is missing, is not YAML, or its contract is invalid; it lists every mistake.
     """
-    path = Path(filepath)
+    path = Path(str(filepath).split("::", maxsplit=1)[0])
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with fsspec.open(str(filepath), "rt", encoding="utf-8", **storage_options) as file:
+            content = yaml.safe_load(file)
     except FileNotFoundError:
         raise TableError(f"The table file {path.name}", "does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
 """The chosen table's contract as a dataset."""
 
-from pathlib import Path
 from typing import Any, NoReturn
 
+import fsspec
 from kedro.io import AbstractDataset, DatasetError
 
 from churn_pipeline.contract.schema import read_contract
@@ -12,6 +12,13 @@ from churn_pipeline.contract.table import Contract
 class ContractDataset(AbstractDataset[NoReturn, Contract]):
     """Reads a table file and returns its contract.
 
+    Parameters
+    ----------
+    filepath
+        The path of the file, or any address that fsspec knows, also inside an archive.
+    credentials
+        Arguments of fsspec's file system.
+
     Examples
     --------
     >>> from churn_pipeline.datasets import ContractDataset
@@ -20,20 +27,23 @@ class ContractDataset(AbstractDataset[NoReturn, Contract]):
     'Churn'
     """
 
-    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._path = Path(filepath)
+    def __init__(
+        self, filepath: str, credentials: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self._address, self._credentials = str(filepath), credentials or {}
         self.metadata = metadata
 
     def load(self) -> Contract:
         """Read the file; a `churn_pipeline.contract.errors.TableError` lists every mistake in it."""
-        return read_contract(self._path)
+        return read_contract(self._address, **self._credentials)
 
     def save(self, data: NoReturn) -> None:
         """Raise an error: contracts are only read."""
         raise DatasetError("A contract is only ever read: edit its table file.")
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        filesystem, path = fsspec.core.url_to_fs(self._address, **self._credentials)
+        return bool(filesystem.isfile(path))
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._path)}
+        return {"filepath": self._address}
