@@ -216,6 +216,57 @@ def test_a_list_in_place_of_a_block_is_a_mistake_in_the_configuration(conf: Path
     assert str(actionable(caught.value)).startswith("The configuration has mistakes:")
 
 
+# ---- where files are stored ------------------------------------------------------------------------------------------
+
+
+def stored(table: str, env: str | None = None) -> TableConfigLoader:
+    return TableConfigLoader(str(ROOT / "conf"), env=env, runtime_params={"table": table}, **LOADER_ARGS)
+
+
+def places(block: Any) -> Iterator[str]:
+    """Every file and folder that a configuration names."""
+    for key, value in block.items():
+        if isinstance(value, dict):
+            yield from places(value)
+        elif key in ("filepath", "path"):
+            yield value
+
+
+@pytest.mark.parametrize("table", ["simulated", "simulated_monthly", "iranian", "mlc_churn", "telco"])
+def test_production_stores_every_file_under_its_data_root(table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHURN_PUBLIC_DATA", raising=False)
+    monkeypatch.setenv("CHURN_DATA_ROOT", "s3://team/churn")
+    here, there = ({*places(stored(table, env)["catalog"])} for env in ("base", "production"))
+    in_project = {str(stored(table).table_file), "requirements/serving.txt", f"bentos/churn_{table}.bento"}
+    assert {place.replace("data/", "s3://team/churn/", 1) for place in here - in_project} == there - in_project
+    assert in_project <= here & there
+
+
+def test_each_loader_has_its_own_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHURN_DATA_ROOT", "s3://team/churn")
+    monkeypatch.setenv("CHURN_STUDIES", "postgresql+psycopg://churn@host/churn")
+    there, here = stored("telco", "production"), stored("telco", "base")
+    assert there["catalog"]["leaks"]["filepath"].startswith("s3://team/churn/")
+    assert here["catalog"]["leaks"]["filepath"].startswith("data/")
+    assert (there.data_root, there["globals"]["studies"]) == (
+        "s3://team/churn",
+        "postgresql+psycopg://churn@host/churn",
+    )
+    assert (here.data_root, here["globals"]["studies"]) == ("data", None)
+
+
+def test_production_requires_a_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHURN_DATA_ROOT", raising=False)
+    with pytest.raises(OmegaConfBaseException) as caught:
+        _ = stored("telco", "production")
+    assert "the environment variable 'CHURN_DATA_ROOT' is not set: export it" in str(actionable(caught.value))
+
+
+def test_globals_without_a_data_root_are_explained(conf: Path) -> None:
+    with pytest.raises(ProjectError, match=r"globals\.yml:\n  - has no data_root: add `data_root: data`"):
+        _ = loader(conf).data_root
+
+
 # ---- where runs are recorded -----------------------------------------------------------------------------------------
 
 

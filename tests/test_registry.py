@@ -1,5 +1,6 @@
 """The registered pipelines: their parts, inputs, boxes and parameters."""
 
+import re
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 from inspect import signature
@@ -169,7 +170,19 @@ def test_a_dataset_is_in_the_layer_of_its_folder() -> None:
         for name, entry in yaml.safe_load(file.read_text(encoding="utf-8")).items():
             inner = entry.get("dataset")
             path = str((inner if isinstance(inner, dict) else entry).get("filepath", ""))
-            if path.startswith("data/"):
+            if path.startswith("${globals:data_root}/"):
                 layers[name] = (path.split("/")[1], entry["metadata"]["kedro-viz"]["layer"])
     assert len(layers) > 30
     assert {name: layer for name, (folder, layer) in layers.items() if layer != folder} == OTHER_LAYER
+
+
+def test_every_file_of_the_pipelines_is_under_the_data_root_and_has_credentials() -> None:
+    for file in [*(ROOT / "conf/base").glob("catalog_*.yml"), *(ROOT / "conf/base/tables").glob("*.yml")]:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        assert [line for line in lines if re.search(r"(filepath|path): *data/", line)] == []
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for name, entry in content.items():
+            for block in (entry, *entry.values()) if isinstance(entry, dict) else ():
+                path = str(block.get("filepath", "")) if isinstance(block, dict) else ""
+                if "${globals:" in path and not path.endswith(".db"):
+                    assert block["credentials"] == "storage", (file.name, name)

@@ -26,8 +26,10 @@ def main(command: str) -> None:
     print("PostgreSQL, S3 and MLflow run on loopback. These settings point the project at them:\n", flush=True)
     for name, value in servers.locations().items():
         print(f"  export {name}={value}")
-    print(f"\nThe same with the passwords is in {FOLDER / file.name}. Use it, and train:\n")
-    print(f"  source {FOLDER / file.name}\n  kedro run --env production --pipelines training")
+    print(f"\nThe same with the passwords is in {FOLDER / file.name}. Use it, draw the sample on S3, and train:\n")
+    print(f"  source {FOLDER / file.name}")
+    for pipeline in ("simulation", "training"):
+        print(f"  kedro run --env production --pipelines {pipeline}")
 
 
 if __name__ == "__main__":

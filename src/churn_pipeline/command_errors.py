@@ -6,7 +6,6 @@ Only defects end in a traceback. Mistakes in the command, configuration or files
 import logging
 import os
 import sys
-import traceback
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,13 @@ import click
 from yaml import YAMLError
 
 from churn_pipeline import progress
-from churn_pipeline.error_messages import configuration_mistake, dataset_mistake, parameter_mistakes
+from churn_pipeline.error_messages import (
+    configuration_mistake,
+    dataset_mistake,
+    origin,
+    parameter_mistakes,
+    storage_mistake,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +111,8 @@ def actionable(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, ProjectError | OnnxConversionError):
             return str(cause)
-    return next((message for cause in chain if (message := _explain(cause)) is not None), None)
+    message = next((message for cause in chain if (message := _explain(cause)) is not None), None)
+    return message or storage_mistake(chain)
 
 
 def _explain(error: BaseException) -> str | None:
@@ -137,7 +143,7 @@ def _explain(error: BaseException) -> str | None:
     # A message for the user; a dataset error with a cause only wraps another error.
     if isinstance(error, DatasetError) and error.__cause__ is None:
         return str(error)
-    if isinstance(error, ValueError | LookupError | AttributeError | ImportError) and _origin(error).startswith(
+    if isinstance(error, ValueError | LookupError | AttributeError | ImportError) and origin(error).startswith(
         VALIDATING_MODULES
     ):
         return f"{error}\n{SEE}"
@@ -157,9 +163,3 @@ def _explain_system(error: OSError) -> str | None:
     if isinstance(error, FileNotFoundError):
         return f"{error.filename} does not exist: run the node that writes it first, or the whole pipeline."
     return f"{error.filename} cannot be used: {error.strerror}."
-
-
-def _origin(error: BaseException) -> str:
-    """Return the module that raised an error."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""

@@ -66,6 +66,7 @@ class TableConfigLoader(OmegaConfigLoader):
             "package": _package,
             "tracking_uri": self._tracking_uri,
             "local_artifacts": self._local_artifacts,
+            "globals": self._get_globals_value,
             "oc.env": oc.env,
         }
         for name, resolver in resolvers.items():
@@ -115,6 +116,20 @@ class TableConfigLoader(OmegaConfigLoader):
         if self._protocol in ("tar", "zip"):
             return f"{self._protocol}://{path}::{self.conf_source}"
         return path if self._protocol == "file" else str(self._fs.unstrip_protocol(path))
+
+    @property
+    def data_root(self) -> str:
+        """Where the pipelines' files are stored: a folder or an address, without a slash at the end.
+
+        Raises
+        ------
+        ProjectError
+            If no globals.yml names it.
+        """
+        root = self["globals"].get("data_root")
+        if not root:
+            raise ProjectError("conf/base/globals.yml", "has no data_root: add `data_root: data`")
+        return str(root).rstrip("/")
 
     def check_runtime_params(self) -> None:
         """Check that every ``--params`` name is a parameter; Kedro itself accepts any name.

@@ -2,7 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.contract.mistakes import plain
@@ -25,6 +26,9 @@ DATASET = re.compile(r"(?:[Dd]ataset|entry) '(?P<name>[^']+)'")
 UNEXPECTED = re.compile(r"(?P<what>\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(?P<argument>\w+)'")
 LACKING = re.compile(r"(?P<what>\w+)\.__init__\(\) missing \d+ required.*: '(?P<argument>\w+)'")
 UNKNOWN_TYPE = re.compile(r"(?:Dataset|Class) '(?P<name>[\w.]+)' not found")
+STORED_AT = re.compile(r"filepath=(?:PurePosixPath\()?'(?P<path>[^']+)'\)?(?:.*?protocol='(?P<protocol>\w+)')?")
+INSTALL = re.compile(r"[Ii]nstall (?P<package>[\w-]+) to access")
+STORAGE_MODULES = ("fsspec", "s3fs", "gcsfs", "adlfs", "botocore", "aiobotocore", "aiohttp")
 BROKEN_FILE = re.compile(r"Invalid YAML or JSON file (?P<file>.+), unable to read line (?P<line>\d+)")
 
 
@@ -70,9 +74,50 @@ def dataset_mistake(error: BaseException) -> str | None:
         return f"{entry} has no type: add one, such as `type: pandas.CSVDataset`"
     if "is not a valid dataset configuration" in text:
         return f"{entry} must have keys, such as {{type: pandas.CSVDataset, filepath: data/customers.csv}}"
+    if found := INSTALL.search(text):
+        return (
+            f"The package {found['package']} is missing: install it; for S3, `pip install 'churn_pipeline[production]'`"
+        )
     if found := UNKNOWN_TYPE.search(text):
         return f"The type '{found['name']}' was not found: kedro-datasets lists the types, such as pandas.CSVDataset"
     return None
+
+
+def storage_mistake(chain: Sequence[BaseException]) -> str | None:
+    """The message of an error that a store such as S3 raised; None for other errors.
+
+    Parameters
+    ----------
+    chain
+        The error, and its causes.
+    """
+    # s3fs translates an error of the server into one of Python, from which it raises.
+    error = next((each for each in chain if origin(each).startswith(STORAGE_MODULES)), None)
+    if error is None or getattr(error, "filename", None):
+        return None
+    place = next((_address(found) for each in chain if (found := STORED_AT.search(str(each)))), "A file in data_root")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, PermissionError):
+        return (
+            f"{place} is refused ({reason}): correct the key, which is in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or "
+            "under `storage` in credentials.yml, or ask for access"
+        )
+    if isinstance(error, FileNotFoundError):
+        return (
+            f"{place} does not exist: check the bucket, and run the node that writes the file, or the whole pipeline."
+        )
+    return f"{place} cannot be used: {reason}. Check that the server answers, then run the same command again."
+
+
+def origin(error: BaseException) -> str:
+    """Return the module that raised an error."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")) if frames else ""
+
+
+def _address(found: re.Match[str]) -> str:
+    protocol = found["protocol"]
+    return f"{protocol}://{found['path']}" if protocol and "://" not in found["path"] else found["path"]
 
 
 def _interpolation(text: str) -> str:

@@ -15,6 +15,7 @@ from kedro.pipeline.node import Node
 
 from churn_pipeline import progress
 from churn_pipeline.configuration import TableConfigLoader, use_configuration
+from churn_pipeline.datasets.files import StoredFile
 from churn_pipeline.progress import History, RunProgress
 
 logger = logging.getLogger(__name__)
@@ -107,8 +108,11 @@ class ProgressHooks:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Open the file with the node durations of the last run."""
-        file = Path(context.project_path) / "data" / ".node_seconds.json"
-        self._history = History(file, _loader_of(context).table)
+        loader = _loader_of(context)
+        self._results = f"{loader.data_root}/08_reporting/{loader.table}/"
+        local = StoredFile(f"{loader.data_root}/.node_seconds.json").local_path
+        # A stored duration is not worth a request to a server.
+        self._history = History(Path(context.project_path) / local if local else None, loader.table)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
@@ -148,6 +152,7 @@ class ProgressHooks:
         self._history.write(self._progress.seconds)
         if "summary" in pipeline.all_outputs():
             print(f"\n{catalog.load('summary')}", flush=True)
+            print(f"  {self._results}   model_card.md, target_list.csv, leaderboard, metrics, plots", flush=True)
 
 
 def _loader_of(context: KedroContext) -> TableConfigLoader:

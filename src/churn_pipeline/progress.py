@@ -111,9 +111,9 @@ class ProgressLine:
 
 
 class History:
-    """Node durations of each table's last run, in a file that may be deleted at any time."""
+    """Node durations of each table's last run, in a file that may be deleted at any time; without a file, none are kept."""
 
-    def __init__(self, file: Path, table: str) -> None:
+    def __init__(self, file: Path | None, table: str) -> None:
         self._file, self._table = file, table
 
     def read(self) -> dict[str, float]:
@@ -123,12 +123,16 @@ class History:
 
     def write(self, seconds: Mapping[str, float]) -> None:
         """Save the durations of the run that has just ended."""
+        if self._file is None:
+            return
         tables = self._content()
         tables[self._table] = tables.pop(self._table, {}) | {name: round(took, 2) for name, took in seconds.items()}
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(json.dumps(tables, indent=1), encoding="utf-8")
 
     def _content(self) -> dict[str, dict[str, float]]:
+        if self._file is None:
+            return {}
         try:
             content: dict[str, dict[str, float]] = json.loads(self._file.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):

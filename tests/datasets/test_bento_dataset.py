@@ -50,7 +50,7 @@ def dataset(folder: Path, package: Path | None = None, name: str = "churn_custom
     return BentoDataset(
         name=name,
         store=str(folder / "store"),
-        filepath=str(folder / "exported" / "churn.bento"),
+        export={"filepath": str(folder / "exported" / "churn.bento")},
         package=str(package or folder / "package"),
         recipe=str(ROOT / "bentos" / "Dockerfile.j2"),
         base_image="python:3.11-slim",

@@ -112,6 +112,7 @@ def test_a_missing_tracking_server_is_reported_at_once(project: Project, monkeyp
         unused.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        monkeypatch.setenv("CHURN_DATA_ROOT", "data")
         begin = time.monotonic()
 
         ended = project.kedro(*TRAIN, "--env", "production")

@@ -234,6 +234,7 @@ def test_production_records_on_a_tracking_server(
     project: Project, tracking_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server)
+    monkeypatch.setenv("CHURN_DATA_ROOT", "data")
 
     ended = project.kedro("run", "--env", "production")
 
@@ -249,6 +250,7 @@ def test_production_records_on_a_tracking_server(
 
 def test_production_without_a_server_says_what_to_set(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("CHURN_DATA_ROOT", "data")
 
     ended = project.kedro("run", "--pipelines", "training", "--env", "production")
 

@@ -56,7 +56,7 @@ def store(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Stor
     dataset = BentoDataset(
         NAME,
         str(folder / "home"),
-        filepath=str(folder / "unused.bento"),
+        export={"filepath": str(folder / "unused.bento")},
         package=str(ROOT / "src" / "churn_pipeline"),
         recipe=str(ROOT / "bentos" / "Dockerfile.j2"),
         base_image="python:3.11-slim",

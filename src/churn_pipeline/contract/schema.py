@@ -23,8 +23,15 @@ def contract_from(content: Mapping[str, Any], name: str) -> Contract:
     return Contract.parse({key: value for key, value in content.items() if key not in NOT_CONTRACT}, name)
 
 
-def read_contract(filepath: str | Path) -> Contract:
-    """Read a table file; its path may be any address of fsspec, such as that of a file in an archive.
+def read_contract(filepath: str | Path, **storage_options: Any) -> Contract:
+    """Read a table file.
+
+    Parameters
+    ----------
+    filepath
+        Its path, or any address that fsspec knows, such as ``tar://base/tables/telco.yml::conf.tar.gz``.
+    **storage_options
+        Arguments of fsspec's file system.
 
     Raises
     ------
@@ -33,7 +40,8 @@ def read_contract(filepath: str | Path) -> Contract:
     """
     path = Path(str(filepath).split("::", maxsplit=1)[0])
     try:
-        with fsspec.open(str(filepath), "rb") as file:
+        # In binary mode, because an archive's file system knows no text mode.
+        with fsspec.open(str(filepath), "rb", **storage_options) as file:
             content = yaml.safe_load(file.read().decode("utf-8"))
     except FileNotFoundError:
         raise TableError(f"The table file {path.name}", "does not exist") from None

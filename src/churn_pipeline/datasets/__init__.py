@@ -9,6 +9,7 @@ _MODULES = {
     "ContractDataset": "contract_dataset",
     "FetchedDataset": "fetched_dataset",
     "MlflowEvaluationsDataset": "mlflow_run",
+    "MlflowFileDataset": "mlflow_file",
     "MlflowMetricsDataset": "mlflow_run",
     "MlflowTagsDataset": "mlflow_run",
     "OnnxDataset": "onnx_dataset",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from kedro.io import AbstractDataset, DatasetError
 
+from churn_pipeline.datasets.files import StoredFile, path_on_this_machine
 from churn_pipeline.datasets.signing import BundleSigner
 from churn_pipeline.documents import BUNDLE_FOLDER, SIGNATURE_FILE
 
@@ -76,9 +77,9 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
     name
         The Bento's name; `name_in_store` has underscores for characters that BentoML rejects.
     store
-        The store's folder, used as BENTOML_HOME; the user's own store stays untouched.
-    filepath
-        The file to export the Bento to.
+        The store's folder on this machine, used as BENTOML_HOME; the user's own store stays untouched.
+    export
+        ``filepath`` of the file to export the Bento to, at any address that fsspec knows, and its ``credentials``.
     package
         The folder of this project's package.
     recipe
@@ -89,7 +90,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
     Examples
     --------
     >>> from churn_pipeline.datasets import BentoDataset
-    >>> files = {"filepath": "churn.bento", "package": "src/churn_pipeline", "recipe": "bentos/Dockerfile.j2"}
+    >>> files = {"export": {"filepath": "churn.bento"}, "package": "src/churn_pipeline", "recipe": "bentos/Dockerfile.j2"}
     >>> bento = BentoDataset("churn", "bentos/store", base_image="python:3.11-slim", **files).load()  # doctest: +SKIP
     """
 
@@ -97,14 +98,15 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         self,
         name: str,
         store: str,
-        filepath: str,
+        export: dict[str, Any],
         package: str,
         recipe: str,
         base_image: str,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self.name_in_store = re.sub(r"[^a-z0-9._-]", "_", name.lower())
-        self._store, self._path = Path(store), Path(filepath)
+        self._store = path_on_this_machine(store, "The store of Bentos")
+        self._export = StoredFile(**export)
         self._package, self._recipe = Path(package), Path(recipe)
         self._base_image = base_image
         self.metadata = metadata
@@ -125,11 +127,12 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         self._sign(version, data.signer)
         # BentoML writes this file only when it builds; a load must return the Bento saved last.
         self._latest.write_text(version, encoding="utf-8")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.unlink(missing_ok=True)
         bento = self.load()
-        bento.export(str(self._path))
-        logger.info("Built %s, %.1f MB: %s", bento.tag, self._path.stat().st_size / 1e6, self._path)
+        with tempfile.TemporaryDirectory() as folder:
+            exported = Path(bento.export(str(Path(folder) / self._export.name)))
+            self._export.write_from(exported)
+            megabytes = exported.stat().st_size / 1e6
+        logger.info("Built %s, %.1f MB: %s", bento.tag, megabytes, self._export.address)
 
     def load(self) -> Bento:
         """Return the Bento that was saved last."""
@@ -210,7 +213,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         return self._latest.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"name": self.name_in_store, "store": str(self._store), "filepath": str(self._path)}
+        return {"name": self.name_in_store, "store": str(self._store), "filepath": self._export.address}
 
 
 def content_digest(folder: Path) -> str:

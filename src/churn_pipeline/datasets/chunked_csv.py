@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import pyarrow as pa
 from kedro.io import AbstractDataset, DatasetError
 from pyarrow import csv
 
+from churn_pipeline.datasets.files import StoredFile
+
 
 class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
-    """A local CSV file that a node writes in chunks and that is either complete or absent.
+    """A CSV file that a node writes in chunks and that is either complete or absent.
 
     Each chunk that a node yields is appended to ``<filepath>.part``. When the node has finished, Kedro confirms the
     dataset (list it in the node's ``confirms``), and the part replaces the file. An interrupted run leaves the previous
     file, if any, and a part that the next run overwrites. A dataset object lives for one run, so its first chunk starts
-    a new part.
+    a new part. The part of a file at another address is a temporary file on this machine, because object stores append
+    nothing.
 
     Values are written without quotes and numbers in their shortest exact form, so the same frames give the same bytes.
     Text that needs quotes is rejected.
@@ -25,9 +29,11 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
     Parameters
     ----------
     filepath : str
-        Path of the file.
+        Path of the file, or any address that fsspec knows.
     load_args : dict, optional
         Passed to `pandas.read_csv`.
+    credentials : dict, optional
+        Arguments of fsspec's file system.
     metadata : dict, optional
         Ignored here; Kedro plugins read it.
 
@@ -47,10 +53,15 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
     """
 
     def __init__(
-        self, *, filepath: str, load_args: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None
+        self,
+        *,
+        filepath: str,
+        load_args: dict[str, Any] | None = None,
+        credentials: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._filepath = Path(filepath)
-        self._part = self._filepath.with_name(self._filepath.name + ".part")
+        self._file = StoredFile(filepath, credentials)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._load_args = load_args or {}
         self._header: list[str] | None = None  # of the part being written
         self.metadata = metadata
@@ -63,9 +74,10 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         DatasetError
             If the file is absent but a part of it exists.
         """
-        if self._part.exists() and not self._filepath.exists():
-            raise DatasetError(f"'{self._filepath}' is incomplete: run the node that writes it again")
-        frame: pd.DataFrame = pd.read_csv(self._filepath, **self._load_args)
+        if self._file.local_path is not None and self._part.exists() and not self._file.exists():
+            raise DatasetError(f"'{self._file.address}' is incomplete: run the node that writes it again")
+        with self._file.on_this_machine() as path:
+            frame: pd.DataFrame = pd.read_csv(path, **self._load_args)
         return frame
 
     def save(self, data: pd.DataFrame) -> None:
@@ -78,11 +90,11 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         """
         first = self._header is None
         if first:
-            self._filepath.parent.mkdir(parents=True, exist_ok=True)
+            self._part.parent.mkdir(parents=True, exist_ok=True)
             self._header = list(data.columns)
         if list(data.columns) != self._header:
             raise DatasetError(
-                f"A chunk of '{self._filepath}' has the columns {list(data.columns)}, earlier ones {self._header}"
+                f"A chunk of '{self._file.address}' has the columns {list(data.columns)}, earlier ones {self._header}"
             )
         options = csv.WriteOptions(include_header=first, quoting_style="none", quoting_header="none", batch_size=4096)
         table = pa.Table.from_pandas(data, preserve_index=False)
@@ -98,12 +110,24 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
             If nothing was saved.
         """
         if self._header is None:
-            raise DatasetError(f"Nothing was written to '{self._filepath}'")
-        self._part.replace(self._filepath)
+            raise DatasetError(f"Nothing was written to '{self._file.address}'")
+        if self._file.local_path is not None:
+            self._part.replace(self._file.local_path)
+        else:
+            self._file.write_from(self._part)
+            self._part.unlink()
         self._header = None
 
+    @property
+    def _part(self) -> Path:
+        path = self._file.local_path
+        if path is not None:
+            return path.with_name(f"{path.name}.part")
+        self._temporary = self._temporary or tempfile.TemporaryDirectory()
+        return Path(self._temporary.name) / f"{self._file.name}.part"
+
     def _exists(self) -> bool:
-        return self._filepath.exists()
+        return self._file.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "load_args": self._load_args}
+        return {"filepath": self._file.address, "load_args": self._load_args}

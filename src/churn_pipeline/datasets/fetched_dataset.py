@@ -1,6 +1,7 @@
 """A public file, read from a local copy or downloaded once, with a checksum."""
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -8,6 +9,7 @@ import pooch
 from kedro.io import AbstractDataset, DatasetError
 
 from churn_pipeline.contract.errors import TableError
+from churn_pipeline.datasets.files import StoredFile
 
 
 class FetchedDataset(AbstractDataset[NoReturn, Any]):
@@ -16,11 +18,11 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
     Parameters
     ----------
     dataset
-        The Kedro dataset that reads the file, without its ``filepath``.
+        The Kedro dataset that reads the file, without its ``filepath``. Its ``credentials`` are those of the folder.
     url, sha256
         Address and checksum of the published file.
     path
-        The folder for the downloaded file.
+        The folder for the downloaded file, on this machine or at any address that fsspec knows.
     local_folder, local_name
         A folder with a local copy, and the copy's name; without a folder, the file is downloaded.
 
@@ -43,14 +45,17 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self._dataset, self._url, self._sha256 = dataset, url, sha256
-        self._folder = Path(path)
-        self._local_copy = Path(local_folder) / local_name if local_folder else None
+        downloaded = f"{path}/{url.rsplit('/', 1)[-1]}"
+        self._is_downloaded = not local_folder
+        self._file = StoredFile(
+            f"{local_folder}/{local_name}" if local_folder else downloaded, dataset.get("credentials")
+        )
         self.metadata = metadata
 
     @property
-    def filepath(self) -> Path:
-        """The local copy or the downloaded file, whether it exists or not."""
-        return self._local_copy or self._folder / self._url.rsplit("/", 1)[-1]
+    def filepath(self) -> str:
+        """The address of the local copy or the downloaded file, whether it exists or not."""
+        return self._file.address
 
     def load(self) -> Any:
         """Download the file if needed, and read it.
@@ -60,40 +65,43 @@ class FetchedDataset(AbstractDataset[NoReturn, Any]):
         TableError
             If the download fails, or the file's checksum differs.
         """
-        return AbstractDataset.from_config("file", {**self._dataset, "filepath": str(self._fetch())}).load()
+        if self._is_downloaded:
+            self._download()
+        elif self._file.exists() and self._file.sha256() != self._sha256:
+            raise TableError(
+                f"The public table {self._file.name}",
+                "differs from the published file (SHA-256): delete it and download it again",
+            )
+        return AbstractDataset.from_config("file", {**self._dataset, "filepath": self.filepath}).load()
 
-    def _fetch(self) -> Path:
-        if self._local_copy:
-            if self._local_copy.is_file() and pooch.file_hash(str(self._local_copy)) != self._sha256:
-                raise TableError(
-                    f"The public table {self._local_copy.name}",
-                    "differs from the published file (SHA-256): delete it and download it again",
-                )
-            return self._local_copy
-        try:
-            return Path(
-                pooch.retrieve(
+    def _download(self) -> None:
+        """Download the file, unless it is there with the right checksum."""
+        if self._file.exists() and self._file.sha256() == self._sha256:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                downloaded = pooch.retrieve(
                     self._url,
                     known_hash=f"sha256:{self._sha256}",
-                    path=self._folder,
-                    fname=self.filepath.name,
+                    path=folder,
+                    fname=self._file.name,
                     downloader=pooch.HTTPDownloader(timeout=30, progressbar=sys.stderr.isatty()),
                 )
-            )
-        except (OSError, ValueError) as error:
-            reason = "its SHA-256 differs" if isinstance(error, ValueError) else "the download failed"
-            raise TableError(
-                f"The public table {self.filepath.name} cannot be downloaded from {self._url}",
-                f"{reason}. Download it yourself to {self._folder / self.filepath.name}, "
-                "or set CHURN_PUBLIC_DATA to a folder that contains it",
-            ) from error
+            except (OSError, ValueError) as error:
+                reason = "its SHA-256 differs" if isinstance(error, ValueError) else "the download failed"
+                raise TableError(
+                    f"The public table {self._file.name} cannot be downloaded from {self._url}",
+                    f"{reason}. Download it yourself to {self.filepath}, "
+                    "or set CHURN_PUBLIC_DATA to a folder that contains it",
+                ) from error
+            self._file.write_from(Path(downloaded))
 
     def save(self, data: NoReturn) -> None:
         """Raise an error: public files are only read."""
         raise DatasetError("A public file is only ever read.")
 
     def _exists(self) -> bool:
-        return self.filepath.exists()
+        return self._file.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"url": self._url, "sha256": self._sha256, "filepath": str(self.filepath)}
+        return {"url": self._url, "sha256": self._sha256, "filepath": self.filepath}

@@ -11,7 +11,13 @@ import fsspec
 KNOWN = {"dtype", "keep_default_na", "na_values", "encoding", "sep", "quotechar", "compression", "engine", "sheet_name"}
 
 
-def file_rows(filepath: str, kind: str, load_args: Mapping[str, Any], rows: Sequence[int]) -> dict[int, int] | None:
+def file_rows(
+    filepath: str,
+    kind: str,
+    load_args: Mapping[str, Any],
+    rows: Sequence[int],
+    credentials: Mapping[str, Any] | None = None,
+) -> dict[int, int] | None:
     """Lines of a CSV file, or rows of a workbook, in which rows of the table begin; both count from 1.
 
     Parameters
@@ -24,6 +30,8 @@ def file_rows(filepath: str, kind: str, load_args: Mapping[str, Any], rows: Sequ
         The dataset's arguments for reading.
     rows
         Row numbers of the table; the row below the header is 1.
+    credentials
+        Arguments of fsspec's file system.
 
     Returns
     -------
@@ -37,8 +45,9 @@ def file_rows(filepath: str, kind: str, load_args: Mapping[str, Any], rows: Sequ
     if kind != "CSVDataset":
         return None
     arguments = {"encoding": load_args.get("encoding", "utf-8"), "compression": load_args.get("compression", "infer")}
+    storage = credentials if "://" in filepath and credentials else {}
     try:
-        with fsspec.open(filepath, "rt", newline="", **arguments) as text:
+        with fsspec.open(filepath, "rt", newline="", **arguments, **storage) as text:
             begins = islice(_first_lines(text, load_args), max(rows, default=0) + 1)
             return {row: line for row, line in enumerate(begins) if row in set(rows)}
     except (OSError, UnicodeError, csv.Error):

@@ -1,14 +1,20 @@
 """ONNX models as files."""
 
-from pathlib import Path
 from typing import Any
 
 import onnx
 from kedro.io import AbstractDataset
 
+from churn_pipeline.datasets.files import StoredFile
+
 
 class OnnxDataset(AbstractDataset[onnx.ModelProto, onnx.ModelProto]):
     """An ONNX model in a file; the same model gives the same bytes.
+
+    Parameters
+    ----------
+    filepath, credentials
+        See `churn_pipeline.datasets.files.StoredFile`.
 
     Examples
     --------
@@ -16,21 +22,22 @@ class OnnxDataset(AbstractDataset[onnx.ModelProto, onnx.ModelProto]):
     >>> onnx_model = OnnxDataset(filepath="data/06_models/chosen_model.onnx").load()  # doctest: +SKIP
     """
 
-    def __init__(self, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        self._path = Path(filepath)
+    def __init__(
+        self, filepath: str, credentials: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self._file = StoredFile(filepath, credentials)
         self.metadata = metadata
 
     def load(self) -> onnx.ModelProto:
         """Read the model."""
-        return onnx.load(str(self._path))
+        return onnx.load_model_from_string(self._file.read())
 
     def save(self, data: onnx.ModelProto) -> None:
         """Write the model's serialised bytes."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_bytes(data.SerializeToString(deterministic=True))
+        self._file.write(data.SerializeToString(deterministic=True))
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        return self._file.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._path)}
+        return {"filepath": self._file.address}

@@ -61,7 +61,7 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         if filepath is None:
             return None
         kind = str(dataset["type"]).rsplit(".", 1)[-1]
-        return file_rows(str(filepath), kind, dataset.get("load_args") or {}, rows)
+        return file_rows(str(filepath), kind, dataset.get("load_args") or {}, rows, dataset.get("credentials"))
 
     def save(self, data: NoReturn) -> None:
         """Raise an error: raw tables are only read."""
@@ -118,7 +118,8 @@ def _explain(error: BaseException) -> str | None:
             if os.environ.get("CHURN_PUBLIC_DATA")
             else " For a public table, set CHURN_PUBLIC_DATA to the folder that contains it (see the table's page)."
         )
-        return f"the file does not exist: {Path(error.filename).name if error.filename else 'no such file'}.{public}"
+        name = f": {Path(error.filename).name}" if error.filename else ""  # a store gives no name
+        return f"the file does not exist{name}.{public}"
     if isinstance(error, pd.errors.EmptyDataError):
         return "the file is empty"
     if isinstance(error, UnicodeDecodeError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kedro.io import AbstractDataset, DatasetError
 
 from churn_pipeline.contract.errors import ProjectError
+from churn_pipeline.datasets.files import path_on_this_machine
 from churn_pipeline.documents import SIGNATURE_FILE
 
 if TYPE_CHECKING:  # model_signing imports in 0.7 s, and Kedro imports this module for every command
@@ -64,9 +65,11 @@ class SigningKeyDataset(AbstractDataset[NoReturn, BundleSigner | None]):
         ------
         ProjectError
             If it cannot be read or used.
+        DatasetError
+            If it is not on this machine.
         """
         key, password = self._credentials.get("private_key"), self._credentials.get("password")
-        return BundleSigner(key, password) if key else None
+        return BundleSigner(path_on_this_machine(key, "The signing key"), password) if key else None
 
     def save(self, data: NoReturn) -> None:
         """Raise an error: a key is only read."""

@@ -12,6 +12,7 @@ import mlflow
 from kedro.io import AbstractDataset, DatasetError
 from optuna.distributions import BaseDistribution
 
+from churn_pipeline.datasets.files import path_on_this_machine
 from churn_pipeline.datasets.study_progress import SearchProgressLine
 from churn_pipeline.datasets.study_recorder import TrialRecorder
 from churn_pipeline.datasets.study_storage import StoredStudy, open_optuna_study
@@ -40,12 +41,23 @@ class StudyDataset(AbstractDataset[None, "CandidateStudies"]):
     """
 
     def __init__(self, filepath: str, candidate: str, metadata: dict[str, Any] | None = None) -> None:
-        self._filepath, self._candidate = Path(filepath), candidate
+        self._address, self._candidate = filepath, candidate
         self.metadata = metadata
 
     def load(self) -> CandidateStudies:
-        """Return an object that opens the candidate's studies."""
+        """Return an object that opens the candidate's studies.
+
+        Raises
+        ------
+        DatasetError
+            If the file is not on this machine.
+        """
         return CandidateStudies(self._filepath, self._candidate, mlflow.active_run())
+
+    @property
+    def _filepath(self) -> Path:
+        fix = "SQLite needs a file on this machine; set CHURN_STUDIES to a database's address"
+        return path_on_this_machine(self._address, "The trials of searches", fix)
 
     def save(self, data: None) -> NoReturn:
         """Raise an error: a study stores its trials itself."""
@@ -55,7 +67,7 @@ class StudyDataset(AbstractDataset[None, "CandidateStudies"]):
         return self._filepath.is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "candidate": self._candidate}
+        return {"filepath": self._address, "candidate": self._candidate}
 
 
 class CandidateStudies:

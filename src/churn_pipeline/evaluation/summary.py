@@ -80,7 +80,6 @@ def summarise(report: RunReport) -> str:
         "Look next:",
         f"  kedro mlflow ui             runs, metrics, plots and the registered model churn_{name}@challenger",
         "  kedro viz                   the graph, with tables and plots on its nodes",
-        f"  data/08_reporting/{name}/   model_card.md, target_list.csv, leaderboard, metrics, plots",
     ]
     return "\n".join(lines)
 
