@@ -16,6 +16,8 @@ from churn_pipeline.table_commands import table
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
 
+    from churn_pipeline.configuration import TableConfigLoader
+
 
 @click.group(name="churn_pipeline", cls=Group)
 def cli() -> None:
@@ -37,10 +39,14 @@ def _context(metadata: ProjectMetadata, **params: Any) -> "Iterator[KedroContext
         yield session.load_context()
 
 
-def _configure_tracking(metadata: ProjectMetadata) -> None:
-    """Point MLflow at the configured store; kedro-mlflow does that when a context is loaded."""
-    with _context(metadata):
-        pass
+def _configure_tracking(metadata: ProjectMetadata, **params: Any) -> "TableConfigLoader":
+    """Point MLflow at the configured store, and return the configuration; kedro-mlflow does that for each context."""
+    from churn_pipeline.configuration import TableConfigLoader
+
+    with _context(metadata, **params) as context:
+        loader = context.config_loader
+        assert isinstance(loader, TableConfigLoader)
+        return loader
 
 
 @cli.command()
@@ -70,8 +76,8 @@ def promote(metadata: ProjectMetadata, name: str, version: int | None, force: bo
     """Make the challenger of the table NAME its champion. Training never promotes a model."""
     from churn_pipeline.promotion import promote_version
 
-    _configure_tracking(metadata)
-    promote_version(name, version, force, reset_anchor)
+    model = _configure_tracking(metadata, table=name).name_of("model")
+    promote_version(name, model, version, force, reset_anchor)
 
 
 @cli.command("rotate-holdout")
