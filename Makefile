@@ -142,8 +142,9 @@ mlflow: $(READY) ## show runs, metrics and models in a browser
 # The last Bento of a table, built by `kedro run --pipelines packaging --params table=…`.
 TABLE ?= simulated
 BENTOS := $(CURDIR)/bentos/store
-BENTO = $(BENTOS)/bentos/churn_$(TABLE)/$(shell cat $(BENTOS)/bentos/churn_$(TABLE)/latest 2>/dev/null || echo none)
-IMAGE ?= localhost/churn_$(TABLE):latest
+BENTO_NAME ?= churn_$(TABLE)
+BENTO = $(BENTOS)/bentos/$(BENTO_NAME)/$(shell cat $(BENTOS)/bentos/$(BENTO_NAME)/latest 2>/dev/null || echo none)
+IMAGE ?= localhost/$(BENTO_NAME):latest
 HAS_BENTO = test -d $(BENTO) || \
   { echo "There is no Bento of table '$(TABLE)': build it with $(BIN)/kedro run --pipelines packaging --params table=$(TABLE)"; exit 1; }
 # A client whose engine does not answer is skipped.
@@ -169,7 +170,7 @@ serve: $(READY) ## serve the last Bento of TABLE (simulated) on 127.0.0.1:PORT (
 container: $(READY) ## build an image of the last Bento of TABLE with docker, podman or buildah
 	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); \
 	cd /; BENTOML_HOME=$(BENTOS) BUILDAH_FORMAT=docker \
-	  $(CURDIR)/$(BIN)/bentoml containerize churn_$(TABLE):latest --backend $$engine --image-tag $(IMAGE)
+	  $(CURDIR)/$(BIN)/bentoml containerize $(BENTO_NAME):latest --backend $$engine --image-tag $(IMAGE)
 
 container-test: $(READY) ## start that image read-only and unprivileged, and test its answers
 	@$(HAS_BENTO); engine=$(ENGINE); $(HAS_ENGINE); $(BIN)/python -m tests.container $$engine $(IMAGE) $(BENTO)/src/bundle
@@ -186,7 +187,7 @@ dist: $(READY) ## write the wheel and the last Bento of TABLE with their bills o
 	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .; \
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
-	cp bentos/churn_$(TABLE).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
+	cp bentos/$(BENTO_NAME).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
 
 benchmark-quality: $(READY) ## compare with other tools by nested cross-validation (half a day); SETS, TABLES, CONTENDERS and FOLDS limit it
 	@$(BIN)/python -m benchmarks.quality $(if $(SETS),--sets $(SETS)) $(if $(TABLES),--tables $(TABLES)) \

@@ -121,6 +121,17 @@ def test_the_catalog_can_use_a_parameter_of_the_run(conf: Path) -> None:
     assert loader(conf)["catalog"]["version"] == "none"
 
 
+def test_names_are_settings_that_an_environment_overrides_one_by_one(conf: Path) -> None:
+    write(conf / "base" / "catalog_more.yml", {"names": ["${name:model}", "${name:experiment}", "${name:bento}"]})
+    assert loader(conf)["catalog"]["names"] == ["churn_plain"] * 3
+    write(conf / "base" / "globals.yml", {"model_name": "churn_{table}", "experiment_name": "all tables"})
+    write(conf / "production" / "globals.yml", {"model_name": "main.churn.{table}"})
+    named = loader(conf, "production", table="local")
+    assert named["catalog"]["names"] == ["main.churn.local", "all tables", "churn_local"]
+    assert named.name_of("model") == "main.churn.local"
+    assert loader(conf, table="local").name_of("model") == "churn_local"
+
+
 def test_the_project_folder_does_not_depend_on_the_working_directory(
     conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

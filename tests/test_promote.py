@@ -9,10 +9,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from churn_pipeline import cli, rotation
+from churn_pipeline.configuration import LOADER_ARGS, TableConfigLoader
 from tests.conftest import ROOT
 
 Promote = Callable[..., Result]
 SAME = {"contract_digest": "c", "holdout_rule": "r"}
+
+
+def _shipped(table: str) -> TableConfigLoader:
+    return TableConfigLoader(str(ROOT / "conf"), runtime_params={"table": table}, **LOADER_ARGS)
 
 
 @pytest.fixture
@@ -22,7 +27,7 @@ def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.setenv(name, uri)
-    monkeypatch.setattr(cli, "_configure_tracking", lambda _: None)
+    monkeypatch.setattr(cli, "_configure_tracking", lambda _, table: _shipped(table))
     client = mlflow.MlflowClient(uri, uri)
     client.create_registered_model("churn_mine")
     monkeypatch.setattr(mlflow, "MlflowClient", lambda: client)
@@ -35,9 +40,9 @@ def register(verdict: str, champion: str = "none", anchor: str = "none", beats: 
     tags = {
         **SAME,
         "gate": verdict,
-        "gate.champion": champion,
-        "gate.anchor": anchor,
-        "gate.beats_anchor": str(beats).lower(),
+        "gate_champion": champion,
+        "gate_anchor": anchor,
+        "gate_beats_anchor": str(beats).lower(),
         **tags,
     }
     made = client.create_model_version("churn_mine", "file:///nowhere", tags=tags)
@@ -77,6 +82,13 @@ def test_a_challenger_that_is_no_worse_leaves_the_anchor(promote: Promote) -> No
     register("better", "2", "1")  # than the champion, but not than the anchor
     assert promote().exit_code == 0
     assert (alias("champion"), alias("anchor")) == (3, 1)
+
+
+def test_a_version_with_the_former_names_of_the_gates_tags_is_promoted(promote: Promote) -> None:
+    tags = {**SAME, "gate": "better", "gate.champion": "1", "gate.anchor": "1", "gate.beats_anchor": "true"}
+    made = mlflow.MlflowClient().create_model_version("churn_mine", "file:///nowhere", tags=tags)
+    assert promote("--version", str(made.version)).exit_code == 0
+    assert (alias("champion"), alias("anchor")) == (2, 2)
 
 
 @pytest.mark.parametrize("verdict", ["worse", "cannot tell", "refused"])
@@ -164,8 +176,10 @@ def test_champion_and_anchor_may_return_after_a_rotation(
         register("cannot tell", "2", "1", holdout_rule="rotated")
         return str(alias("challenger"))
 
-    file = Path(shutil.copy(ROOT / "conf/base/tables/simulated.yml", tmp_path))
-    monkeypatch.setattr(rotation, "_table_file", lambda *_: file)
+    (tmp_path / "conf/base/tables").mkdir(parents=True)
+    shutil.copy(ROOT / "conf/base/tables/simulated.yml", tmp_path / "conf/base/tables/mine.yml")
+    loader = TableConfigLoader(str(tmp_path / "conf"), runtime_params={"table": "mine"}, **LOADER_ARGS)
+    monkeypatch.setattr(rotation, "_loader", lambda *_: loader)
     monkeypatch.setattr(rotation, "_refit", refit)
     assert rotation.rotate(tmp_path, "mine") == {"anchor": "3", "champion": "4", "challenger": "4"}
     for version in ("3", "4"):
@@ -189,4 +203,4 @@ def test_a_version_registered_without_these_tags_needs_force(client: mlflow.Mlfl
 def test_a_missing_version_or_table_is_an_error(promote: Promote) -> None:
     assert "churn_mine has no version 9" in promote("--version", "9").output
     others = CliRunner().invoke(cli.promote, ["others"])
-    assert "Table 'others' has no challenger" in others.output
+    assert "The model 'churn_others' has no challenger" in others.output

@@ -27,8 +27,8 @@ def pipelines(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPa
 def test_training_is_data_engineering_modelling_and_evaluation(pipelines) -> None:
     parts = {node for name in ("data_engineering", "modelling", "evaluation") for node in pipelines[name].nodes}
 
-    [registering] = set(pipelines["training"].nodes) - parts
-    assert registering.outputs == ["registered_model@logged"]
+    registering = set(pipelines["training"].nodes) - parts
+    assert {name for node in registering for name in node.outputs} == {"registered_model@logged", "holdout_sample"}
     assert set(pipelines["__default__"].nodes) == set(pipelines["training"].nodes) | set(pipelines["packaging"].nodes)
 
 
@@ -68,11 +68,12 @@ def test_packaging_waits_for_the_training_of_the_same_run(pipelines) -> None:
     assert order.index("report.record_model") > max(map(order.index, evaluated))
 
 
-def test_packaging_alone_reads_the_registry_and_the_hold_out(pipelines) -> None:
+def test_packaging_alone_reads_the_registry_and_the_hold_out_samples(pipelines) -> None:
     free = {name for name in pipelines["packaging"].inputs() if not name.startswith("params:")}
 
-    holdout = {"holdout_features", "holdout_customers"}
-    assert free == {"registered_model@version", "contract", "serving_lock", "signing_key"} | holdout
+    # last_holdout is read only for a version without a sample.
+    samples = {"holdout_sample", "last_holdout"}
+    assert free == {"registered_model@version", "contract", "serving_lock", "signing_key"} | samples
 
 
 def test_each_candidate_has_its_namespace(pipelines) -> None:
@@ -161,7 +162,12 @@ def test_each_parameter_block_in_conf_is_read(pipelines, project: Project) -> No
 
 
 # kedro-viz cannot draw a step back to an earlier layer: the chosen model depends on the first two, and packaging comes last.
-OTHER_LAYER = {"{candidate}_cv_predictions": "06_models", "choice": "06_models", "packaged_model": "08_reporting"}
+OTHER_LAYER = {
+    "{candidate}_cv_predictions": "06_models",
+    "choice": "06_models",
+    "packaged_model": "08_reporting",
+    "last_holdout": "08_reporting",
+}
 
 
 def test_a_dataset_is_in_the_layer_of_its_folder() -> None:

@@ -18,6 +18,8 @@ from churn_pipeline.table_commands import table
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
 
+    from churn_pipeline.configuration import TableConfigLoader
+
 
 @click.group(name="churn_pipeline", cls=Group)
 def cli() -> None:
@@ -50,14 +52,19 @@ def _context(metadata: ProjectMetadata, **params: Any) -> "Iterator[KedroContext
         yield session.load_context()
 
 
-def _configure_tracking(metadata: ProjectMetadata) -> None:
-    """Point MLflow at the configured store, which kedro-mlflow does when a context is loaded, and check the server."""
+def _configure_tracking(metadata: ProjectMetadata, **params: Any) -> "TableConfigLoader":
+    """Point MLflow at the configured store, check the server, and return the configuration."""
     import mlflow
 
+    from churn_pipeline.configuration import TableConfigLoader
     from churn_pipeline.tracking_server import check_servers
 
-    with _context(metadata):
+    # kedro-mlflow configures MLflow when a context is loaded.
+    with _context(metadata, **params) as context:
         check_servers(mlflow.get_tracking_uri(), mlflow.get_registry_uri())
+        loader = context.config_loader
+        assert isinstance(loader, TableConfigLoader)
+        return loader
 
 
 @cli.command()
@@ -87,8 +94,8 @@ def promote(metadata: ProjectMetadata, name: str, version: int | None, force: bo
     """Make the challenger of the table NAME its champion. Training never promotes a model."""
     from churn_pipeline.promotion import promote_version
 
-    _configure_tracking(metadata)
-    promote_version(name, version, force, reset_anchor)
+    model = _configure_tracking(metadata, table=name).name_of("model")
+    promote_version(name, model, version, force, reset_anchor)
 
 
 @cli.command("rotate-holdout")

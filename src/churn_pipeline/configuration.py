@@ -38,6 +38,8 @@ class TableConfigLoader(OmegaConfigLoader):
         first file found is used alone; table files are never merged.
     ``${parameter:name,default}``
         A parameter of the run, ``--params`` included, for use in the catalog; nested keys use dots.
+    ``${name:model}``
+        ``model_name`` in globals.yml with the chosen table's name in place of ``{table}``; also ``experiment`` and ``bento``.
     ``${project:}``
         The project's folder, so that paths do not depend on the working directory. For a configuration outside a project, the
         working directory.
@@ -61,6 +63,7 @@ class TableConfigLoader(OmegaConfigLoader):
         resolvers: dict[str, Callable[..., Any]] = {
             "table": self._from_table,
             "parameter": self._parameter,
+            "name": self.name_of,
             "project": self._project,
             "project_file": self._project_file,
             "package": _package,
@@ -81,6 +84,10 @@ class TableConfigLoader(OmegaConfigLoader):
             # Cached: every catalog entry needs it, and reading all parameters takes 0.1 s.
             self._default_table = chosen = self._default_table or self["parameters"]["table"]
         return str(chosen)
+
+    def name_of(self, thing: str) -> str:
+        """Return the name of the chosen table's ``model``, ``experiment`` or ``bento``, see globals.yml."""
+        return str(self._globals.get(f"{thing}_name") or "churn_{table}").replace("{table}", self.table)
 
     @property
     def table_file(self) -> str:

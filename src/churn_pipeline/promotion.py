@@ -27,26 +27,31 @@ def find_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion | N
         return None
 
 
-def find_version(client: MlflowClient, table: str, number: int | None) -> ModelVersion:
-    """Return the version with this number, or the challenger.
+def find_version(client: MlflowClient, model: str, number: int | None) -> ModelVersion:
+    """Return the version of a model with this number, or the challenger.
 
     Raises
     ------
     click.ClickException
         If there is no such version.
     """
-    model = f"churn_{table}"
     if number is None:
         challenger = find_alias(client, model, "challenger")
         if challenger is None:
             raise click.ClickException(
-                f"Table '{table}' has no challenger: train one first (kedro run --pipelines training)."
+                f"The model '{model}' has no challenger: train one first (kedro run --pipelines training)."
             )
         return challenger
     try:
         return client.get_model_version(model, str(number))
     except mlflow.exceptions.MlflowException:
         raise click.ClickException(f"{model} has no version {number}: `kedro mlflow ui` lists its versions.") from None
+
+
+def gate_tag(version: ModelVersion, name: str) -> str | None:
+    """Return a tag of the gate; earlier versions have a dot in its name, which Unity Catalog rejects."""
+    value: str | None = version.tags.get(f"gate_{name}", version.tags.get(f"gate.{name}"))
+    return value
 
 
 def check_promotable(
@@ -69,7 +74,7 @@ def check_promotable(
             f"Version {chosen.version} was not promoted: its gate verdict is '{verdict}'. --force promotes it anyway."
         )
     for alias, now in (("champion", champion), ("anchor", anchor)):
-        measured, current = chosen.tags.get(f"gate.{alias}", "unknown"), NO_VERSION if now is None else str(now.version)
+        measured, current = gate_tag(chosen, alias) or "unknown", NO_VERSION if now is None else str(now.version)
         # An alias that is on this version already was moved by a promotion that was interrupted.
         if current not in (measured, str(chosen.version)):
             raise click.ClickException(
@@ -89,18 +94,18 @@ def next_anchor(chosen: ModelVersion, champion: ModelVersion | None, anchor: Mod
     if before is None:
         return chosen
     # A rollback is no new evidence, and neither is a comparison with a former anchor.
-    measured = chosen.tags.get("gate.champion" if anchor is None else "gate.anchor")
+    measured = gate_tag(chosen, "champion" if anchor is None else "anchor")
     evidence = PROMOTED not in chosen.tags and measured == str(before.version)
-    if evidence and chosen.tags.get("gate.beats_anchor") == "true":
+    if evidence and gate_tag(chosen, "beats_anchor") == "true":
         return chosen
     changed = any(chosen.tags.get(name) != before.tags.get(name) for name in COMPARABLE)
     return chosen if changed else before
 
 
-def promote_version(table: str, number: int | None, force: bool, reset_anchor: bool) -> None:
-    """Move the alias ``champion``, and ``anchor`` if needed, and print where they are."""
-    client, model = mlflow.MlflowClient(), f"churn_{table}"
-    chosen = find_version(client, table, number)
+def promote_version(table: str, model: str, number: int | None, force: bool, reset_anchor: bool) -> None:
+    """Move the alias ``champion`` of a table's model, and ``anchor`` if needed, and print where they are."""
+    client = mlflow.MlflowClient()
+    chosen = find_version(client, model, number)
     champion, anchor = (find_alias(client, model, alias) for alias in ("champion", "anchor"))
     if not force:
         check_promotable(chosen, champion, anchor, table)

@@ -12,7 +12,7 @@ from churn_pipeline.configuration import TableConfigLoader
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.contract.schema import read_contract
 from churn_pipeline.installation import CONF_SOURCE, conf_source
-from churn_pipeline.promotion import PROMOTED
+from churn_pipeline.promotion import PROMOTED, find_alias
 
 # In the order in which versions are refitted: each is then compared with those before it
 ALIASES = ("anchor", "champion", "challenger")
@@ -51,10 +51,10 @@ def rotate(project: Path, table: str) -> dict[str, str]:
     dict of str
         The new version by alias.
     """
-    file = _table_file(project, table)
-    client, model = mlflow.MlflowClient(), f"churn_{table}"
-    registered = client.search_registered_models(f"name = '{model}'")
-    held = {alias: str(number) for alias, number in registered[0].aliases.items()} if registered else {}
+    loader = _loader(project, table)
+    file, model, client = _table_file(loader), loader.name_of("model"), mlflow.MlflowClient()
+    found = {alias: find_alias(client, model, alias) for alias in ALIASES}
+    held = {alias: str(version.version) for alias, version in found.items() if version is not None}
     with _restored_on_error(client, model, held, file):
         raise_rotation(file)
         refitted: dict[str, str] = {}
@@ -62,19 +62,23 @@ def rotate(project: Path, table: str) -> dict[str, str]:
             if alias not in held:
                 continue
             if held[alias] not in refitted:
-                refitted[held[alias]] = _refit(project, table, held[alias])
+                refitted[held[alias]] = _refit(project, table, model, held[alias])
             client.set_registered_model_alias(model, alias, refitted[held[alias]])
             if alias != "challenger":  # each anchor has been champion
                 client.set_model_version_tag(model, refitted[held[alias]], PROMOTED, "rotated")
     return {alias: refitted[held[alias]] for alias in ALIASES if alias in held}
 
 
-def _table_file(project: Path, table: str) -> Path:
+def _loader(project: Path, table: str) -> TableConfigLoader:
     session = KedroSession.create(project, runtime_params={"table": table}, conf_source=conf_source(project))
     with session:
         loader = session.load_context().config_loader
         assert isinstance(loader, TableConfigLoader)
-        file = Path(loader.table_file)
+        return loader
+
+
+def _table_file(loader: TableConfigLoader) -> Path:
+    file = Path(loader.table_file)
     if not file.is_file():
         raise TableError(
             f"The table file {file.name}",
@@ -83,13 +87,13 @@ def _table_file(project: Path, table: str) -> Path:
     return file
 
 
-def _refit(project: Path, table: str, version: str) -> str:
+def _refit(project: Path, table: str, model: str, version: str) -> str:
     """Refit a version, and return the number of the new one."""
     params = {"table": table, "refit": {"version": version}}
     session = KedroSession.create(project, runtime_params=params, conf_source=conf_source(project))
     with session:
         session.run(pipeline_names=["refit"])
-    return str(mlflow.MlflowClient().get_model_version_by_alias(f"churn_{table}", "challenger").version)
+    return str(mlflow.MlflowClient().get_model_version_by_alias(model, "challenger").version)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from bentoml import Tag
 from kedro.io import DatasetError
 from tests.bentos import could_unpickle, files_in
 from tests.conftest import ROOT
@@ -237,6 +238,8 @@ def test_a_service_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
 
 def test_a_name_becomes_valid_for_bentoml() -> None:
     assert dataset(Path("nowhere"), name="churn_My Täble").name_in_store == "churn_my_t_ble"
+    for name in ("main.churn.telco", "churn_last_", "_first.", "x" * 62 + "_yz", "MAIN.Churn.Ä"):
+        assert str(Tag(dataset(Path("nowhere"), name=name).name_in_store))
 
 
 def test_the_search_for_pickles_finds_them() -> None:

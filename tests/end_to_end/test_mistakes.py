@@ -88,7 +88,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ..
     "nothing to promote": (
         _nothing,
         ("promote", "simulated"),
-        ("Table 'simulated' has no challenger", "train one first"),
+        ("The model 'churn_simulated' has no challenger", "train one first"),
     ),
     "another run": (_nothing, ("reproduce", "0123abc"), ("no record of the run 0123abc",)),
 }

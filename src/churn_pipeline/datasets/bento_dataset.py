@@ -42,6 +42,7 @@ CODE = (
     "serving/**/*",
 )
 RECIPE = "Dockerfile.j2"
+LONGEST_NAME = 63  # of a Bento
 BUILT_BY_BENTOML = "bentofile.yaml"
 
 
@@ -75,7 +76,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
     Parameters
     ----------
     name
-        The Bento's name; `name_in_store` has underscores for characters that BentoML rejects.
+        The Bento's name; see `name_in_store`.
     store
         The store's folder on this machine, used as BENTOML_HOME; the user's own store stays untouched.
     export
@@ -104,7 +105,7 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
         base_image: str,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self.name_in_store = re.sub(r"[^a-z0-9._-]", "_", name.lower())
+        self.name_in_store = name_in_store(name)
         self._store = path_on_this_machine(store, "The store of Bentos")
         self._export = StoredFile(**export)
         self._package, self._recipe = Path(package), Path(recipe)
@@ -214,6 +215,17 @@ class BentoDataset(AbstractDataset[BentoContent, "Bento"]):
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self.name_in_store, "store": str(self._store), "filepath": self._export.address}
+
+
+def name_in_store(name: str) -> str:
+    """Return a name that BentoML accepts: lower case, with underscores for other characters, at most 63 characters.
+
+    Examples
+    --------
+    >>> name_in_store("Main.Churn.Télco_")
+    'main.churn.t_lco'
+    """
+    return re.sub(r"[^a-z0-9._-]", "_", name.lower()).lstrip("._-")[:LONGEST_NAME].rstrip("._-")
 
 
 def content_digest(folder: Path) -> str:

@@ -27,6 +27,21 @@ FILES = "files"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
+def check_name(name: str) -> str:
+    """Return a registered model's name, if MLflow accepts it; checked before the training and not at its end.
+
+    Raises
+    ------
+    ProjectError
+        If it has a character that MLflow rejects.
+    """
+    if "/" in name or ":" in name:
+        raise ProjectError(
+            f"The name '{name}' of the registered model", "has a / or : in it: correct model_name in globals.yml"
+        )
+    return name
+
+
 def model_signature(record: ModelRecord) -> ModelSignature:
     """MLflow's signature of `predict_proba`: one named column per input, one array of shape (n, 2) as output."""
     inputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.double, name) for name in record.numeric]
@@ -70,7 +85,7 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         save_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._name, self._alias, self._optional, self._description = name, alias, optional, description
+        self._name, self._alias, self._optional, self._description = check_name(name), alias, optional, description
         self._required_tags, self._save_args = tuple(required_tags), save_args or {}
         self.metadata = metadata
 
@@ -173,7 +188,7 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion | Non
         reports: Sequence[str] = (),
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self._name, self._optional, self._reports = name, optional, tuple(reports)
+        self._name, self._optional, self._reports = check_name(name), optional, tuple(reports)
         self._choices = ("champion", "challenger") if select is None else (str(select),)
         self.metadata = metadata
 

@@ -78,7 +78,7 @@ def summarise(report: RunReport) -> str:
         *[f"  {note}" for note in results.gate["notes"]],
         "",
         "Look next:",
-        f"  kedro mlflow ui             runs, metrics, plots and the registered model churn_{name}@challenger",
+        "  kedro mlflow ui             runs, metrics, plots and the registered model (alias challenger)",
         "  kedro viz                   the graph, with tables and plots on its nodes",
     ]
     return "\n".join(lines)

@@ -1,23 +1,26 @@
 """The record for the model registry: no customer's value, and everything that identifies the model."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from tests.customers import make_contract, raw_customers, table_file
+from tests.evaluation.test_summary import DATA, REPORT, RESULTS
 
 from churn_pipeline.contract.cells import model_inputs
 from churn_pipeline.contract.example import example_customers
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
 from churn_pipeline.costs import CostModel, DecisionRule
+from churn_pipeline.evaluation.holdout_sample import HoldoutSamples
 from churn_pipeline.evaluation.model_record import ModelRecord
-from churn_pipeline.evaluation.report import HoldoutResults, RunReport
 from churn_pipeline.modelling.candidates import Candidate, build_candidate
 from churn_pipeline.modelling.onnx_conversion import convert_model
 from churn_pipeline.pipelines.evaluation.report import record_model
 
 CONTRACT = make_contract()
+SAMPLES = HoldoutSamples({"sample_digest": "s", "sample_rows": "200"}, {})
 DECISION = DecisionRule.of(CostModel(value=10, offer_cost=1, contact_cost=1, acceptance=0.5), np.array([10.0]))
 
 
@@ -28,13 +31,13 @@ def fitted(customers: pd.DataFrame, contract: Contract = CONTRACT) -> Any:
 
 
 def recorded(model: Any, contract: Contract = CONTRACT) -> ModelRecord:
-    empty = pd.DataFrame()
     gate = {"verdict": "better", "champion": "3", "anchor": "2", "beats_anchor": True, "holdout_rule": "r"}
-    results = HoldoutResults(empty, empty, empty, empty, gate, DECISION, 0.95)
-    digests = {"digests": {"data": "d", "contract": "c"}}
-    report = RunReport(digests, empty, {}, {"candidate": "logistic", "model_digest": "m"}, results, "", 1)
+    data = {**DATA, "digests": {"data": "d", "contract": "c"}}
+    facts = {"candidate": "logistic", "model_digest": "m"}
+    results = replace(RESULTS, gate=gate, decision=DECISION)
+    report = replace(REPORT, data_report=data, model_report=facts, results=results)
     converted = convert_model(model, contract.numeric, contract.categorical)
-    return record_model(model, converted, contract, "# The card", {"rows": 200}, "The run.", report)
+    return record_model(model, converted, contract, "# The card", {"rows": 200}, SAMPLES, report)
 
 
 def test_a_record_holds_no_customers_value() -> None:
@@ -79,17 +82,19 @@ def test_the_record_names_table_model_and_data() -> None:
     documents = dict(record.documents)
     assert DecisionRule.model_validate_json(documents.pop("decision.json")) == DECISION
     assert documents == {"model_card.md": "# The card", "training_profile.json": '{"rows": 200}'}
-    assert record.run_description == "The run."
+    assert "Gate: **better**" in record.run_description
     assert set(record.files) == {"model.onnx"}
     assert record.metadata == {
         "table": "customers",
         "gate": "better",
-        "gate.champion": "3",
-        "gate.anchor": "2",
-        "gate.beats_anchor": "true",
+        "gate_champion": "3",
+        "gate_anchor": "2",
+        "gate_beats_anchor": "true",
         "holdout_rule": "r",
         "candidate": "logistic",
         "model_digest": "m",
         "data_digest": "d",
         "contract_digest": "c",
+        "sample_digest": "s",
+        "sample_rows": "200",
     }

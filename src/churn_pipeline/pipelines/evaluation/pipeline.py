@@ -177,6 +177,15 @@ def _registration() -> list[Node]:
             name="profile_training",
         ),
         Node(
+            report.draw_holdout_sample,
+            [
+                *("chosen_model", "holdout_features", "holdout_customers", "contract", "decision_rule"),
+                "params:holdout_sample",
+            ],
+            "holdout_sample",
+            name="holdout_sample",
+        ),
+        Node(
             report.record_model,
             [
                 "chosen_model",
@@ -184,7 +193,7 @@ def _registration() -> list[Node]:
                 "contract",
                 "model_card",
                 "training_profile",
-                "run_description",
+                "holdout_sample",
                 "run_report",
             ],
             "registered_model@logged",

@@ -15,8 +15,10 @@ from churn_pipeline.costs import DecisionRule
 from churn_pipeline.documents import CARD_FILE, DECISION_FILE, MODEL_FILE, TRAINING_PROFILE_FILE
 from churn_pipeline.evaluation import plots_comparison, plots_profit, plots_scores
 from churn_pipeline.evaluation.card import model_card
+from churn_pipeline.evaluation.holdout_sample import HoldoutSamples, SampleSettings, draw_sample
 from churn_pipeline.evaluation.model_record import ModelRecord
 from churn_pipeline.evaluation.report import HoldoutResults, RunReport
+from churn_pipeline.evaluation.summary import run_description
 from churn_pipeline.pipelines.evaluation.decision import join_holdout
 from churn_pipeline.pipelines.evaluation.nodes import EvaluationSettings
 from churn_pipeline.pipelines.table_costs import cost_source
@@ -105,19 +107,33 @@ def write_card(report: RunReport) -> str:
     return model_card(report, limitations=(IN_SAMPLE,))
 
 
+def draw_holdout_sample(
+    model: ClassifierMixin,
+    features: pd.DataFrame,
+    customers: pd.DataFrame,
+    contract: Contract,
+    decision_rule: dict[str, Any],
+    settings: SampleSettings,
+) -> pd.DataFrame:
+    """Choose the held-out customers on which packaging checks the ONNX model; see `draw_sample`."""
+    column = DecisionRule.model_validate(decision_rule).column
+    return draw_sample(model, features, customers, contract, column, settings.max_rows)
+
+
 def record_model(
     model: ClassifierMixin,
     onnx_model: onnx.ModelProto,
     contract: Contract,
     model_card: str,
     training_profile: dict[str, Any],
-    run_description: str,
+    samples: HoldoutSamples,
     report: RunReport,
 ) -> ModelRecord:
     """Bundle the chosen model with its registry entry.
 
-    The model card, the decision rule and the training profile are stored with the model, because packaging needs them. The
-    example is made up from the contract.
+    The model card, the decision rule and the training profile are stored with the model, because packaging needs them. Of the
+    hold-out sample, which has customers' rows, the entry has only digest, number of rows, path and day of expiry. The example
+    is made up from the contract.
     """
     digests, gate = report.data_report["digests"], report.results.gate
     return ModelRecord(
@@ -128,11 +144,12 @@ def record_model(
         metadata={
             "table": contract.name,
             "gate": str(gate["verdict"]),
-            "gate.champion": str(gate["champion"]),
-            "gate.anchor": str(gate["anchor"]),
-            "gate.beats_anchor": str(gate["beats_anchor"]).lower(),
+            "gate_champion": str(gate["champion"]),
+            "gate_anchor": str(gate["anchor"]),
+            "gate_beats_anchor": str(gate["beats_anchor"]).lower(),
             "holdout_rule": str(gate["holdout_rule"]),
             **report.model_report,
+            **samples.tags,
             **{f"{name}_digest": digest for name, digest in digests.items()},
         },
         documents={
@@ -140,7 +157,7 @@ def record_model(
             DECISION_FILE: report.results.decision.model_dump_json(indent=1),
             TRAINING_PROFILE_FILE: json.dumps(training_profile, ensure_ascii=False),
         },
-        run_description=run_description,
+        run_description=run_description(report),
         # Packaging takes this file, so that the model is converted only once.
         files={MODEL_FILE: onnx_model.SerializeToString(deterministic=True)},
     )

@@ -13,7 +13,7 @@ import onnx
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from churn_pipeline.contract.errors import ProjectError, TableError
+from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.costs import DecisionRule
 from churn_pipeline.datasets.bento_dataset import BentoContent
@@ -29,6 +29,7 @@ from churn_pipeline.pipelines.packaging.equivalence import (
     describe_customers,
     describe_hard_rows,
 )
+from churn_pipeline.pipelines.packaging.rows import decision_rule, refusal
 from churn_pipeline.pipelines.packaging.sbom import bill_of_materials
 from churn_pipeline.serving.bundle import (
     CONTRACT_FILE,
@@ -87,7 +88,7 @@ def accept_version(version: RegisteredVersion, contract: Contract) -> tuple[Regi
     theirs, ours = version.tags.get("digest.contract", "none"), contract.digest()
     if theirs != ours:
         raise ProjectError(
-            _refusal(version),
+            refusal(version),
             f"it was trained under another contract of table '{contract.name}' ({theirs[:12]}…) than the one in conf "
             f"({ours[:12]}…). Train again; then promote the challenger, or choose it: --params packaging.model=challenger",
         )
@@ -96,12 +97,12 @@ def accept_version(version: RegisteredVersion, contract: Contract) -> tuple[Regi
         documents.setdefault(TRAINING_PROFILE_FILE, documents.pop(FORMER_PROFILE_FILE))
     missing = [name for name in (CARD_FILE, DECISION_FILE, TRAINING_PROFILE_FILE) if name not in documents]
     if missing:
-        raise ProjectError(_refusal(version), f"it was registered without {' and '.join(missing)}: train again")
+        raise ProjectError(refusal(version), f"it was registered without {' and '.join(missing)}: train again")
     try:
-        _decision_rule(version)
+        decision_rule(version)
     except ValidationError:
         problem = f"its {DECISION_FILE} does not fit this version of the code: train again"
-        raise ProjectError(_refusal(version), problem) from None
+        raise ProjectError(refusal(version), problem) from None
     logger.info("Packaging version %s of %s (%s)", version.version, version.name, version.tags.get("candidate"))
     return replace(version, documents=documents), {"model": version.name, "version": version.version}
 
@@ -120,7 +121,7 @@ def load_onnx_model(version: RegisteredVersion, contract: Contract) -> onnx.Mode
         loaded = convert_model(version.model, contract.numeric, contract.categorical)
     elif (digest := hashlib.sha256(content).hexdigest()) != trained:
         raise ProjectError(
-            _refusal(version),
+            refusal(version),
             f"the SHA-256 of its file {MODEL_FILE} ({digest[:12]}…) differs from its training run's model_digest "
             f"({trained[:12]}…), so the file was changed: train again",
         )
@@ -139,18 +140,17 @@ def load_onnx_model(version: RegisteredVersion, contract: Contract) -> onnx.Mode
 def check_equivalence(
     version: RegisteredVersion,
     onnx_model: onnx.ModelProto,
-    features: pd.DataFrame,
-    customers: pd.DataFrame,
+    rows: pd.DataFrame,
     contract: Contract,
     settings: PackagingSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """Check that the ONNX model gives the trained model's answers, on the hold-out and on rows made up to be hard.
+    """Check that the ONNX model gives the trained model's answers, on held-out customers and on rows made up to be hard.
 
     Parameters
     ----------
-    features, customers
-        The held-out customers, as the model takes them and with all columns; rows in the same order.
+    rows
+        From `choose_rows`.
 
     Returns
     -------
@@ -160,25 +160,22 @@ def check_equivalence(
 
     Raises
     ------
-    TableError
-        If the hold-out lacks a column of the contract.
     EquivalenceError
         If a row differs by more than the tolerance, or gets another decision away from its threshold.
     """
-    columns, rule = (contract.numeric, contract.categorical), _decision_rule(version)
-    if missing := set(contract.features) - set(features):
-        raise TableError(f"The hold-out of table '{contract.name}'", f"lacks {', '.join(sorted(missing))}: train again")
+    columns, rule = (contract.numeric, contract.categorical), decision_rule(version)
+    features = rows[[*contract.numeric, *contract.categorical]]
     made_up = hard_rows(features, version.model, *columns, np.random.default_rng(seed), limit=settings.hard_rows)
     session = open_session(onnx_model.SerializeToString(deterministic=True))
     predictors = Predictors(version.model, session, *columns, settings.tolerance)
-    held_out = _Compared("held-out customers", features, customers, describe_customers)
+    held_out = _Compared("held-out customers", features, rows, describe_customers)
     describe = partial(describe_hard_rows, rows=made_up, origins=features)
     reports = _reports(
-        predictors, rule, [held_out, _Compared("hard rows", made_up, customers.iloc[made_up.index], describe)]
+        predictors, rule, [held_out, _Compared("hard rows", made_up, rows.iloc[made_up.index], describe)]
     )
     largest = max(report["largest_difference"] for report in reports.values())
-    rows = f"{len(features) + len(made_up):,}"
-    logger.info("Equivalent within %g on %s rows (largest difference %.1e)", settings.tolerance, rows, largest)
+    compared = f"{len(features) + len(made_up):,}"
+    logger.info("Equivalent within %g on %s rows (largest difference %.1e)", settings.tolerance, compared, largest)
     return {
         "model_digest": model_digest(onnx_model),
         "tolerance": settings.tolerance,
@@ -285,7 +282,7 @@ def _make_manifest(version: RegisteredVersion, contract: Contract, digest: str, 
         candidate=tags.get("candidate", "unknown"),
         model_digest=digest,
         contract_digest=contract.digest(),
-        threshold=_decision_rule(version).threshold,
+        threshold=decision_rule(version).threshold,
         metrics=_holdout_metrics(version.metrics),
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
@@ -297,11 +294,3 @@ def _holdout_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
         for name, value in sorted(metrics.items())
         if name.startswith(HOLDOUT) and not name.removeprefix(HOLDOUT).startswith(NOT_SERVED)
     }
-
-
-def _decision_rule(version: RegisteredVersion) -> DecisionRule:
-    return DecisionRule.model_validate_json(version.documents[DECISION_FILE])
-
-
-def _refusal(version: RegisteredVersion) -> str:
-    return f"Version {version.version} of the model '{version.name}' cannot be packaged"

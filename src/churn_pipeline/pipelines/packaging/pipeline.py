@@ -3,7 +3,7 @@
 from kedro.pipeline import Node, Pipeline
 
 from churn_pipeline.pipelines.boxes import box
-from churn_pipeline.pipelines.packaging import nodes
+from churn_pipeline.pipelines.packaging import nodes, rows
 
 
 def create_pipeline() -> Pipeline:
@@ -21,9 +21,15 @@ def _onnx_conversion() -> list[Node]:
         ),
         Node(nodes.load_onnx_model, ["packaged_version", "contract"], "packaged_model", name="load_onnx_model"),
         Node(
+            rows.choose_rows,
+            ["packaged_version", "holdout_sample", "last_holdout", "contract", "params:holdout_sample"],
+            "equivalence_rows",
+            name="choose_rows",
+        ),
+        Node(
             nodes.check_equivalence,
             [
-                *("packaged_version", "packaged_model", "holdout_features", "holdout_customers", "contract"),
+                *("packaged_version", "packaged_model", "equivalence_rows", "contract"),
                 *("params:packaging", "params:seed"),
             ],
             "equivalence_report",

@@ -1,0 +1,137 @@
+"""Hold-out samples: a folder of files that only the owner can read, and that expire."""
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pandas as pd
+from kedro.io import AbstractDataset
+from kedro.io.core import get_protocol_and_path
+
+from churn_pipeline.evaluation.holdout_sample import DIGEST_TAG, HoldoutSamples, sample_content
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".parquet"
+LATEST = "latest.json"
+LOCAL = ("file", "local")
+
+
+class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
+    """Samples of held-out customers, one file for each day and content: ``2026-11-22_<SHA-256>.parquet``.
+
+    On a local disk, a new folder can be read by its owner alone, and files have the folder's access. A save removes expired
+    samples.
+
+    Parameters
+    ----------
+    path
+        The folder in which all data is stored, on any file system of fsspec.
+    folder
+        The samples' folder in it.
+    keep_days
+        Number of days after which a sample is no longer read.
+    credentials
+        Arguments of the file system.
+
+    Examples
+    --------
+    >>> from churn_pipeline.datasets import HoldoutSampleDataset
+    >>> samples = HoldoutSampleDataset("data", "holdout_samples/telco", keep_days=365).load()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        path: str,
+        folder: str,
+        keep_days: int,
+        credentials: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        protocol, root = get_protocol_and_path(path)
+        self._is_local = protocol in LOCAL
+        self._files = fsspec.filesystem(protocol, **({} if self._is_local else credentials or {}))
+        self._folder, self._path = folder, f"{root.rstrip('/')}/{folder}"
+        self._keep = timedelta(days=keep_days)
+        self.metadata = metadata
+
+    def save(self, data: pd.DataFrame) -> None:
+        """Remove expired samples and write the sample, whole or not at all."""
+        content = sample_content(data)
+        digest, today = hashlib.sha256(content).hexdigest(), datetime.now(UTC).date()
+        name = f"{today}_{digest}{SUFFIX}"
+        self._make_folder()
+        self._remove_expired(today)
+        self._write(name, content)
+        tags = {
+            DIGEST_TAG: digest,
+            "sample_rows": str(len(data)),
+            "sample_path": f"{self._folder}/{name}",
+            "sample_expires": str(today + self._keep),
+        }
+        self._write(LATEST, json.dumps(tags, indent=1).encode())
+
+    def load(self) -> HoldoutSamples:
+        """List the samples that have not expired; each is read when its function is called."""
+        today = datetime.now(UTC).date()
+        latest = f"{self._path}/{LATEST}"
+        return HoldoutSamples(
+            tags=json.loads(self._files.cat_file(latest)) if self._exists() else {},
+            contents={
+                digest: partial(self._files.cat_file, f"{self._path}/{name}")
+                for name, written, digest in self._list()
+                if today < written + self._keep
+            },
+        )
+
+    def _list(self) -> Iterator[tuple[str, date, str]]:
+        """Yield name, day of writing and digest of each sample."""
+        self._files.invalidate_cache()
+        if not self._files.isdir(self._path):
+            return
+        for found in sorted(self._files.ls(self._path, detail=False)):
+            name = found.rsplit("/", 1)[-1]
+            if name.endswith(SUFFIX):
+                written, _, digest = name.removesuffix(SUFFIX).partition("_")
+                yield name, date.fromisoformat(written), digest
+
+    def _make_folder(self) -> None:
+        if self._is_local:
+            folder = Path(self._path)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _remove_expired(self, today: date) -> None:
+        expired = [name for name, written, _ in self._list() if today >= written + self._keep]
+        for name in expired:
+            self._files.rm_file(f"{self._path}/{name}")
+        if expired:
+            logger.info(
+                "Removed %d hold-out samples older than %d days (holdout_sample.keep_days)",
+                len(expired),
+                self._keep.days,
+            )
+
+    def _write(self, name: str, content: bytes) -> None:
+        if not self._is_local:
+            self._files.pipe_file(f"{self._path}/{name}", content)  # object stores write an object whole or not at all
+            return
+        folder = Path(self._path)
+        temporary = folder / f".{uuid.uuid4().hex}"
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(content)
+        temporary.chmod(folder.stat().st_mode & 0o666)
+        temporary.replace(folder / name)
+
+    def _exists(self) -> bool:
+        return bool(self._files.exists(f"{self._path}/{LATEST}"))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"folder": self._folder, "keep_days": self._keep.days}
