@@ -12,7 +12,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test container-sbom pin-images clean \
-  dist lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
+  dist lint-lock lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
   benchmark-evaluation benchmark-soak benchmark-failures abuse-serving fuzz-serving readme up-local down-local
 
 help: ## list the targets
@@ -78,6 +78,9 @@ format: $(READY) ## format the code and apply ruff's fixes
 
 # Locked versions stay; `make lock UPGRADE=1` upgrades them.
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+COMPILE_EXTRA = $(COMPILE) --universal --python-version 3.11 --constraint requirements/requirements.lock
+# An extra's file lists only what the extra adds to base.txt.
+NOT_IN_BASE = $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/extras/base.txt)
 
 lock: $(READY) ## write the lock files; UPGRADE=1 upgrades every package
 	@for name in scikit-learn boosters flaml autogluon; do \
@@ -86,6 +89,20 @@ lock: $(READY) ## write the lock files; UPGRADE=1 upgrades every package
 	@$(COMPILE) --universal --python-version 3.11 --group dev --extra boosters --extra production --output-file requirements/requirements.lock pyproject.toml
 	@$(COMPILE) --python-platform linux --python-version 3.11 --constraint requirements/requirements.lock \
 	  --output-file requirements/serving.txt requirements/serving.in
+	@$(COMPILE_EXTRA) --output-file requirements/extras/base.txt pyproject.toml
+	@for name in boosters production spark torch; do \
+	  $(COMPILE_EXTRA) --extra $$name $(NOT_IN_BASE) --output-file requirements/extras/$$name.txt pyproject.toml || exit 1; done
+
+# The resolver reads wheels' metadata from the package index and installs nothing. PySpark has no wheels, for any platform.
+LOCKS = requirements/requirements.lock $(filter-out %/spark.txt,$(wildcard requirements/extras/*.txt))
+PLATFORMS = x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin
+# The oldest macOS for which onnxruntime has wheels; uv would check for 13.
+lint-lock: export MACOSX_DEPLOYMENT_TARGET = 14.0
+lint-lock: $(READY) ## check that every locked package has a wheel for Linux (x86-64, ARM) and macOS (Apple silicon)
+	@for platform in $(PLATFORMS); do for lock in $(LOCKS); do \
+	  $(BIN)/uv pip install --quiet --dry-run --no-deps --require-hashes --only-binary :all: --reinstall --python $(BIN)/python \
+	    --python-platform $$platform --requirement $$lock \
+	    || { echo "$$lock cannot be installed on $$platform: see the package above"; exit 1; }; done; done
 
 pages: $(READY) ## write docs/tables from the tables' contracts
 	@for file in conf/base/tables/*.yml; do name=$$(basename $$file .yml); $(BIN)/kedro table page $$name > docs/tables/$$name.md; done
@@ -182,11 +199,13 @@ pin-images: $(READY) ## write the digest of the base image, as its registry repo
 	@$(BIN)/python .github/scripts/pin_images.py conf/base/parameters_packaging.yml
 
 # The same commit gives the same bytes. Files from an earlier build in build/lib would enter the wheel.
-dist: $(READY) ## write the wheel and the last Bento of TABLE with their bills of materials to dist/
+dist: $(READY) ## write the wheel with conf and locks, and the last Bento of TABLE, with bills of materials, to dist/
 	@$(HAS_BENTO); rm -rf dist build/lib build/bdist.*; \
 	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .; \
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
+	git archive --format=tar.gz --output dist/conf-churn_pipeline.tar.gz HEAD conf; \
+	for lock in requirements/extras/*.txt; do cp $$lock dist/requirements-$$(basename $$lock); done; \
 	cp bentos/$(BENTO_NAME).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
 
 benchmark-quality: $(READY) ## compare with other tools by nested cross-validation (half a day); SETS, TABLES, CONTENDERS and FOLDS limit it

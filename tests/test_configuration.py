@@ -465,6 +465,14 @@ def test_the_contract_and_its_text_are_read_from_an_archive(conf: Path, archive:
     assert not ContractDataset(filepath.replace("plain.yml", "other.yml")).exists()
 
 
+@pytest.mark.parametrize("name", ["conf", "conf.tar.gz", "conf.zip", "broken.tar.gz", "broken.zip"])
+def test_a_configuration_that_is_missing_or_broken_is_one_message(tmp_path: Path, name: str) -> None:
+    if name.startswith("broken"):
+        (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(ProjectError, match="name a folder or an archive with --conf-source or CHURN_CONF_SOURCE"):
+        loader(tmp_path / name)
+
+
 def test_runs_with_a_configuration_outside_a_project_write_to_the_working_directory(
     archive: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

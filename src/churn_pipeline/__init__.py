@@ -35,6 +35,8 @@ def prepare_own_project() -> None:
 
 def prepare() -> None:
     """Set up this process: the checkout's own code, its logging, no telemetry, and no warnings from upstream code."""
+    if sys.platform == "win32":
+        sys.exit("churn-pipeline does not run on Windows itself: install it in WSL 2 (docs/how_to/install.md).")
     project = _find_project()
     _use_code_of(project)
     _use_logging_of(project)

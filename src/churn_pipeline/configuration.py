@@ -3,6 +3,9 @@
 import difflib
 import io
 import os
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from churn_pipeline.contract.errors import ProjectError, TableError
-from churn_pipeline.installation import conf_source, configured_project, project_file, working_project
+from churn_pipeline.installation import CONF_SOURCE, conf_source, configured_project, project_file, working_project
 
 LOADER_ARGS: dict[str, Any] = {
     "base_env": "base",
@@ -57,6 +60,16 @@ class TableConfigLoader(OmegaConfigLoader):
 
     _default_table: str | None = None
     _parameters: dict[str, Any] | None = None
+
+    def __init__(self, conf_source: str | Path, *args: Any, **kwargs: Any) -> None:
+        fix = f"name a folder or an archive with --conf-source or {CONF_SOURCE}"
+        try:
+            super().__init__(conf_source, *args, **kwargs)
+        except (EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+            problem = f"cannot be opened ({type(error).__name__}): {fix}"
+            raise ProjectError(f"The configuration {conf_source}", problem) from error
+        if self._protocol == "file" and not self._fs.isdir(self._get_conf_env_path(self.base_env)):
+            raise ProjectError(f"There is no configuration in {conf_source}", fix)
 
     def __getitem__(self, key: str) -> Any:
         # Resolvers are global to the process, so each loader registers its own before it reads.

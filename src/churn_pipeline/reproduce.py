@@ -130,6 +130,8 @@ def _params(record: Record) -> str:
 
 
 def _check_out(record: Record, project: Path, folder: Path) -> None:
+    if git(project, "rev-parse", "--git-dir") is None:
+        raise ReproduceError(f"{project} is not a clone of this project: clone it, and run the command there.")
     if git(project, "cat-file", "-e", f"{record.commit}^{{commit}}") is None:
         raise ReproduceError(f"Commit {record.commit} is not in this checkout: fetch its branch.")
     if folder.exists():

@@ -8,6 +8,7 @@ import click
 from kedro.framework.startup import ProjectMetadata
 
 from churn_pipeline.command_errors import Group
+from churn_pipeline.installation import conf_source
 
 
 @click.group(cls=Group)
@@ -102,15 +103,12 @@ def check(metadata: ProjectMetadata, name: str) -> None:
 @click.pass_obj
 def page(metadata: ProjectMetadata, name: str) -> None:
     """Print a Markdown page of the table NAME: its columns, rules and roles."""
+    from churn_pipeline.configuration import LOADER_ARGS, TableConfigLoader
     from churn_pipeline.contract.page import contract_page
     from churn_pipeline.contract.schema import read_contract
 
-    folders = [metadata.project_path / "conf" / env / "tables" for env in ("local", "base")]
-    file = next(
-        (folder / f"{name}.yml" for folder in folders if (folder / f"{name}.yml").is_file()),
-        folders[-1] / f"{name}.yml",
-    )
-    click.echo(contract_page(read_contract(file)), nl=False)
+    loader = TableConfigLoader(conf_source(metadata.project_path), runtime_params={"table": name}, **LOADER_ARGS)
+    click.echo(contract_page(read_contract(loader.table_file)), nl=False)
 
 
 def _name_of(file: Path) -> str:
