@@ -11,6 +11,7 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import ProjectMetadata
 
 from churn_pipeline.command_errors import Group, RunCommand
+from churn_pipeline.run_commands import mlflow_run
 from churn_pipeline.table_commands import table
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def cli() -> None:
 run = RunCommand(kedro_run.name, params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
 cli.add_command(run)
 cli.add_command(table)
+cli.add_command(mlflow_run)
 
 
 @contextmanager
