@@ -1,13 +1,19 @@
 """Names of runs and of their parameters in MLflow."""
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import mlflow
 import pytest
+from deploy.local_servers import Servers
+from deploy.local_servers.servers import PROJECT
 from pydantic import BaseModel
 
-from churn_pipeline.tracking import flatten_parameter, run_name
+from churn_pipeline.tracking import flatten_parameter, log_parameter, run_name
 from tests.conftest import Project
 
 BEGAN = datetime(2026, 5, 4, 13, 7)
@@ -58,3 +64,35 @@ def test_a_run_has_its_settings_as_parameters_and_no_path_of_this_machine(projec
 
 def paths_in(tags: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in tags.items() if str(value).startswith(("/", "file:"))}
+
+
+@pytest.mark.slow
+def test_two_tasks_may_log_the_same_parameters_at_the_same_moment(
+    postgres: Servers, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a database that lets two clients write at once, as SQLite does not."""
+    monkeypatch.setenv("PGPASSWORD", postgres.environment()["PGPASSWORD"])
+    with postgres_store(postgres, database) as run_id:
+        together = threading.Barrier(8)
+
+        def log(number: int) -> None:
+            with mlflow.start_run(run_id):
+                for name in map(str, range(20)):
+                    together.wait()
+                    log_parameter(name, {"a": 1, "b": 2})
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(log, range(8)))
+        assert len(mlflow.get_run(run_id).data.params) == 40
+
+
+@contextmanager
+def postgres_store(servers: Servers, database: str) -> Iterator[str]:
+    """A run in MLflow's tables in a database."""
+    before = mlflow.get_tracking_uri()
+    address = servers.environment()["CHURN_STUDIES"].removesuffix(PROJECT) + database
+    mlflow.set_tracking_uri(address)
+    try:
+        yield mlflow.MlflowClient().create_run("0").info.run_id
+    finally:
+        mlflow.set_tracking_uri(before)

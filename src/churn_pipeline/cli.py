@@ -13,6 +13,7 @@ from kedro.framework.startup import ProjectMetadata
 
 from churn_pipeline.command_errors import Group, RunCommand
 from churn_pipeline.installation import CONF_SOURCE, conf_source
+from churn_pipeline.run_commands import mlflow_run
 from churn_pipeline.table_commands import table
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _OPTIONS = [_with_variable(option) for option in kedro_run.params]
 run = RunCommand(kedro_run.name, params=_OPTIONS, callback=kedro_run.callback, help=kedro_run.help)
 cli.add_command(run)
 cli.add_command(table)
+cli.add_command(mlflow_run)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import logging
 import platform
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,57 +39,50 @@ class RecordHooks:
         """Keep the context; it has the table and the environment of the run."""
         self._context = context
 
+    @hook_impl(specname="before_pipeline_run", tryfirst=True)
+    def check_task(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        """Check that this process may continue the MLflow run in ``MLFLOW_RUN_ID``, before `TrackingHook` opens it."""
+        from churn_pipeline.task_runs import check_task
+        from churn_pipeline.tracking import continued_run
+
+        run = continued_run(self._context.mlflow, run_params)
+        if run is not None:
+            check_task(run, self._tags(), run_params, pipeline)
+
     @hook_impl(trylast=True)
     def before_pipeline_run(self) -> None:
-        """Name and tag the run that `TrackingHook` has just started."""
+        """Name and tag the run that `TrackingHook` has just started; a continued run has these tags."""
         import mlflow
 
-        from churn_pipeline.record import code_state
+        from churn_pipeline.tracking import name_run
 
         active = mlflow.active_run()
         if active is None:
             return
-        self._name(active.info.run_id)
-        mlflow.set_tags(
-            {
-                **code_state(Path(self._context.project_path)),
-                "table": self._loader.table,
-                "environment": self._context.env or "local",
-                "python": platform.python_version(),
-            }
-        )
+        run = mlflow.get_run(active.info.run_id)
+        name_run(run, self._loader.table)
+        if "git.commit" not in run.data.tags:
+            mlflow.set_tags(self._tags())
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
         """Log the record and the run's description before `TrackingHook` ends the run."""
         import mlflow
 
-        from churn_pipeline.record import ARTIFACT, make_record
-        from churn_pipeline.tracking import log_table
+        from churn_pipeline.task_runs import describe_run
 
         active = mlflow.active_run()
         if active is None:
             return
-        run = mlflow.get_run(active.info.run_id)
-        record = make_record(
-            run, self._loader["parameters"], self._loader.runtime_params or {}, self._loader.table_text
-        )
-        mlflow.log_dict(record.model_dump(mode="json"), ARTIFACT)
-        self._name(active.info.run_id)
-        if "data" in record.digests:
-            log_table(record.table, record.digests["data"])
+        describe_run(active.info.run_id, self._loader)
         if "run_description" in pipeline.all_outputs():
             mlflow.set_tag("mlflow.note.content", catalog.load("run_description"))
 
-    def _name(self, run_id: str) -> None:
-        import mlflow
+    def _tags(self) -> dict[str, str]:
+        from churn_pipeline.task_runs import project_tags
 
-        from churn_pipeline.tracking import run_name
-
-        run = mlflow.get_run(run_id)
-        began = datetime.fromtimestamp(run.info.start_time / 1000).astimezone()
-        name = run_name(self._loader.table, run.data.tags.get("pipeline_names", ""), began, run.data.tags)
-        mlflow.set_tag("mlflow.runName", name)
+        project = Path(self._context.project_path)
+        return project_tags(project, self._loader.table, self._context.env, platform.python_version())
 
     @property
     def _loader(self) -> TableConfigLoader:

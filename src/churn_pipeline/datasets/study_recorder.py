@@ -19,7 +19,8 @@ from churn_pipeline.modelling.studies import Trial
 class TrialRecorder:
     """Writes each trial to MLflow as a run nested in the active one.
 
-    A thread writes, so that no trial waits for the tracking server.
+    A thread writes, so that no trial waits for the tracking server. A task that runs again adds only the trials that the run
+    lacks.
 
     Parameters
     ----------
@@ -41,6 +42,7 @@ class TrialRecorder:
     def __enter__(self) -> TrialRecorder:
         if self._parent is not None:
             self._client = mlflow.MlflowClient()
+            self._queue.put(self._find_recorded)
             self._thread.start()
         return self
 
@@ -58,8 +60,7 @@ class TrialRecorder:
 
     def record(self, trial: Trial) -> None:
         """Record a trial, unless it is already recorded."""
-        if self._parent is not None and trial.number not in self._recorded:
-            self._recorded.add(trial.number)
+        if self._parent is not None:
             self._queue.put(partial(self._write, trial, time.time()))
 
     def record_tuned(self, values: Mapping[str, Any]) -> None:
@@ -76,8 +77,27 @@ class TrialRecorder:
                 except Exception as error:
                     self._error = error
 
+    def _find_recorded(self) -> None:
+        """Find the trials that an earlier process recorded in this run, and remove those that it did not complete."""
+        assert self._parent is not None
+        info = self._parent.info
+        mine = f"tags.mlflow.parentRunId = '{info.run_id}' AND tags.study = '{self._study}'"
+        token = None
+        while True:
+            page = self._client.search_runs([info.experiment_id], mine, page_token=token)
+            for run in page:
+                if run.info.status == "RUNNING":
+                    self._client.delete_run(run.info.run_id)
+                else:
+                    self._recorded.add(int(run.data.tags["trial"]))
+            if not (token := page.token):
+                return
+
     def _write(self, trial: Trial, ended: float) -> None:
         assert self._parent is not None
+        if trial.number in self._recorded:
+            return
+        self._recorded.add(trial.number)
         parent, end = self._parent.info, int(ended * 1000)
         run = self._client.create_run(
             parent.experiment_id,
