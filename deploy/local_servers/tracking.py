@@ -9,10 +9,15 @@ from typing import Any
 
 import requests
 
-from deploy.local_servers.programs import HOST, Background, check_port
+from deploy.local_servers.programs import HOST, Background, check_port, write_private
 
 ADMIN = "admin"
 NOT_FOUND = 404
+QUIET = {
+    # The jobs are for language models; waiting for them takes six processes of 260 MB each.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",
+}
 
 
 class Tracking:
@@ -64,8 +69,8 @@ class Tracking:
             command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", HOST]
             command += ["--port", str(self.port), "--workers", "1", "--backend-store-uri", backend]
             command += ["--artifacts-destination", artifacts, "--serve-artifacts"]
-            self._server.start(command, {**environment, "MLFLOW_AUTH_CONFIG_PATH": str(settings)})
-            self._server.wait_until(self._answers)
+            self._server.start(command, {**QUIET, **environment, "MLFLOW_AUTH_CONFIG_PATH": str(settings)})
+        self._server.wait_until(self._answers)
         self._create_users(users)
 
     def stop(self) -> None:
@@ -77,9 +82,8 @@ class Tracking:
         return self._server.process() is not None
 
     def _write_settings(self, users_database: str) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = self._folder / "users.ini"
-        file.touch(mode=0o600)
         values = {
             # A new user may read everything, and change only what they created, until someone grants more.
             "default_permission": "READ",
@@ -91,7 +95,7 @@ class Tracking:
             "auth_cache_ttl_seconds": "60",
         }
         lines = ["[mlflow]", *(f"{name} = {value.replace('%', '%%')}" for name, value in values.items())]
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_private(file, "\n".join(lines) + "\n")
         return file
 
     def _create_users(self, users: Mapping[str, str]) -> None:
