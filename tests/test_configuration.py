@@ -1,5 +1,6 @@
 """Configuration: the chosen table, merged parameters, the tracking store, several loaders, and the candidates."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -248,8 +249,8 @@ def test_production_stores_every_file_under_its_data_root(table: str, monkeypatc
     monkeypatch.delenv("CHURN_PUBLIC_DATA", raising=False)
     monkeypatch.setenv("CHURN_DATA_ROOT", "s3://team/churn")
     here, there = ({*places(stored(table, env)["catalog"])} for env in ("base", "production"))
-    in_project = {str(stored(table).table_file), "requirements/serving.txt", f"bentos/churn_{table}.bento"}
-    assert {place.replace("data/", "s3://team/churn/", 1) for place in here - in_project} == there - in_project
+    in_project = {str(stored(table).table_file), str(ROOT / "requirements/serving.txt"), f"bentos/churn_{table}.bento"}
+    assert {re.sub("^data(?=/|$)", "s3://team/churn", place) for place in here - in_project} == there - in_project
     assert in_project <= here & there
 
 
