@@ -11,6 +11,7 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import ProjectMetadata
 
 from churn_pipeline.command_errors import Group, RunCommand
+from churn_pipeline.runners import refuse_async
 from churn_pipeline.table_commands import table
 
 if TYPE_CHECKING:
@@ -22,7 +23,14 @@ def cli() -> None:
     """Customer churn: tables, training, evaluation."""
 
 
-run = RunCommand(kedro_run.name, params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
+def _run(**options: Any) -> Any:
+    assert kedro_run.callback is not None
+    # Before anything is started; `RunnerHooks` refuses the same in a session.
+    refuse_async(bool(options["is_async"] or options["runner_params"].get("is_async")))
+    return kedro_run.callback(**options)
+
+
+run = RunCommand(kedro_run.name, params=kedro_run.params, callback=_run, help=kedro_run.help)
 cli.add_command(run)
 cli.add_command(table)
 
