@@ -67,7 +67,8 @@ def database(postgres: Servers) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with postgres.postgres.connect() as admin:
         admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(PROJECT)))
-        yield name
+    yield name
+    with postgres.postgres.connect() as admin:  # a new connection: the test may have restarted the server
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
