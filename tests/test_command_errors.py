@@ -1,15 +1,17 @@
 """Which errors end in a message and which in a traceback; a failed command leaves no run open."""
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import mlflow
+import psycopg
 import pytest
 from click.testing import CliRunner
 from kedro.io import DatasetError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from churn_pipeline import progress
 from churn_pipeline.command_errors import Command, actionable
@@ -116,3 +118,25 @@ def test_a_run_that_cannot_be_ended_does_not_hide_the_error(
     assert ended.exit_code == 1
     assert "model.skops does not exist" in ended.output
     assert "could not be marked as FAILED (OperationalError)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (sqlite3.OperationalError("database is locked"), "A database cannot be used: database is locked."),
+        (
+            psycopg.errors.AdminShutdown("terminating connection\nDETAIL: ..."),
+            "cannot be used: terminating connection.",
+        ),
+        (
+            psycopg.errors.InvalidTextRepresentation('invalid input: "Alice"'),
+            "cannot be used: InvalidTextRepresentation.",
+        ),
+    ],
+)
+def test_a_database_error_shows_its_reason_and_no_value(error: Exception, shown: str) -> None:
+    message = str(actionable(DBAPIError("INSERT INTO customers VALUES (?)", ("Alice",), error)))
+
+    assert shown in message
+    assert "Alice" not in message
+    assert len(message.splitlines()) == 1

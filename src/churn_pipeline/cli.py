@@ -14,6 +14,7 @@ from kedro.framework.startup import ProjectMetadata
 from churn_pipeline.command_errors import Group, RunCommand
 from churn_pipeline.installation import CONF_SOURCE, conf_source
 from churn_pipeline.run_commands import mlflow_run
+from churn_pipeline.runners import refuse_async
 from churn_pipeline.table_commands import table
 
 if TYPE_CHECKING:
@@ -36,8 +37,15 @@ def _with_variable(option: click.Parameter) -> click.Parameter:
     return changed
 
 
+def _run(**options: Any) -> Any:
+    assert kedro_run.callback is not None
+    # Before anything is started; `RunnerHooks` refuses the same in a session.
+    refuse_async(bool(options["is_async"] or options["runner_params"].get("is_async")))
+    return kedro_run.callback(**options)
+
+
 _OPTIONS = [_with_variable(option) for option in kedro_run.params]
-run = RunCommand(kedro_run.name, params=_OPTIONS, callback=kedro_run.callback, help=kedro_run.help)
+run = RunCommand(kedro_run.name, params=_OPTIONS, callback=_run, help=kedro_run.help)
 cli.add_command(run)
 cli.add_command(table)
 cli.add_command(mlflow_run)

@@ -136,10 +136,7 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return _explain_system(error)
     if type(error).__module__.startswith("sqlalchemy.") and hasattr(error, "orig"):
-        return (
-            "The database of runs (mlruns/mlflow.db) or of a search (data/06_models/<table>/studies.db) cannot be used: "
-            f"{error.orig}"
-        )
+        return _explain_database(error.orig)
     # A message for the user; a dataset error with a cause only wraps another error.
     if isinstance(error, DatasetError) and error.__cause__ is None:
         return str(error)
@@ -163,3 +160,13 @@ def _explain_system(error: OSError) -> str | None:
     if isinstance(error, FileNotFoundError):
         return f"{error.filename} does not exist: run the node that writes it first, or the whole pipeline."
     return f"{error.filename} cannot be used: {error.strerror}."
+
+
+def _explain_database(error: BaseException) -> str:
+    # Only messages about the connection and the file are free of rows' values.
+    is_safe = any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
+    reason = str(error).partition("\n")[0] if is_safe else ""
+    return (
+        f"A database cannot be used: {reason or type(error).__name__}. Runs are in mlruns/mlflow.db or MLFLOW_TRACKING_URI, "
+        "studies in data/06_models/<table>/studies.db or CHURN_STUDIES; a table may come from another one."
+    )

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import fcntl
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import mlflow
+from fsspec.utils import get_protocol
 from kedro.io import AbstractDataset, DatasetError
 from optuna.distributions import BaseDistribution
 
-from churn_pipeline.datasets.files import path_on_this_machine
+from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets.study_progress import SearchProgressLine
 from churn_pipeline.datasets.study_recorder import TrialRecorder
-from churn_pipeline.datasets.study_storage import StoredStudy, open_optuna_study
+from churn_pipeline.datasets.study_storage import OptunaStudy, StoredStudy, open_optuna_study
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 
 class StudyDataset(AbstractDataset[None, "CandidateStudies"]):
-    """The studies of a candidate, in a SQLite file.
+    """The studies of a candidate, in a SQLite file or on PostgreSQL.
 
     It loads as an object that opens studies, and a study stores each trial when the trial ends, so that nothing is lost
-    when a process is killed. Optuna's tools read the file too (``optuna-dashboard sqlite:///…/studies.db``). While MLflow
+    when a process is killed. Optuna's tools read both stores (``optuna-dashboard sqlite:///…/studies.db``). While MLflow
     has an active run, each trial is also recorded as a run nested in it.
 
     Parameters
     ----------
     filepath
-        The SQLite file; it may contain studies of other candidates and of other data.
+        The SQLite file; it may contain studies of other candidates and of other data. Only one search of a candidate runs
+        for each file, even if trials are stored on PostgreSQL and the file does not exist.
     candidate
         The candidate's name.
+    url
+        SQLAlchemy's address of a PostgreSQL database, such as ``postgresql+psycopg://user@host/database``; None uses the
+        SQLite file. ``PGPASSWORD`` gives the password.
+    table
+        The table's name, with which names of studies on PostgreSQL start.
 
     Examples
     --------
@@ -40,8 +51,16 @@ class StudyDataset(AbstractDataset[None, "CandidateStudies"]):
     'splines'
     """
 
-    def __init__(self, filepath: str, candidate: str, metadata: dict[str, Any] | None = None) -> None:
-        self._address, self._candidate = filepath, candidate
+    def __init__(
+        self,
+        filepath: str,
+        candidate: str,
+        url: str | None = None,
+        table: str = "",
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath, self._candidate, self._table = filepath, candidate, table
+        self._url = _parse(url) if url else None
         self.metadata = metadata
 
     def load(self) -> CandidateStudies:
@@ -50,28 +69,32 @@ class StudyDataset(AbstractDataset[None, "CandidateStudies"]):
         Raises
         ------
         DatasetError
-            If the file is not on this machine.
+            If `filepath` is not a local file and there is no `url`.
         """
-        return CandidateStudies(self._filepath, self._candidate, mlflow.active_run())
-
-    @property
-    def _filepath(self) -> Path:
-        fix = "SQLite needs a file on this machine; set CHURN_STUDIES to a database's address"
-        return path_on_this_machine(self._address, "The trials of searches", fix)
+        active = mlflow.active_run()
+        if self._url is not None:
+            return PostgresStudies(self._url, self._filepath, self._table, self._candidate, active)
+        if get_protocol(self._filepath) not in ("file", "local"):
+            raise DatasetError(
+                f"Studies cannot be stored in {self._filepath}: SQLite needs a local file. Set `studies` in globals.yml "
+                "(CHURN_STUDIES in production) to a PostgreSQL database."
+            )
+        return CandidateStudies(Path(self._filepath), self._candidate, active)
 
     def save(self, data: None) -> NoReturn:
         """Raise an error: a study stores its trials itself."""
         raise DatasetError("A node cannot save a study: it stores each trial itself. Use the dataset as an input only.")
 
     def _exists(self) -> bool:
-        return self._filepath.is_file()
+        return self._url is not None or Path(self._filepath).is_file()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": self._address, "candidate": self._candidate}
+        url = self._url and self._url.render_as_string(hide_password=True)
+        return {"filepath": self._filepath, "candidate": self._candidate, "url": url}
 
 
 class CandidateStudies:
-    """Opens the studies of one candidate; see `churn_pipeline.modelling.studies.Studies`.
+    """Opens the studies of one candidate in a SQLite file; see `churn_pipeline.modelling.studies.Studies`.
 
     Parameters
     ----------
@@ -96,12 +119,62 @@ class CandidateStudies:
         DatasetError
             If another process is searching the same candidate of the same table.
         """
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            stack.enter_context(_locked(self._file.with_name(f"{self.candidate}.lock"), self.candidate))
+            study = stack.enter_context(self._opened(name))
             recorder = stack.enter_context(TrialRecorder(self._parent, self.candidate, name))
             line = stack.enter_context(SearchProgressLine(self.candidate))
-            yield StoredStudy(open_optuna_study(self._file, name), space, recorder, line)
+            yield StoredStudy(study, space, recorder, line)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[OptunaStudy]:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(self._file.with_name(f"{self.candidate}.lock"), self.candidate):
+            yield open_optuna_study(self._file, name)
+
+
+class PostgresStudies(CandidateStudies):
+    """Opens the studies of one candidate on PostgreSQL; see `churn_pipeline.modelling.studies.Studies`.
+
+    Parameters
+    ----------
+    url
+        The database.
+    filepath
+        The file that would hold the studies without a database.
+    table
+        The table's name.
+    candidate
+        The candidate's name.
+    parent
+        The MLflow run in which trials are nested; None records nothing.
+    """
+
+    def __init__(
+        self, url: URL, filepath: str, table: str, candidate: str, parent: mlflow.ActiveRun | None = None
+    ) -> None:
+        super().__init__(Path(filepath), candidate, parent)
+        self._url, self._table = url, table
+        # A local folder of the same name on another machine is another place.
+        is_local = get_protocol(filepath) in ("file", "local")
+        self._place = f"{platform.node()}:{Path(filepath).resolve()}" if is_local else filepath
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[OptunaStudy]:
+        from churn_pipeline.datasets.study_postgres import open_postgres_study
+
+        with open_postgres_study(self._url, f"{self._table}.{name}", self.candidate, self._place) as study:
+            yield study
+
+
+def _parse(url: str) -> URL:
+    try:
+        from churn_pipeline.datasets.study_postgres import parse_url
+    except ModuleNotFoundError as error:
+        raise ProjectError(
+            "Studies on PostgreSQL",
+            f"need the package {error.name}: install churn_pipeline[production]",
+        ) from error
+    return parse_url(url)
 
 
 @contextmanager

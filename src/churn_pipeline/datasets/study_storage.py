@@ -1,14 +1,15 @@
-"""Trials in an Optuna study, in a SQLite file."""
+"""Trials in an Optuna study, and studies in a SQLite file."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -27,6 +28,23 @@ _STATES: dict[TrialState, State] = {
 }
 _OPTUNA_STATES = {state: optuna_state for optuna_state, state in _STATES.items()}
 LOCK_TIMEOUT_SECONDS = 60
+
+
+class OptunaStudy(Protocol):
+    """What is used of `optuna.Study`."""
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """Attributes of the study."""
+
+    def get_trials(self, deepcopy: bool = True) -> list[FrozenTrial]:
+        """Return all stored trials."""
+
+    def add_trial(self, trial: FrozenTrial) -> None:
+        """Store a trial."""
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Set an attribute of the study."""
 
 
 class StoredStudy:
@@ -48,7 +66,7 @@ class StoredStudy:
 
     def __init__(
         self,
-        study: optuna.Study,
+        study: OptunaStudy,
         space: Mapping[str, BaseDistribution],
         recorder: TrialRecorder,
         line: SearchProgressLine,
@@ -117,11 +135,18 @@ def open_optuna_study(file: Path, name: str) -> optuna.Study:
     optuna.Study
         Lower values are better.
     """
+    with quiet_optuna():
+        storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"creator": partial(_connect, file)})
+        return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Let Optuna log warnings only."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{file}", engine_kwargs={"creator": partial(_connect, file)})
-        return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+        yield
     finally:
         optuna.logging.set_verbosity(verbosity)
 
