@@ -119,7 +119,9 @@ class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
                 self._files.rm_file(f"{self._path}/{name}")
         if expired:
             days = self._keep.days
-            logger.info("Removed hold-out samples older than %d days (holdout_sample.keep_days): %d", days, len(expired))
+            logger.info(
+                "Removed hold-out samples older than %d days (holdout_sample.keep_days): %d", days, len(expired)
+            )
 
     def _write(self, name: str, content: bytes) -> None:
         if not self._is_local:
