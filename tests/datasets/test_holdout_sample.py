@@ -96,8 +96,20 @@ def test_an_expired_sample_is_not_read_and_the_next_save_removes_it(
     assert samples(tmp_path, keep_days=30).load().contents == {}
     with caplog.at_level(logging.INFO):
         samples(tmp_path, keep_days=30).save(OTHER)
-    assert "Removed 1 hold-out samples older than 30 days" in caplog.text
+    assert "Removed hold-out samples older than 30 days (holdout_sample.keep_days): 1" in caplog.text
     assert [file.name[:10] for file in (tmp_path / "holdout_samples/telco").glob("*.parquet")] == [str(TODAY)]
+
+
+def test_a_file_of_a_killed_process_is_not_read_but_expires(tmp_path: Path) -> None:
+    samples(tmp_path).save(ROWS)
+    [whole] = (tmp_path / "holdout_samples/telco").glob("*.parquet")
+    left, other = whole.with_name(f".{'0' * 32}.2020-01-31_{'a' * 64}.parquet"), whole.with_name("notes.parquet")
+    for file in (left, other):
+        file.write_bytes(b"half")
+    assert set(samples(tmp_path, keep_days=10**5).load().contents) == {samples(tmp_path).load().tags["sample_digest"]}
+    samples(tmp_path).save(ROWS)
+    assert not left.exists()
+    assert other.exists()
 
 
 def test_the_name_of_the_last_sample_has_no_customers_value(tmp_path: Path) -> None:

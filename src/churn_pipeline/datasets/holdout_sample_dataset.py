@@ -3,8 +3,10 @@
 import hashlib
 import json
 import logging
+import re
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,8 @@ from churn_pipeline.evaluation.holdout_sample import DIGEST_TAG, HoldoutSamples,
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".parquet"
+# A file that a killed process left behind has a further part in front; it is never read, but expires like a sample.
+NAME = re.compile(r"(?P<left>\..*)?(?P<written>\d{4}-\d\d-\d\d)_(?P<digest>[0-9a-f]{64})\.parquet")
 LATEST = "latest.json"
 LOCAL = ("file", "local")
 
@@ -66,7 +69,7 @@ class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
         """Remove expired samples and write the sample, whole or not at all."""
         content = sample_content(data)
         digest, today = hashlib.sha256(content).hexdigest(), datetime.now(UTC).date()
-        name = f"{today}_{digest}{SUFFIX}"
+        name = f"{today}_{digest}.parquet"
         self._make_folder()
         self._remove_expired(today)
         self._write(name, content)
@@ -85,22 +88,23 @@ class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
         return HoldoutSamples(
             tags=json.loads(self._files.cat_file(latest)) if self._exists() else {},
             contents={
-                digest: partial(self._files.cat_file, f"{self._path}/{name}")
-                for name, written, digest in self._list()
-                if today < written + self._keep
+                found["digest"]: partial(self._files.cat_file, f"{self._path}/{found[0]}")
+                for found in self._list()
+                if not found["left"] and today < self._expires(found)
             },
         )
 
-    def _list(self) -> Iterator[tuple[str, date, str]]:
-        """Yield name, day of writing and digest of each sample."""
+    def _list(self) -> Iterator[re.Match[str]]:
+        """Yield the names of all samples, in order of their days."""
         self._files.invalidate_cache()
         if not self._files.isdir(self._path):
             return
-        for found in sorted(self._files.ls(self._path, detail=False)):
-            name = found.rsplit("/", 1)[-1]
-            if name.endswith(SUFFIX):
-                written, _, digest = name.removesuffix(SUFFIX).partition("_")
-                yield name, date.fromisoformat(written), digest
+        for path in sorted(self._files.ls(self._path, detail=False)):
+            if found := NAME.fullmatch(path.rsplit("/", 1)[-1]):
+                yield found
+
+    def _expires(self, found: re.Match[str]) -> date:
+        return date.fromisoformat(found["written"]) + self._keep
 
     def _make_folder(self) -> None:
         if self._is_local:
@@ -109,14 +113,14 @@ class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def _remove_expired(self, today: date) -> None:
-        expired = [name for name, written, _ in self._list() if today >= written + self._keep]
+        expired = [found[0] for found in self._list() if today >= self._expires(found)]
         for name in expired:
-            self._files.rm_file(f"{self._path}/{name}")
+            with suppress(FileNotFoundError):  # another training has removed it
+                self._files.rm_file(f"{self._path}/{name}")
         if expired:
+            days = self._keep.days
             logger.info(
-                "Removed %d hold-out samples older than %d days (holdout_sample.keep_days)",
-                len(expired),
-                self._keep.days,
+                "Removed hold-out samples older than %d days (holdout_sample.keep_days): %d", days, len(expired)
             )
 
     def _write(self, name: str, content: bytes) -> None:
@@ -124,7 +128,7 @@ class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
             self._files.pipe_file(f"{self._path}/{name}", content)  # object stores write an object whole or not at all
             return
         folder = Path(self._path)
-        temporary = folder / f".{uuid.uuid4().hex}"
+        temporary = folder / f".{uuid.uuid4().hex}.{name}"
         temporary.touch(mode=0o600)
         temporary.write_bytes(content)
         temporary.chmod(folder.stat().st_mode & 0o666)
