@@ -14,6 +14,10 @@ from deploy.local_servers.servers import Servers
 from deploy.local_servers.tracking import WORKSPACE
 from tests.conftest import Project
 
+from churn_pipeline.datasets import RegisteredModelDataset
+from churn_pipeline.datasets.registered_model import RegisteredVersionDataset
+from churn_pipeline.promotion import find_alias
+
 pytestmark = pytest.mark.slow
 PASSWORD = "a long password of this test"
 MODELS, VERSIONS = "registered-models", "model-versions"
@@ -110,6 +114,20 @@ def test_no_user_gives_themself_the_role(servers: Servers, call: Call, users: di
     url = f"{servers.tracking.url}/api/3.0/mlflow/roles/assign"
     body = {"username": users["trainer"], "role_id": promoter["id"]}
     assert requests.post(url, json=body, auth=(users["trainer"], PASSWORD), timeout=60).status_code == 403
+
+
+def test_a_trainer_finds_no_champion_of_a_model_that_nobody_has_registered(
+    servers: Servers, users: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.tracking.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", users["trainer"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    mlflow.set_tracking_uri(servers.tracking.url)
+    mlflow.set_registry_uri(servers.tracking.url)
+
+    assert RegisteredModelDataset("churn_nowhere", "champion", optional=True).load() is None
+    assert RegisteredVersionDataset("churn_nowhere", optional=True).load() is None
+    assert find_alias(mlflow.MlflowClient(), "churn_nowhere", "champion") is None
 
 
 def test_the_command_of_a_trainer_ends_with_one_message(
