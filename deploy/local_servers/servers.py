@@ -91,6 +91,7 @@ class Servers:
             f"s3://{MLFLOW}",
             {**self._s3_environment(MLFLOW), "MLFLOW_FLASK_SERVER_SECRET_KEY": word["cookies"]},
             {PROJECT: word["tracking_project"]},
+            [PROJECT],
         )
 
     def start_postgres(self) -> None:

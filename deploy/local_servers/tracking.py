@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",
 }
+# The folder of the module that decides who may promote
+LOGIN = Path(__file__).parents[1] / "tracking_server"
+PROMOTER = "promoter"
+WORKSPACE = "default"
 
 
 class Tracking:
@@ -49,8 +53,9 @@ class Tracking:
         artifacts: str,
         environment: Mapping[str, str],
         users: Mapping[str, str],
+        promoters: Sequence[str] = (),
     ) -> None:
-        """Start the server and create the missing users.
+        """Start the server and create the missing users and roles.
 
         Parameters
         ----------
@@ -62,6 +67,8 @@ class Tracking:
             Credentials of the artifact store, and the secret of the server's cookies.
         users
             Passwords by user.
+        promoters
+            Users who may promote versions.
         """
         if self._server.process() is None:
             check_port(self.port, "MLflow", "TRACKING_PORT")
@@ -69,9 +76,11 @@ class Tracking:
             command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--host", HOST]
             command += ["--port", str(self.port), "--workers", "1", "--backend-store-uri", backend]
             command += ["--artifacts-destination", artifacts, "--serve-artifacts"]
-            self._server.start(command, {**QUIET, **environment, "MLFLOW_AUTH_CONFIG_PATH": str(settings)})
+            own = {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "PYTHONPATH": str(LOGIN)}
+            self._server.start(command, {**QUIET, **environment, **own})
         self._server.wait_until(self._answers)
         self._create_users(users)
+        self._give_role(promoters)
 
     def stop(self) -> None:
         """Stop the server."""
@@ -90,7 +99,7 @@ class Tracking:
             "database_uri": users_database,
             "admin_username": ADMIN,
             "admin_password": self._password,
-            "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+            "authorization_function": "churn_roles:authenticate",
             # Checking a password takes 0.1 s of CPU, so the server remembers a right one for a minute.
             "auth_cache_ttl_seconds": "60",
         }
@@ -100,12 +109,26 @@ class Tracking:
 
     def _create_users(self, users: Mapping[str, str]) -> None:
         for name, password in users.items():
-            if self._call("GET", "get", {"username": name}).status_code == NOT_FOUND:
-                self._call("POST", "create", {"username": name, "password": password}).raise_for_status()
+            if self._call("GET", "users/get", {"username": name}).status_code == NOT_FOUND:
+                self._call("POST", "users/create", {"username": name, "password": password}).raise_for_status()
 
-    def _call(self, method: str, what: str, values: Mapping[str, str]) -> requests.Response:
-        """Call MLflow's interface for users as `ADMIN`."""
-        url = f"{self.url}/api/2.0/mlflow/users/{what}"
+    def _give_role(self, users: Sequence[str]) -> None:
+        """Give users the role `PROMOTER`, which may change every registered model."""
+        roles = self._call("GET", "roles/list", {"workspace": WORKSPACE}, 3).json()["roles"]
+        role = next((role for role in roles if role["name"] == PROMOTER), None)
+        if role is None:
+            made = self._call("POST", "roles/create", {"workspace": WORKSPACE, "name": PROMOTER}, 3)
+            role = made.json()["role"]
+            grant = {"resource_type": "registered_model", "resource_pattern": "*", "permission": "EDIT"}
+            self._call("POST", "roles/permissions/add", {"role_id": role["id"], **grant}, 3).raise_for_status()
+        for user in users:
+            held = self._call("GET", "users/roles/list", {"username": user}, 3).json()["roles"]
+            if PROMOTER not in {role["name"] for role in held}:
+                self._call("POST", "roles/assign", {"username": user, "role_id": role["id"]}, 3).raise_for_status()
+
+    def _call(self, method: str, what: str, values: Mapping[str, Any], version: int = 2) -> requests.Response:
+        """Call MLflow's interface for users and roles as `ADMIN`."""
+        url = f"{self.url}/api/{version}.0/mlflow/{what}"
         given: dict[str, Any] = {"params": values} if method == "GET" else {"json": values}
         return requests.request(method, url, auth=(ADMIN, self._password), timeout=30, **given)
 

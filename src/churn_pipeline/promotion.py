@@ -7,7 +7,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from churn_pipeline.datasets.registered_model import ABSENT
+from churn_pipeline.datasets.registered_model import is_absent
 from churn_pipeline.evaluation.baselines import NO_VERSION
 from churn_pipeline.evaluation.gate import PASSED
 
@@ -22,7 +22,7 @@ def find_alias(client: MlflowClient, model: str, alias: str) -> ModelVersion | N
     try:
         return client.get_model_version_by_alias(model, alias)
     except mlflow.exceptions.MlflowException as error:
-        if error.error_code not in ABSENT:
+        if not is_absent(error, model):
             raise
         return None
 

@@ -6,6 +6,7 @@ TLS, login and proxies are MLflow's own: every request goes through MLflow's cli
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import requests
@@ -75,9 +76,9 @@ def explain(error: BaseException) -> str | None:
         return None
     if is_unreachable(error):
         return f"The MLflow tracking server cannot be used:\n  - it {_failure(_cause(error))}\n  - {AGAIN}"
-    if error.get_http_status_code() == requests.codes.unauthorized:
+    if error.get_http_status_code() == HTTPStatus.UNAUTHORIZED:
         return f"The MLflow tracking server refuses the login:\n  - correct {LOGIN}"
-    if error.get_http_status_code() == requests.codes.forbidden:
+    if error.get_http_status_code() == HTTPStatus.FORBIDDEN:
         reason = re.search(r"Response body: '(.*)'", error.message, re.DOTALL)
         text = without_password(reason[1] if reason else error.message)
         return f"The MLflow tracking server refuses the request:\n  - {text}: ask its administrator for the permission"
@@ -171,19 +172,19 @@ def _tls_failure(text: str) -> str:
 def _refusal(answer: requests.Response) -> str | None:
     """Say what is wrong with an answer, and how to fix it; None for an answer as expected."""
     status = answer.status_code
-    if status == requests.codes.unauthorized:
+    if status == HTTPStatus.UNAUTHORIZED:
         name = read_mlflow_creds().username
         return f"refuses the login of '{name}': correct {LOGIN}" if name else f"requires a login: set {LOGIN}"
-    if status == requests.codes.forbidden:
+    if status == HTTPStatus.FORBIDDEN:
         text = " ".join(answer.text.split())[:200]
         return f"refuses the request ({text}): ask its administrator for the permission to record runs"
-    if status == requests.codes.too_many or status >= requests.codes.server_error:
+    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return f"answers with error {status}: ask its administrator, or try again later"
     if answer.history:
         return (
             f"redirects to {without_password(answer.url).removesuffix(SEARCH)}: use that address in MLFLOW_TRACKING_URI"
         )
-    if status != requests.codes.ok or not _is_json(answer):
+    if status != HTTPStatus.OK or not _is_json(answer):
         return f"is no MLflow tracking server (status {status}): correct MLFLOW_TRACKING_URI; it ends before /api"
     return None
 

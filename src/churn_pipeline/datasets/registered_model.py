@@ -42,6 +42,21 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_absent(error: mlflow.exceptions.MlflowException, name: str) -> bool:
+    """Return whether an error means that a registered model, or its alias or version, does not exist.
+
+    A server with MLflow's logins answers a question about an alias of a missing model with "permission denied", except to
+    administrators. It answers a question about the model itself.
+    """
+    if error.error_code != "PERMISSION_DENIED":
+        return error.error_code in ABSENT
+    try:
+        mlflow.MlflowClient().get_registered_model(name)
+    except mlflow.exceptions.MlflowException as answer:
+        return answer.error_code in ABSENT
+    return False
+
+
 def model_signature(record: ModelRecord) -> ModelSignature:
     """MLflow's signature of `predict_proba`: one named column per input, one array of shape (n, 2) as output."""
     inputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.double, name) for name in record.numeric]
@@ -142,7 +157,7 @@ class RegisteredModelDataset(AbstractDataset[ModelRecord, Any]):
         try:
             folder = mlflow.artifacts.download_artifacts(f"models:/{self._name}@{self._alias}")
         except mlflow.exceptions.MlflowException as error:
-            if self._optional and error.error_code in ABSENT:
+            if self._optional and is_absent(error, self._name):
                 return None
             raise
         return SkopsDataset(filepath=f"{folder}/model.skops").load()
@@ -229,7 +244,7 @@ class RegisteredVersionDataset(AbstractDataset[NoReturn, RegisteredVersion | Non
             try:
                 return find(self._name, choice)
             except mlflow.exceptions.MlflowException as error:
-                if error.error_code not in ABSENT:
+                if not is_absent(error, self._name):
                     raise
         if self._optional:
             return None
