@@ -4,7 +4,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -464,6 +467,22 @@ def test_the_contract_and_its_text_are_read_from_an_archive(conf: Path, archive:
     assert ContractDataset(filepath).exists()
     assert ContractDataset(filepath).load().name == "plain"
     assert not ContractDataset(filepath.replace("plain.yml", "other.yml")).exists()
+
+
+def test_an_archive_is_read_by_http(conf: Path) -> None:
+    write(conf / "base" / "tables" / "plain.yml", {"source": {"filepath": "x.csv"}, **table_file()})
+    archive = packed(conf, "conf.tar.gz")
+    serve = partial(SimpleHTTPRequestHandler, directory=str(archive.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        opened = TableConfigLoader(
+            f"http://127.0.0.1:{server.server_port}/{archive.name}", runtime_params={}, **LOADER_ARGS
+        )
+        catalog = opened["catalog"]
+
+        assert catalog["raw"]["filepath"] == "x.csv"
+        assert read_contract(catalog["contract"]["filepath"]).name == "plain"
+        server.shutdown()
 
 
 @pytest.mark.parametrize("name", ["conf", "conf.tar.gz", "conf.zip", "broken.tar.gz", "broken.zip"])

@@ -40,6 +40,20 @@ def test_the_entry_point_prepares_the_process(environment: dict[str, str]) -> No
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
+def test_the_entry_point_has_the_commands_of_this_project(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("promote", "rotate-holdout", "verify-bundle", "reproduce", "table", "run"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"Usage: churn-pipeline {command}" in capsys.readouterr().out
+
+
+def test_windows_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="does not run on Windows itself: install it in WSL 2"):
+        churn_pipeline.prepare()
+
+
 @pytest.mark.parametrize("chosen", [None, "mine.yml"])
 def test_a_subfolder_uses_the_projects_logging_unless_another_file_is_chosen(
     chosen: str | None, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -65,8 +65,8 @@ class TableConfigLoader(OmegaConfigLoader):
         fix = f"name a folder or an archive with --conf-source or {CONF_SOURCE}"
         try:
             super().__init__(conf_source, *args, **kwargs)
-        except (EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-            problem = f"cannot be opened ({type(error).__name__}): {fix}"
+        except (EOFError, ImportError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+            problem = f"cannot be opened ({error or type(error).__name__}): {fix}"
             raise ProjectError(f"The configuration {conf_source}", problem) from error
         if self._protocol == "file" and not self._fs.isdir(self._get_conf_env_path(self.base_env)):
             raise ProjectError(f"There is no configuration in {conf_source}", fix)
