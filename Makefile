@@ -11,7 +11,7 @@ export UV_NO_PROGRESS := 1
 # uv uses the system's certificates like pip; behind a proxy, only these are valid.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup train test test-slow lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test container-sbom pin-images clean \
+.PHONY: help setup train test test-slow test-faults lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test container-sbom pin-images clean \
   dist lint-lock lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
   benchmark-evaluation benchmark-soak benchmark-failures abuse-serving fuzz-serving readme up-local down-local
 
@@ -45,10 +45,14 @@ train: $(READY) ## train on the simulated table (kedro run --pipelines training)
 PYTEST = $(BIN)/pytest -n 2 --dist worksteal
 
 test: $(READY) ## the tests, except for the slow ones; with coverage where CI is set
-	@$(PYTEST) -m "not slow" $(if $(CI),--cov --cov-report=)
+	@$(PYTEST) -m "not slow and not faults" $(if $(CI),--cov --cov-report=)
 
 test-slow: $(READY) ## the slow tests: the first hour, notebooks, public tables, a tracking server; where CI is set, coverage over both
 	@$(PYTEST) -m slow $(if $(CI),--cov --cov-append --cov-report=term --cov-fail-under=90)
+
+# In one process: each test breaks its servers, and the table is written once.
+test-faults: $(READY) ## break servers, disk and processes, check that nothing is lost, and write docs/explanation/faults.md
+	@FAULTS_PAGE=docs/explanation/faults.md $(BIN)/pytest -n 0 -m faults tests/faults
 
 lint: $(READY) ## check format, rules, types, imports and declared dependencies, as CI does
 	@$(BIN)/ruff format --check .

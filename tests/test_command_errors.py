@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 import mlflow
+import pandas as pd
 import psycopg
 import pytest
 from click.testing import CliRunner
-from kedro.io import DatasetError
+from kedro.io import DataCatalog, DatasetError
+from kedro_datasets.pandas import CSVDataset, ParquetDataset
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from churn_pipeline import progress
@@ -59,6 +61,17 @@ def _because(error: Exception) -> Callable[[], None]:
 @pytest.mark.parametrize("fail", [_because(DatasetError("failed")), _because(RuntimeError("failed"))])
 def test_an_error_caused_by_a_missing_file_names_the_file(fail: Callable[[], None]) -> None:
     assert str(actionable(_raised(fail))).startswith("model.skops does not exist")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("dataset", [CSVDataset, ParquetDataset])
+def test_a_full_disk_is_one_line_that_names_the_dataset(dataset: type[CSVDataset | ParquetDataset]) -> None:
+    catalog = DataCatalog({"leaderboard": dataset(filepath="/dev/full")})
+
+    message = str(actionable(_raised(lambda: catalog.save("leaderboard", pd.DataFrame({"x": range(50_000)})))))
+
+    assert message.startswith("The disk is full: the dataset 'leaderboard' could not be written. Free space")
+    assert len(message.splitlines()) == 1
 
 
 def test_an_error_that_kedro_raises_over_a_missing_file_names_the_file() -> None:

@@ -72,7 +72,7 @@ class Postgres:
         """Return whether the server runs."""
         if not (self._folder / "PG_VERSION").is_file():
             return False
-        command = [_program("pg_ctl"), "status", "-D", self._folder]
+        command = [str(_program("pg_ctl")), "status", "-D", str(self._folder)]
         return subprocess.run(command, capture_output=True, check=False, cwd="/", **self._user).returncode == 0
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:

@@ -130,7 +130,11 @@ class Servers:
 
     def status(self) -> dict[str, bool]:
         """Return which servers run."""
-        servers = {"PostgreSQL": self.postgres, "S3": self.s3, "MLflow": self.tracking}
+        servers: dict[str, Postgres | S3 | Tracking] = {
+            "PostgreSQL": self.postgres,
+            "S3": self.s3,
+            "MLflow": self.tracking,
+        }
         return {name: server.is_running() for name, server in servers.items()}
 
     def locations(self) -> dict[str, str]:

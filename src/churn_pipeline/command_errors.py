@@ -3,9 +3,12 @@
 Only defects end in a traceback. Mistakes in the command, configuration or files, and faults of the machine, do not.
 """
 
+import errno
 import logging
 import os
+import re
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
@@ -25,6 +28,8 @@ from churn_pipeline.error_messages import (
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+SAVING = re.compile(r"(?P<name>\S+): Failed while saving data to dataset")
 # Modules of Kedro that reject a command with a message for the user, as a built-in exception.
 VALIDATING_MODULES = (
     "kedro.config.",
@@ -111,6 +116,8 @@ def actionable(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, ProjectError | OnnxConversionError):
             return str(cause)
+    if any(isinstance(cause, OSError) and cause.errno in DISK_FULL for cause in chain):
+        return _explain_full_disk(chain)
     message = next((message for cause in chain if (message := _explain(cause)) is not None), None)
     return message or storage_mistake(chain)
 
@@ -151,6 +158,16 @@ def _explain_server(error: BaseException) -> str | None:
     from churn_pipeline.tracking_server import explain
 
     return explain(error)
+
+
+def _explain_full_disk(chain: Sequence[BaseException]) -> str:
+    # An error from writing to an open file does not name the file, but Kedro's names the dataset.
+    name = next((found["name"] for error in chain if (found := SAVING.match(str(error)))), None)
+    what = f"the dataset '{name}'" if name else "a file"
+    return (
+        f"The disk is full: {what} could not be written. Free space and run the same command again; finished trials of a "
+        "search are kept."
+    )
 
 
 def _explain_system(error: OSError) -> str | None:
