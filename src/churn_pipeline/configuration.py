@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from churn_pipeline.contract.errors import ProjectError, TableError
+from churn_pipeline.table_secrets import refuse_secrets
 
 LOADER_ARGS: dict[str, Any] = {
     "base_env": "base",
@@ -146,7 +147,7 @@ class TableConfigLoader(OmegaConfigLoader):
         if key in ("name", "filepath"):
             return self.table if key == "name" else str(self.table_file)
         try:
-            content = _load_table(self.table_file, self.table_file.stat().st_mtime_ns)
+            content = load_table(self.table_file, self.table_file.stat().st_mtime_ns)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f" at line {mark.line + 1} ({getattr(error, 'problem', '')})" if mark else ""
@@ -158,8 +159,11 @@ class TableConfigLoader(OmegaConfigLoader):
 
 
 @lru_cache(maxsize=8)
-def _load_table(file: Path, _modified_ns: int) -> Any:  # the time makes the cache reload a changed file
-    return OmegaConf.load(file)
+def load_table(file: Path, _modified_ns: int = 0) -> Any:  # the time makes the cache reload a changed file
+    """Load a table file without resolving it, and refuse one with a password."""
+    content = OmegaConf.load(file)
+    refuse_secrets(file.name, file.read_text(encoding="utf-8"), OmegaConf.to_container(content))
+    return content
 
 
 def _package() -> str:

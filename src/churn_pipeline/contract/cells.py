@@ -1,6 +1,7 @@
 """Converts raw cells to typed columns, and typed columns to model inputs. Nothing here is fitted to data."""
 
 import hashlib
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -177,9 +178,28 @@ def table_digest(table: pd.DataFrame) -> str:
     """SHA-256 over a table's column names and cells, in their order.
 
     Cells are hashed by `pandas.util.hash_pandas_object`, so the digest depends on the loaded content and not on the
-    format or compression of the file.
+    compression of the file.
     """
+    return _digest(table, lambda cells: cells)
+
+
+def raw_digest(raw: pd.DataFrame) -> str:
+    """SHA-256 over a raw table's column names and the text of its cells, in their order.
+
+    The same rows have the same digest in a CSV file, a Parquet file and a database, if the file contains the text that
+    pandas writes. Timestamps with a zone count in UTC. A missing cell equals an empty one.
+    """
+    return _digest(raw, _text_cells)
+
+
+def _digest(table: pd.DataFrame, cells_of: Callable[[pd.Series], pd.Series]) -> str:
     digest = hashlib.sha256("\x1f".join(map(str, table.columns)).encode())
     for name in table.columns:
-        digest.update(pd.util.hash_pandas_object(table[name], index=False).to_numpy().tobytes())
+        digest.update(pd.util.hash_pandas_object(cells_of(table[name]), index=False).to_numpy().tobytes())
     return digest.hexdigest()
+
+
+def _text_cells(cells: pd.Series) -> pd.Series:
+    if isinstance(cells.dtype, pd.DatetimeTZDtype):
+        cells = cells.dt.tz_convert("UTC")
+    return cells.astype(object).map(str, na_action="ignore").where(cells.notna(), "")
