@@ -34,9 +34,9 @@ def read_cells(raw: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
     unreadable : pandas.Series of bool
         True for cells whose content cannot be converted to the type.
     """
-    text: pd.Series[Any] = raw
+    text: pd.Series[Any] = _shared_text(raw) if isinstance(raw.dtype, pd.StringDtype) else raw
     if raw.dtype.kind not in "biufM":
-        text = raw.map(_as_text, na_action="ignore")
+        text = text.map(_as_text, na_action="ignore")
         text = text.mask(text.isna() | (text.map(str.strip, na_action="ignore") == ""), None)
     reader = {
         "str": _strings,
@@ -52,6 +52,13 @@ def read_cells(raw: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
         if column.dtype == "float64":
             cells = cells.astype("float64")
     return cells, unreadable
+
+
+def _shared_text(cells: pd.Series) -> pd.Series:
+    """Arrow text as Python text, in which equal cells share one object: levels then take hardly any memory."""
+    codes, levels = pd.factorize(cells)
+    objects = np.append(levels.to_numpy(dtype=object), [None])  # a missing cell has the code -1
+    return pd.Series(objects[codes], index=cells.index, name=cells.name, dtype=object)
 
 
 def _as_text(cell: object) -> str:
