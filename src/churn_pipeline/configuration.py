@@ -19,6 +19,7 @@ from omegaconf.resolvers import oc
 
 from churn_pipeline.contract.errors import ProjectError, TableError
 from churn_pipeline.installation import CONF_SOURCE, conf_source, configured_project, project_file, working_project
+from churn_pipeline.table_secrets import refuse_secrets
 
 LOADER_ARGS: dict[str, Any] = {
     "base_env": "base",
@@ -207,7 +208,7 @@ class TableConfigLoader(OmegaConfigLoader):
             return self.table if key == "name" else self.table_file
         name = f"{self.table}.yml"
         try:
-            content = _parse_table(self.table_text)
+            content = parse_table(name, self.table_text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f" at line {mark.line + 1} ({getattr(error, 'problem', '')})" if mark else ""
@@ -219,8 +220,11 @@ class TableConfigLoader(OmegaConfigLoader):
 
 
 @lru_cache(maxsize=8)
-def _parse_table(text: str) -> Any:
-    return OmegaConf.load(io.StringIO(text))
+def parse_table(name: str, text: str) -> Any:
+    """Parse a table file without resolving it, and refuse one with a password."""
+    content = OmegaConf.load(io.StringIO(text))
+    refuse_secrets(name, text, OmegaConf.to_container(content))
+    return content
 
 
 def _package() -> str:

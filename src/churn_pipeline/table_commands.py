@@ -1,14 +1,20 @@
 """The commands of `kedro table`: draft a table's file, check the table, print its page."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from kedro.framework.startup import ProjectMetadata
 
 from churn_pipeline.command_errors import Group
 from churn_pipeline.installation import conf_source
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @click.group(cls=Group)
@@ -36,13 +42,19 @@ def draft(
     sheet: str | None,
     **choices: str | None,
 ) -> None:
-    """Draft a table file from a CSV, Excel or Parquet FILE: types, bounds, levels, missing values, guessed roles."""
+    """Draft a table file from a CSV, Excel or Parquet FILE: types, bounds, levels, missing values, guessed roles.
+
+    FILE can also be a YAML file with a `source`, such as a database table.
+    """
     from churn_pipeline.contract import draft as drafting
     from churn_pipeline.contract.draft_roles import Choices
 
     name = name or _name_of(file)
     path = _new_file(metadata, name, shared=shared, force=force)
-    content, source = drafting.read_for_draft(file.resolve(), sheet)
+    if file.suffix in (".yml", ".yaml"):
+        content, source = _read_source(metadata.project_path, file)
+    else:
+        content, source = drafting.read_for_draft(file.resolve(), sheet)
     _write(path, drafting.draft(content, source, Choices(**choices)), name, f"{len(content):,} rows")
 
 
@@ -58,6 +70,25 @@ def new(metadata: ProjectMetadata, /, force: bool) -> None:
     path = _new_file(metadata, name, shared=False, force=force)
     content, text = questions.ask(file.resolve())
     _write(path, text, name, f"{len(content):,} rows")
+
+
+def _read_source(project: Path, file: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Load the raw table that a YAML file's ``source`` describes, with the project's credentials."""
+    from kedro.io import DataCatalog
+    from omegaconf import OmegaConf
+
+    from churn_pipeline.configuration import LOADER_ARGS, TableConfigLoader, parse_table
+    from churn_pipeline.contract.errors import TableError
+
+    loader = TableConfigLoader(str(project / "conf"), env=os.environ.get("KEDRO_ENV"), **LOADER_ARGS)
+    credentials = loader["credentials"]  # before the file is read, because this registers the resolvers
+    content = parse_table(file.name, file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if "source" not in content:
+        raise TableError(f"The file {file.name}", "does not exist or has no key `source`: write one into it")
+    source = OmegaConf.to_container(content["source"], resolve=True)
+    entry = {"type": "churn_pipeline.datasets.RawTableDataset", "dataset": source}
+    raw = DataCatalog.from_config({"raw": entry}, credentials).load("raw")
+    return raw, cast(dict[str, Any], OmegaConf.to_container(content["source"]))
 
 
 def _new_file(metadata: ProjectMetadata, name: str, *, shared: bool, force: bool) -> Path:

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.customers import make_contract, raw_customers
 
-from churn_pipeline.contract.cells import churned, final_dtype, model_inputs, read_cells, table_digest
+from churn_pipeline.contract.cells import churned, final_dtype, model_inputs, raw_digest, read_cells, table_digest
 from churn_pipeline.contract.table import Column
 from churn_pipeline.contract.validation import validate_table
 
@@ -376,3 +376,20 @@ def test_a_table_digest_depends_on_content_and_not_on_the_index() -> None:
 def test_a_table_digest_changes_with(change: object) -> None:
     table = raw_customers(10)
     assert table_digest(change(table)) != table_digest(table)  # type: ignore[operator]
+
+
+def test_text_from_a_database_is_read_like_text_from_a_file() -> None:
+    cells = ["north", None, " ", "north", "007", "1.5"]
+    column = Column(dtype="str", nullable=True)
+    expected = read_cells(pd.Series(cells, dtype=object), column)
+    found = read_cells(pd.Series(cells, dtype=pd.StringDtype("pyarrow")), column)
+    for one, other in zip(found, expected, strict=True):
+        pd.testing.assert_series_equal(one, other)
+
+
+def test_a_raw_digest_depends_on_the_text_of_cells_and_not_on_their_type() -> None:
+    text = pd.DataFrame({"n": ["1", "", "3"], "b": ["True", "False", ""], "f": ["1.0", "2.5", ""]}, dtype=object)
+    typed = pd.DataFrame({"n": pd.array([1, None, 3], "Int64"), "b": pd.array([True, False, None], "boolean")})
+    typed["f"] = [1.0, 2.5, None]
+    assert raw_digest(typed) == raw_digest(text) == table_digest(text)
+    assert raw_digest(typed.assign(n=7)) != raw_digest(text)

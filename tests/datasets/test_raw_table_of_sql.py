@@ -27,9 +27,13 @@ def warehouse(tmp_path: Path) -> Path:
 
 
 def test_a_table_is_read_from_a_database(warehouse: Path) -> None:
-    pd.testing.assert_frame_equal(
-        _query(warehouse, "select id from customers").load(), pd.DataFrame({"id": ["SECRET"]})
-    )
+    raw = _query(warehouse, "select id from customers").load()
+    pd.testing.assert_frame_equal(raw.astype(object), pd.DataFrame({"id": ["SECRET"]}))
+
+
+def test_integers_beside_a_missing_cell_keep_all_digits(warehouse: Path) -> None:
+    raw = _query(warehouse, "select 9007199254740993 as n union all select null").load()
+    assert 9007199254740993 in list(raw["n"])
 
 
 @pytest.mark.parametrize(

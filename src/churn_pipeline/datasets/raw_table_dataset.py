@@ -11,12 +11,33 @@ from kedro.io import AbstractDataset, DatasetError
 
 from churn_pipeline.contract.errors import TableError
 from churn_pipeline.datasets.file_rows import file_rows
+from churn_pipeline.datasets.raw_frames import CHUNK_ROWS, in_order, one_frame
 
 ARGUMENT = re.compile(r"(?:unexpected keyword argument|missing \d+ required.*:) '(\w+)'")
+DATABASES = ("pandas.SQLQueryDataset", "pandas.SQLTableDataset", "ibis.TableDataset")
+# Exact types: pandas itself would read an integer column with a missing cell as floats, which lose digits.
+EXACT = {"dtype_backend": "pyarrow"}
+IN_CHUNKS = {"chunksize": CHUNK_ROWS, "coerce_float": False, **EXACT}
+# A server-side cursor; without parameters, a % in the query is an ordinary character.
+STREAMED = {"stream_results": True, "no_parameters": True}
+PACKAGES_OF_EXTRA = ("psycopg", "ibis", "duckdb", "s3fs", "boto3")
 
 
 class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
-    """Reads the Kedro dataset that a table file gives as its source: CSV, Parquet, SQL or any other.
+    """Reads the Kedro dataset that a table file gives as its source: CSV, Parquet, SQL, Ibis or any other.
+
+    A query is read in chunks with a server-side cursor, an Ibis table in batches, and the files of a
+    ``partitions.PartitionedDataset`` in the order of their names. A database returns rows in any order, so they are sorted by
+    id and date, or by all columns if these do not identify a row.
+
+    Parameters
+    ----------
+    dataset
+        Configuration of the source.
+    roles
+        The contract's roles, of which ``id`` and ``date`` sort the rows of a database.
+    metadata
+        Ignored here; Kedro plugins read it.
 
     Examples
     --------
@@ -25,8 +46,12 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
     >>> raw = RawTableDataset(dataset=source).load()  # doctest: +SKIP
     """
 
-    def __init__(self, dataset: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, dataset: dict[str, Any], roles: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
         self._source = _made(dataset)
+        self._key = [name for role in ("id", "date") if isinstance(name := (roles or {}).get(role), str)]
+        self._is_database = _kind(dataset) in DATABASES
         self._filepath = dataset.get("filepath")
         self._dataset = dataset.get("dataset", dataset)  # a dataset that fetches its file names the one that reads it
         self.metadata = metadata
@@ -37,10 +62,11 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
         Raises
         ------
         TableError
-            If the file is absent, empty, in another encoding or not a single table, or the database query fails.
+            If the file is absent, empty, in another encoding or not a single table, the database query fails, or a
+            column contains bytes.
         """
         try:
-            raw = self._source.load()
+            raw = one_frame(self._source.load())
         except TableError:
             raise
         except Exception as error:
@@ -53,7 +79,7 @@ class RawTableDataset(AbstractDataset[NoReturn, pd.DataFrame]):
                 f"The raw table {self._where()}",
                 f"is a {type(raw).__name__}, not a pandas DataFrame: choose another source type",
             )
-        return raw
+        return in_order(raw, self._key) if self._is_database else raw
 
     def file_rows(self, rows: Sequence[int]) -> dict[int, int] | None:
         """Lines of the CSV file, or rows of the workbook, that contain these rows; None for other sources."""
@@ -85,16 +111,50 @@ def _made(dataset: Any) -> AbstractDataset[Any, Any]:
             "needs a type and a file, such as {type: pandas.CSVDataset, filepath: data/01_raw/customers.csv}",
         )
     try:
-        return AbstractDataset.from_config("source", dataset)
-    except DatasetError as error:
+        return AbstractDataset.from_config("source", _with_defaults(dataset))
+    except Exception as error:
+        problem: str | None
         unknown = next((found for cause in causes(error) if (found := ARGUMENT.search(str(cause)))), None)
         if unknown is not None:
             problem = f"has an unknown or missing argument, '{unknown[1]}': see the documentation of {dataset['type']}"
         elif "not found" in str(error):
             problem = f"has an unknown type, '{dataset['type']}': write for example pandas.CSVDataset"
-        else:
+        elif "'con' argument cannot be empty" in str(error):
+            problem = (
+                "needs the address of the database: export CHURN_WAREHOUSE for `credentials: warehouse`, or add `con` to its "
+                "entry in conf/local/credentials.yml"
+            )
+        elif (problem := next((text for cause in causes(error) if (text := _explain(cause))), None)) is None:
             raise
         raise TableError("The table file's source", problem) from error
+
+
+def _kind(dataset: dict[str, Any]) -> str:
+    return str(dataset["type"]).removeprefix("kedro_datasets.")
+
+
+def _with_defaults(dataset: dict[str, Any]) -> dict[str, Any]:
+    """The source's configuration with defaults for reading exactly and in chunks."""
+    kind, given = _kind(dataset), dataset.get("load_args") or {}
+    address, name = (dataset.get("credentials") or {}).get("con"), dataset.get("table_name")
+    if kind == "pandas.SQLTableDataset" and address and name and given.keys() <= {"schema", "columns"}:
+        # pandas.read_sql_table would replace dates after 2262 by missing cells without a word
+        query = {"type": "pandas.SQLQueryDataset", "sql": _query(address, name, **given)}
+        return _with_defaults({**query, "credentials": dataset["credentials"]})
+    if kind == "pandas.SQLQueryDataset":
+        streamed = {**STREAMED, **(dataset.get("execution_options") or {})}
+        return {**dataset, "load_args": {**IN_CHUNKS, **given}, "execution_options": streamed}
+    if kind == "pandas.ParquetDataset" and "engine" not in given:
+        return {**dataset, "load_args": {**EXACT, **given}}
+    return dataset
+
+
+def _query(address: str, table_name: str, schema: str | None = None, columns: Sequence[str] = ()) -> str:
+    """The query that reads a table, with names quoted as its database does."""
+    from sqlalchemy import column, literal_column, make_url, select, table  # noqa: PLC0415 - files do not need it
+
+    query = select(*map(column, columns)) if columns else select(literal_column("*"))
+    return str(query.select_from(table(table_name, schema=schema)).compile(dialect=make_url(address).get_dialect()()))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -139,10 +199,27 @@ def _explain(error: BaseException) -> str | None:
         return f"the workbook has no sheet '{sheet[1]}': correct source.load_args.sheet_name in the table file"
     if isinstance(error, TypeError) and (unknown := ARGUMENT.search(str(error))):
         return f"source.load_args has an unknown argument, '{unknown[1]}': correct or remove it"
-    if isinstance(error, SQLAlchemyError | pd.errors.DatabaseError):
+    if isinstance(error, ImportError):
+        return _explain_import(error)
+    if isinstance(error, SQLAlchemyError | pd.errors.DatabaseError) or _is_from_database(error):
         # The database's message may contain a value.
         return (
             f"the database raised {type(error).__name__}: check its address, the source's credentials and the query; a "
             "database client shows the full message"
         )
     return None
+
+
+def _is_from_database(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0].strip("_") in ("psycopg", "duckdb", "ibis")
+
+
+def _explain_import(error: ImportError) -> str:
+    """A driver or file system that is not installed; fsspec names its package only in the message."""
+    missing = (error.name or "").split(".")[0]
+    if missing == "psycopg2":
+        return "the project's driver for PostgreSQL is psycopg: write the address as postgresql+psycopg://"
+    package = next((name for name in PACKAGES_OF_EXTRA if name in (missing or str(error))), None)
+    if package:
+        return f"the package {package} is not installed: install it with `pip install 'churn_pipeline[production]'`"
+    return f"the package {missing or 'of its driver'} is not installed: install it, see the documentation of the source"

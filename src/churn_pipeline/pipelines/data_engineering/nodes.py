@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from churn_pipeline.contract.cells import churned, model_inputs, table_digest
+from churn_pipeline.contract.cells import churned, model_inputs, raw_digest, table_digest
 from churn_pipeline.contract.errors import Finding, TableError
 from churn_pipeline.contract.table import Contract
 from churn_pipeline.contract.validation import validate_table
@@ -44,7 +44,7 @@ def validate_customers(raw: pd.DataFrame, contract: Contract) -> tuple[pd.DataFr
         "rows": {"in": len(raw), "valid": len(result.customers), "quarantined": len(result.quarantine)},
         "findings": [vars(finding) for finding in result.findings],
         "columns_not_in_contract": sorted({str(name) for name in raw.columns} - set(contract.columns)),
-        "digests": {"data": table_digest(raw), "contract": contract.digest()},
+        "digests": {"data": raw_digest(raw), "contract": contract.digest()},
     }
     if len(result.customers) + len(result.quarantine) != len(raw):
         raise AssertionError(f"rows were lost: {report['rows']}")
