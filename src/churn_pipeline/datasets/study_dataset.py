@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import mlflow
+from fsspec.core import strip_protocol
 from fsspec.utils import get_protocol
 from kedro.io import AbstractDataset, DatasetError
 from optuna.distributions import BaseDistribution
@@ -79,14 +80,14 @@ class StudyDataset(AbstractDataset[None, "CandidateStudies"]):
                 f"Studies cannot be stored in {self._filepath}: SQLite needs a local file. Set `studies` in globals.yml "
                 "(CHURN_STUDIES in production) to a PostgreSQL database."
             )
-        return CandidateStudies(Path(self._filepath), self._candidate, active)
+        return CandidateStudies(Path(strip_protocol(self._filepath)), self._candidate, active)
 
     def save(self, data: None) -> NoReturn:
         """Raise an error: a study stores its trials itself."""
         raise DatasetError("A node cannot save a study: it stores each trial itself. Use the dataset as an input only.")
 
     def _exists(self) -> bool:
-        return self._url is not None or Path(self._filepath).is_file()
+        return self._url is not None or Path(strip_protocol(self._filepath)).is_file()
 
     def _describe(self) -> dict[str, Any]:
         url = self._url and self._url.render_as_string(hide_password=True)
@@ -156,7 +157,7 @@ class PostgresStudies(CandidateStudies):
         self._url, self._table = url, table
         # A local folder of the same name on another machine is another place.
         is_local = get_protocol(filepath) in ("file", "local")
-        self._place = f"{platform.node()}:{Path(filepath).resolve()}" if is_local else filepath
+        self._place = f"{platform.node()}:{Path(strip_protocol(filepath)).resolve()}" if is_local else filepath
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[OptunaStudy]:
