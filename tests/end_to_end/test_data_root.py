@@ -143,6 +143,16 @@ def test_training_on_s3_equals_training_here_and_leaves_no_file(
     assert len(digests) == 1
     assert artifacts(project) == artifacts(here)
 
+    monkeypatch.chdir(project.path)
+    checked = project.kedro("table", "check", "simulated")
+    assert checked.code == 0, checked.output
+    configure(project, "globals", data_root=root, bentos=f"{root}/bentos")
+    packaged = project.kedro("run", "--pipelines", "packaging")
+    assert packaged.code == 0, packaged.output
+    assert "bentos/churn_simulated.bento" in keys_under(s3, root)
+    new = files_outside_mlruns(project).keys() - before.keys()
+    assert {name for name in new if not name.startswith("bentos/store/")} == set()
+
 
 def the_run(project: Project) -> Any:
     import mlflow
