@@ -28,6 +28,7 @@ LACKING = re.compile(r"(?P<what>\w+)\.__init__\(\) missing \d+ required.*: '(?P<
 UNKNOWN_TYPE = re.compile(r"(?:Dataset|Class) '(?P<name>[\w.]+)' not found")
 STORED_AT = re.compile(r"filepath=(?:PurePosixPath\()?'(?P<path>[^']+)'\)?(?:.*?protocol='(?P<protocol>\w+)')?")
 INSTALL = re.compile(r"[Ii]nstall (?P<package>[\w-]+) to access")
+UNKNOWN_PROTOCOL = re.compile(r"Protocol not known: (\w+)")
 STORAGE_MODULES = ("fsspec", "s3fs", "gcsfs", "adlfs", "botocore", "aiobotocore", "aiohttp")
 BROKEN_FILE = re.compile(r"Invalid YAML or JSON file (?P<file>.+), unable to read line (?P<line>\d+)")
 
@@ -74,6 +75,8 @@ def dataset_mistake(error: BaseException) -> str | None:
         return f"{entry} has no type: add one, such as `type: pandas.CSVDataset`"
     if "is not a valid dataset configuration" in text:
         return f"{entry} must have keys, such as {{type: pandas.CSVDataset, filepath: data/customers.csv}}"
+    if found := UNKNOWN_PROTOCOL.search(text):
+        return f"The address {found[1]}:// has an unknown protocol: write for example s3://bucket/folder, or a folder"
     if found := INSTALL.search(text):
         return (
             f"The package {found['package']} is missing: install it; for S3, `pip install 'churn_pipeline[production]'`"
@@ -93,7 +96,8 @@ def storage_mistake(chain: Sequence[BaseException]) -> str | None:
     """
     # s3fs translates an error of the server into one of Python, from which it raises.
     error = next((each for each in chain if origin(each).startswith(STORAGE_MODULES)), None)
-    if error is None or getattr(error, "filename", None):
+    is_fault = isinstance(error, OSError | NotImplementedError) or type(error).__module__.startswith(STORAGE_MODULES)
+    if error is None or not is_fault or getattr(error, "filename", None):
         return None
     place = next((_address(found) for each in chain if (found := STORED_AT.search(str(each)))), "A file in data_root")
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -106,6 +110,8 @@ def storage_mistake(chain: Sequence[BaseException]) -> str | None:
         return (
             f"{place} does not exist: check the bucket, and run the node that writes the file, or the whole pipeline."
         )
+    if isinstance(error, NotImplementedError):
+        return f"{place} cannot be written: choose another kind of store, such as s3://bucket/folder, or a folder."
     return f"{place} cannot be used: {reason}. Check that the server answers, then run the same command again."
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from deploy.local_servers import Servers
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 
 BUCKET = "churn"
 SAMPLE = ("simulated_customers.csv", "simulated_truth.csv")
@@ -67,6 +67,26 @@ def test_data_engineering_runs_on_s3_with_the_keys_of_credentials_yml(s3: Server
     assert files_outside_mlruns(project) == before
 
 
+def test_the_simulation_draws_the_committed_sample_on_the_teams_s3(
+    s3: Servers, project: Project, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.path}/mlruns/mlflow.db")
+    monkeypatch.setenv("CHURN_DATA_ROOT", f"{root}/team/")
+    before = files_outside_mlruns(project)
+
+    ended = project.kedro("run", "--pipelines", "simulation", "--env", "production")
+
+    assert ended.code == 0, ended.output
+    for name in SAMPLE:
+        drawn = s3.s3.client().get_object(
+            Bucket=BUCKET, Key=f"{root.removeprefix(f's3://{BUCKET}/')}/team/01_raw/{name}"
+        )
+        assert drawn["Body"].read() == (ROOT / "data/01_raw" / name).read_bytes()
+    assert files_outside_mlruns(project) == before
+
+
 @pytest.mark.parametrize("fault", ["wrong key", "another bucket", "no file", "no server"])
 def test_a_fault_of_the_store_ends_in_one_line(s3: Servers, project: Project, root: str, fault: str) -> None:
     entry = storage(s3, secret="wrong" if fault == "wrong key" else None)
@@ -115,13 +135,23 @@ def test_training_on_s3_equals_training_here_and_leaves_no_file(
     written = {
         name.removeprefix("data/")
         for name in files_outside_mlruns(here).keys() - before.keys()
-        if name.startswith("data/") and not name.endswith((".db", ".lock", ".node_seconds.json"))
+        if name.startswith("data/") and not re.search(r"studies\.db|\.lock$|\.node_seconds", name)
     }
     stored = keys_under(s3, root)
     assert written <= stored | {f"01_raw/{name}" for name in SAMPLE}
     digests = {model_digest(each) for each in (project, here)}
     assert len(digests) == 1
     assert artifacts(project) == artifacts(here)
+
+    monkeypatch.chdir(project.path)
+    checked = project.kedro("table", "check", "simulated")
+    assert checked.code == 0, checked.output
+    configure(project, "globals", data_root=root, bentos=f"{root}/bentos")
+    packaged = project.kedro("run", "--pipelines", "packaging")
+    assert packaged.code == 0, packaged.output
+    assert "bentos/churn_simulated.bento" in keys_under(s3, root)
+    new = files_outside_mlruns(project).keys() - before.keys()
+    assert {name for name in new if not name.startswith("bentos/store/")} == set()
 
 
 def the_run(project: Project) -> Any:
@@ -151,11 +181,18 @@ def test_production_says_which_variable_is_missing(project: Project, monkeypatch
     assert "Traceback" not in ended.output
 
 
-def test_a_missing_client_of_a_store_is_named(project: Project) -> None:
-    configure(project, "globals", data_root="gs://bucket/data")
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("gs://bucket/data", "The package gcsfs is missing"),
+        ("s4://bucket/data", "The address s4:// has an unknown protocol"),
+    ],
+)
+def test_an_address_without_a_client_is_explained(project: Project, address: str, said: str) -> None:
+    configure(project, "globals", data_root=address)
     ended = project.kedro("run", "--pipelines", "data_engineering")
     assert ended.code == 1
-    assert "gcsfs" in ended.output
+    assert said in ended.output
     assert "Traceback" not in ended.output
 
 
