@@ -105,7 +105,8 @@ def _context(metadata: ProjectMetadata, env: str | None, params: dict[str, Any])
     """Open a session and yield the project's context."""
     from kedro.framework.session import KedroSession
 
-    with KedroSession.create(metadata.project_path, env=env, runtime_params=params) as session:
+    session = KedroSession.create(metadata.project_path, env=env, runtime_params=params)
+    with session:
         yield session.load_context()
 
 
