@@ -1,6 +1,5 @@
 """Tasks of an orchestrator: real processes, and what they leave in an MLflow run."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
-import pandas as pd
 
 # What differs between two runs of one kind: ids, times and who ran them.
 OWN_TAGS = ("mlflow.parentRunId", "mlflow.runName", "mlflow.log-model.history", "kedro_version")
@@ -55,8 +53,10 @@ def contents(client: mlflow.MlflowClient, run_id: str) -> dict[str, Any]:
         "params": run.data.params,
         "metrics": run.data.metrics,
         "tags": _tags(run),
-        "artifacts": {name: _digest(client, run_id, name) for name in sorted(_artifacts(client, run_id, ""))},
-        "inputs": [(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs],
+        "artifacts": sorted(_artifacts(client, run_id, "")),  # some of them show how long a fit took
+        "inputs": [(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs]
+        if run.inputs
+        else [],
         "trials": sorted((_trial(trial) for trial in trials), key=lambda trial: trial["name"]),
         "record": {name: value for name, value in record.items() if name != "run_id"},
     }
@@ -75,14 +75,3 @@ def _tags(run: mlflow.entities.Run) -> dict[str, str]:
 def _artifacts(client: mlflow.MlflowClient, run_id: str, folder: str) -> Iterator[str]:
     for each in client.list_artifacts(run_id, folder):
         yield from _artifacts(client, run_id, each.path) if each.is_dir else [each.path]
-
-
-def _digest(client: mlflow.MlflowClient, run_id: str, name: str) -> str:
-    """The content's digest; of a table without the columns of times."""
-    if name == "record.json":
-        return ""
-    file = Path(client.download_artifacts(run_id, name))
-    if file.suffix == ".csv":
-        table = pd.read_csv(file)
-        return table.drop(columns=[name for name in TIMES if name in table]).to_csv()
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -45,7 +45,7 @@ class RecordHooks:
         from churn_pipeline.task_runs import check_task
         from churn_pipeline.tracking import continued_run
 
-        run = continued_run(self._context.mlflow, run_params)
+        run = continued_run(self._context.mlflow, run_params)  # type: ignore[attr-defined]  # kedro-mlflow sets it
         if run is not None:
             check_task(run, self._tags(), run_params, pipeline)
 

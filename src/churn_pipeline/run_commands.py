@@ -110,9 +110,9 @@ def _context(metadata: ProjectMetadata, env: str | None, params: dict[str, Any])
     """Open a session and yield the project's context."""
     from kedro.framework.session import KedroSession
 
-    with KedroSession.create(
-        metadata.project_path, conf_source=conf_source(metadata.project_path), env=env, runtime_params=params
-    ) as session:
+    project = metadata.project_path
+    session = KedroSession.create(project, conf_source=conf_source(project), env=env, runtime_params=params)
+    with session:
         yield session.load_context()
 
 

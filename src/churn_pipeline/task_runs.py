@@ -96,7 +96,7 @@ def describe_run(run_id: str, loader: TableConfigLoader) -> None:
     record = make_record(run, loader["parameters"], loader.runtime_params or {}, loader.table_text)
     mlflow.log_dict(record.model_dump(mode="json"), ARTIFACT)
     name_run(run, loader.table)
-    if "data" in record.digests and not run.inputs.dataset_inputs:
+    if "data" in record.digests and not (run.inputs and run.inputs.dataset_inputs):
         log_table(record.table, record.digests["data"])
 
 

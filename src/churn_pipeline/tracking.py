@@ -102,7 +102,7 @@ class TrackingHook(MlflowHook):  # type: ignore[misc]
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]
     ) -> None:
         """End the run, unless this process continues a run that other tasks use too."""
-        if self._continues:
+        if self._continues and self.run_id is not None:
             # Without this, MLflow would mark the run as finished when the process ends.
             mlflow.end_run(mlflow.get_run(self.run_id).info.status)
         else:

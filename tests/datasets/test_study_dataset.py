@@ -229,6 +229,15 @@ def test_a_resumed_search_records_the_stored_trials_too(tmp_path: Path, active: 
     assert [child.data.tags["trial"] for child in nested(active)] == ["0", "1", "2", "3", "4"]
 
 
+def test_a_repeated_search_adds_the_trials_that_the_run_lacks(tmp_path: Path, active: mlflow.ActiveRun) -> None:
+    """As when a task is killed and started again in the same run."""
+    found = search(tmp_path / "studies.db", 3)
+    tags = {"mlflow.parentRunId": active.info.run_id, "candidate": "logistic", "study": found.report["study"]}
+    mlflow.MlflowClient().create_run(active.info.experiment_id, tags=tags)  # killed before it wrote the rest
+    search(tmp_path / "studies.db", 3)
+    assert [child.data.tags["trial"] for child in nested(active)] == ["0", "1", "2"]
+
+
 def test_a_failing_tracking_server_is_reported_and_no_trial_is_lost(
     tmp_path: Path, active: mlflow.ActiveRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
