@@ -109,7 +109,8 @@ def test_a_wheel_without_extras_simulates_trains_and_packages_in_an_empty_folder
     installed.run(folder, "--pipelines", "packaging")
     promoted = installed.run(folder, "promote", "simulated")
 
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    git = ["git", "-C", tmp_path / "checkout", "rev-parse", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True)
     assert {record["commit"] for record in records(folder)} == {commit.stdout.strip()}
     assert {record["dirty"] for record in records(folder)} == {False}
     assert (folder / "bentos/churn_simulated.bento").is_file()
