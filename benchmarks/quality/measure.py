@@ -47,6 +47,7 @@ PEERS = {
 # Runtime parameters of ours, by contender.
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
+    "ours_minute": {"search": {"seconds": 125}},
     "ours_catboost": {
         "candidates": {
             "catboost": {
