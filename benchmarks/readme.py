@@ -17,7 +17,7 @@ def _replace_block(text: str, name: str, content: str) -> str:
 
 def main() -> None:
     readme = Path(ROOT / "README.md")
-    summary = (ROOT / "data/08_reporting/simulated/summary.txt").read_text(encoding="utf-8").split("\n\nLook next")[0]
+    summary = (ROOT / "data/08_reporting/simulated/summary.txt").read_text(encoding="utf-8").rstrip()
     results = [(RESULTS / f"{name}.md").read_text(encoding="utf-8").strip() for name in SHOWN]
     parts = [quality_summary(name) for name in SETS] + [re.sub(r"^# ", "### ", result) for result in results]
     text = _replace_block(readme.read_text(encoding="utf-8"), "summary", f"```text\n{summary}\n```")

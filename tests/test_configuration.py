@@ -485,6 +485,16 @@ def test_an_archive_is_read_by_http(conf: Path) -> None:
         server.shutdown()
 
 
+def test_a_zip_on_a_server_without_range_requests_is_one_message(conf: Path) -> None:
+    archive = packed(conf, "conf.zip")
+    serve = partial(SimpleHTTPRequestHandler, directory=str(archive.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ProjectError, match=r"without range requests: pack it as \.tar\.gz"):
+            loader(f"http://127.0.0.1:{server.server_port}/{archive.name}")
+        server.shutdown()
+
+
 @pytest.mark.parametrize("name", ["conf", "conf.tar.gz", "conf.zip", "broken.tar.gz", "broken.zip"])
 def test_a_configuration_that_is_missing_or_broken_is_one_message(tmp_path: Path, name: str) -> None:
     if name.startswith("broken"):

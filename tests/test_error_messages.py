@@ -1,5 +1,6 @@
 """Mistakes in table files, parameters and catalogs: the message names the key and the fix, in the words of the file."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import yaml
 from kedro.io import DataCatalog
 
 from churn_pipeline.command_errors import actionable
+from churn_pipeline.error_messages import RESOLVERS
+from tests.conftest import ROOT
 from tests.test_table_check import customers, drafted, project, run
 
 __all__ = ["project"]
@@ -145,3 +148,8 @@ def test_a_value_in_a_table_file_never_reaches_a_message(project: Path) -> None:
 
     assert_plain(ended.output, ("columns.fee.in_range.min_value: must be",))
     assert "secret" not in ended.output
+
+
+def test_every_resolver_that_conf_uses_is_suggested() -> None:
+    conf = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "conf").rglob("*.yml"))
+    assert set(re.findall(r"\$\{([a-z_.]+):", conf)) <= set(RESOLVERS)

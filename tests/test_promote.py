@@ -7,9 +7,11 @@ from pathlib import Path
 import mlflow
 import pytest
 from click.testing import CliRunner, Result
+from deploy.local_servers.programs import free_port
 
 from churn_pipeline import cli, rotation
 from churn_pipeline.configuration import LOADER_ARGS, TableConfigLoader
+from churn_pipeline.promotion import find_version
 from tests.conftest import ROOT
 
 Promote = Callable[..., Result]
@@ -198,6 +200,13 @@ def test_a_version_registered_without_these_tags_needs_force(client: mlflow.Mlfl
     client.create_model_version("churn_mine", "file:///nowhere", tags={"gate": "better"})
     refused = CliRunner().invoke(cli.promote, ["mine", "--version", "1"])
     assert "compares it with champion unknown" in refused.output
+
+
+def test_a_lost_server_is_not_taken_for_a_missing_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    lost = mlflow.MlflowClient(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(mlflow.MlflowException):
+        find_version(lost, "churn_mine", 9)
 
 
 def test_a_missing_version_or_table_is_an_error(promote: Promote) -> None:

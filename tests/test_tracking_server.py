@@ -280,6 +280,7 @@ def test_only_runs_that_are_recorded_need_the_server(project: Project, monkeypat
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        monkeypatch.setenv("CHURN_DATA_ROOT", "data")
 
         ended = project.kedro("run", "--pipelines", "simulation", "--env", "production")
         assert ended.code == 0, ended.output

@@ -1,8 +1,6 @@
 """Project commands in addition to Kedro's, and a ``kedro run`` with readable error messages."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +10,12 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.startup import ProjectMetadata
 
 from churn_pipeline.command_errors import Group, RunCommand
-from churn_pipeline.installation import CONF_SOURCE, conf_source
-from churn_pipeline.run_commands import mlflow_run
+from churn_pipeline.installation import CONF_SOURCE
+from churn_pipeline.run_commands import mlflow_run, open_context
 from churn_pipeline.runners import refuse_async
 from churn_pipeline.table_commands import table
 
 if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
-
     from churn_pipeline.configuration import TableConfigLoader
 
 
@@ -51,17 +47,6 @@ cli.add_command(table)
 cli.add_command(mlflow_run)
 
 
-@contextmanager
-def _context(metadata: ProjectMetadata, **params: Any) -> "Iterator[KedroContext]":
-    """Open a session and yield the project's context."""
-    from kedro.framework.session import KedroSession
-
-    project = Path(metadata.project_path)
-    session = KedroSession.create(project, runtime_params=params, conf_source=conf_source(project))
-    with session:
-        yield session.load_context()
-
-
 def _configure_tracking(metadata: ProjectMetadata, **params: Any) -> "TableConfigLoader":
     """Point MLflow at the configured store, check the server, and return the configuration."""
     import mlflow
@@ -70,7 +55,7 @@ def _configure_tracking(metadata: ProjectMetadata, **params: Any) -> "TableConfi
     from churn_pipeline.tracking_server import check_servers
 
     # kedro-mlflow configures MLflow when a context is loaded.
-    with _context(metadata, **params) as context:
+    with open_context(metadata, None, params) as context:
         check_servers(mlflow.get_tracking_uri(), mlflow.get_registry_uri())
         loader = context.config_loader
         assert isinstance(loader, TableConfigLoader)

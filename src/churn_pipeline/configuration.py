@@ -67,7 +67,12 @@ class TableConfigLoader(OmegaConfigLoader):
         try:
             super().__init__(conf_source, *args, **kwargs)
         except (EOFError, ImportError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-            problem = f"cannot be opened ({error or type(error).__name__}): {fix}"
+            problem = f"cannot be opened ({str(error) or type(error).__name__}): {fix}"
+            raise ProjectError(f"The configuration {conf_source}", problem) from error
+        except ValueError as error:
+            if "range requests" not in str(error):
+                raise
+            problem = "cannot be read from an HTTP server without range requests: pack it as .tar.gz, or download it"
             raise ProjectError(f"The configuration {conf_source}", problem) from error
         if self._protocol == "file" and not self._fs.isdir(self._get_conf_env_path(self.base_env)):
             raise ProjectError(f"There is no configuration in {conf_source}", fix)

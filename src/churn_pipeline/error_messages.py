@@ -12,7 +12,9 @@ TITLE = "The configuration has mistakes"
 RESOLVERS = (
     "table",
     "parameter",
+    "name",
     "project",
+    "project_file",
     "package",
     "tracking_uri",
     "local_artifacts",

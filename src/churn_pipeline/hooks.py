@@ -11,6 +11,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from kedro.utils import is_kedro_project
 
 from churn_pipeline import progress
 from churn_pipeline.configuration import TableConfigLoader, use_configuration
@@ -101,10 +102,11 @@ class ProgressHooks:
     def after_context_created(self, context: KedroContext) -> None:
         """Open the file with the node durations of the last run."""
         loader = _loader_of(context)
+        self._project = Path(context.project_path)
         self._results = f"{loader.data_root}/08_reporting/{loader.table}/"
         local = StoredFile(f"{loader.data_root}/.node_seconds.json").local_path
         # A stored duration is not worth a request to a server.
-        self._history = History(Path(context.project_path) / local if local else None, loader.table)
+        self._history = History(self._project / local if local else None, loader.table)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
@@ -143,8 +145,33 @@ class ProgressHooks:
         self._progress.end_node()
         self._history.write(self._progress.seconds)
         if "summary" in pipeline.all_outputs():
-            print(f"\n{catalog.load('summary')}", flush=True)
-            print(f"  {self._results}   model_card.md, target_list.csv, leaderboard, metrics, plots", flush=True)
+            print(f"\n{catalog.load('summary')}\n\n{next_steps(self._project, self._results)}", flush=True)
+
+
+def next_steps(project: Path, results: str) -> str:
+    """Say where to look at the results of a training.
+
+    Kedro's own commands need a project, which an installed wheel lacks.
+
+    Parameters
+    ----------
+    project
+        The folder of the run.
+    results
+        Where its reports are stored.
+    """
+    import mlflow
+
+    from churn_pipeline.tracking_server import without_password
+
+    store, in_project = without_password(mlflow.get_tracking_uri()), is_kedro_project(project)
+    runs = "kedro mlflow ui" if in_project else f"mlflow ui --backend-store-uri {store}"
+    steps = {
+        store if store.startswith("http") else runs: "runs, metrics, plots and the registered model (alias challenger)",
+        **({"kedro viz": "the graph, with tables and plots on its nodes"} if in_project else {}),
+        results: "model_card.md, target_list.csv, leaderboard, metrics, plots",
+    }
+    return "\n".join(["Look next:", *(f"  {step:<26}  {shown}" for step, shown in steps.items())])
 
 
 def _loader_of(context: KedroContext) -> TableConfigLoader:

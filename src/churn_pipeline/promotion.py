@@ -44,7 +44,9 @@ def find_version(client: MlflowClient, model: str, number: int | None) -> ModelV
         return challenger
     try:
         return client.get_model_version(model, str(number))
-    except mlflow.exceptions.MlflowException:
+    except mlflow.exceptions.MlflowException as error:
+        if not is_absent(error, model):
+            raise
         raise click.ClickException(f"{model} has no version {number}: `kedro mlflow ui` lists its versions.") from None
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,7 +56,7 @@ def start(metadata: ProjectMetadata, /, pipelines: list[str], env: str | None, p
     """
     os.environ.pop(RUN_ID, None)
     # MLflow prints the run's address.
-    with redirect_stdout(sys.stderr), _context(metadata, env, params) as context:
+    with redirect_stdout(sys.stderr), open_context(metadata, env, params) as context:
         run_id = _start(context, list(dict.fromkeys(pipelines)), params)
     click.echo(run_id)
 
@@ -67,7 +68,7 @@ def tasks(metadata: ProjectMetadata, /, pipelines: list[str], env: str | None, p
     """Print a command for each box of the pipelines, in an order in which they can run."""
     from churn_pipeline.task_runs import combine
 
-    with _context(metadata, env, params):
+    with open_context(metadata, env, params):
         names = list(dict.fromkeys(pipelines))
         options = {"--pipelines": ",".join(names), "--env": env, "--params": ",".join(_flat("", params))}
         for box in task_options(combine(names)):
@@ -97,20 +98,20 @@ def end(metadata: ProjectMetadata, /, run: str, status: str) -> None:
     from churn_pipeline.tracking_server import check_servers
 
     os.environ.pop(RUN_ID, None)
-    with _context(metadata, None, {}):
+    with open_context(metadata, None, {}):
         check_servers(mlflow.get_tracking_uri())
         found = find_run(run)
     environment = found.data.tags.get("environment", "local")
-    with _context(metadata, None if environment == "local" else environment, runtime_params_of(found)) as context:
+    with open_context(metadata, None if environment == "local" else environment, runtime_params_of(found)) as context:
         _end(context, run, status)
 
 
 @contextmanager
-def _context(metadata: ProjectMetadata, env: str | None, params: dict[str, Any]) -> "Iterator[KedroContext]":
+def open_context(metadata: ProjectMetadata, env: str | None, params: dict[str, Any]) -> "Iterator[KedroContext]":
     """Open a session and yield the project's context."""
     from kedro.framework.session import KedroSession
 
-    project = metadata.project_path
+    project = Path(metadata.project_path)
     session = KedroSession.create(project, conf_source=conf_source(project), env=env, runtime_params=params)
     with session:
         yield session.load_context()

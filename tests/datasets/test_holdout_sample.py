@@ -103,7 +103,7 @@ def test_an_expired_sample_is_not_read_and_the_next_save_removes_it(
 def test_a_file_of_a_killed_process_is_not_read_but_expires(tmp_path: Path) -> None:
     samples(tmp_path).save(ROWS)
     [whole] = (tmp_path / "holdout_samples/telco").glob("*.parquet")
-    left, other = whole.with_name(f".{'0' * 32}.2020-01-31_{'a' * 64}.parquet"), whole.with_name("notes.parquet")
+    left, other = whole.with_name(f"2020-01-31_{'a' * 64}.parquet.17.part"), whole.with_name("notes.parquet")
     for file in (left, other):
         file.write_bytes(b"half")
     assert set(samples(tmp_path, keep_days=10**5).load().contents) == {samples(tmp_path).load().tags["sample_digest"]}

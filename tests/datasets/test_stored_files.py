@@ -221,7 +221,7 @@ def test_a_dataset_that_needs_this_machine_says_so_in_one_line(tmp_path: Path, m
     for refused, words in [
         (
             lambda: StudyDataset("s3://b/studies.db", "logistic").load(),
-            "Studies cannot be stored in s3://b",
+            "A SQLite file cannot be used at s3://b",
         ),
         (
             lambda: SigningKeyDataset({"private_key": "s3://b/key.pem"}).load(),

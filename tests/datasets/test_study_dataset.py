@@ -17,8 +17,10 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from deploy.local_servers.programs import free_port
 from kedro.io import DatasetError
 
+from churn_pipeline.command_errors import actionable
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets import StudyDataset
 from churn_pipeline.datasets.study_dataset import CandidateStudies
@@ -250,6 +252,20 @@ def test_a_failing_tracking_server_is_reported_and_no_trial_is_lost(
             search(tmp_path / "studies.db", 3)
     found = search(tmp_path / "studies.db", 3)
     assert len(nested(active)) == found.report["trials"] == 3
+
+
+def test_a_lost_tracking_server_is_explained(
+    tmp_path: Path, active: mlflow.ActiveRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    lost = mlflow.MlflowClient(f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", lambda self, *args, **kwargs: lost.get_experiment("0"))
+    with pytest.raises(mlflow.MlflowException) as caught:
+        search(tmp_path / "studies.db", 3)
+    message = actionable(caught.value)
+    assert message is not None
+    assert message.startswith("The MLflow tracking server cannot be used:\n  - it does not answer: start it")
+    assert "finished trials of a search are stored" in message
 
 
 # ---- terminal and log ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from deploy.local_servers import Servers
+from s3fs import S3FileSystem
 from tests.conftest import ROOT, Project
 
 BUCKET = "churn"
@@ -41,6 +42,8 @@ def root(s3: Servers, project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty folder in the bucket, where the project's raw sample and everything else is stored."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
+    # kedro-viz opens files without the keys of credentials.yml, and fsspec keeps that client for later tests.
+    S3FileSystem.clear_instance_cache()
     prefix = f"data-{project.path.parent.name}"
     for name in SAMPLE:
         sample = project.path / "data/01_raw" / name

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from tests.conftest import ROOT, _switched_off, quick_parameters
 
+from churn_pipeline.hooks import next_steps
+
 LOCKS = ROOT / "requirements" / "extras"
 SAMPLE = ("simulated_customers.csv", "simulated_truth.csv")
 
@@ -78,6 +80,17 @@ def test_a_packed_configuration_runs_in_an_empty_folder(tmp_path: Path) -> None:
     assert record["table_file"] == (ROOT / "conf/base/tables/simulated.yml").read_text(encoding="utf-8")
 
 
+def test_the_next_steps_outside_a_project_need_no_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr("mlflow.get_tracking_uri", lambda: uri)
+    assert "kedro viz" in next_steps(ROOT, "data/08_reporting/telco/")
+
+    steps = next_steps(tmp_path, "data/08_reporting/telco/")
+
+    assert f"  mlflow ui --backend-store-uri {uri}  runs" in steps
+    assert "kedro" not in steps
+
+
 @pytest.mark.slow
 def test_a_wheel_without_extras_simulates_trains_and_packages_in_an_empty_folder(tmp_path: Path) -> None:
     uv, environment = ROOT / ".venv" / "bin" / "uv", tmp_path / "venv"
@@ -105,7 +118,7 @@ def test_a_wheel_without_extras_simulates_trains_and_packages_in_an_empty_folder
     installed.run(folder, "--pipelines", "simulation")
     for name in SAMPLE:
         assert (folder / "data/01_raw" / name).read_bytes() == (ROOT / "data/01_raw" / name).read_bytes()
-    installed.run(folder, "--pipelines", "training")
+    trained = installed.run(folder, "--pipelines", "training")
     installed.run(folder, "--pipelines", "packaging")
     promoted = installed.run(folder, "promote", "simulated")
 
@@ -115,6 +128,8 @@ def test_a_wheel_without_extras_simulates_trains_and_packages_in_an_empty_folder
     assert {record["dirty"] for record in records(folder)} == {False}
     assert (folder / "bentos/churn_simulated.bento").is_file()
     assert files(folder) == {"bentos", "data", "mlruns"}
+    assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlruns/mlflow.db" in trained
+    assert "kedro mlflow ui" not in trained
     assert "champion" in promoted
 
 

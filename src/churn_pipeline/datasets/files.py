@@ -88,7 +88,7 @@ class StoredFile:
         if self.local_path is None:
             self._filesystem.pipe_file(self._key, content)
             return
-        with _replacing(self.local_path) as part:
+        with replacing(self.local_path) as part:
             part.write_bytes(content)
 
     def write_from(self, source: Path) -> None:
@@ -96,7 +96,7 @@ class StoredFile:
         if self.local_path is None:
             self._filesystem.put_file(str(source), self._key)
             return
-        with _replacing(self.local_path) as part:
+        with replacing(self.local_path) as part:
             shutil.copyfile(source, part)
 
     @contextmanager
@@ -112,7 +112,7 @@ class StoredFile:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A file beside a path, which replaces the path at the end, and is deleted after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two processes may write the same file at once.

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -17,14 +16,14 @@ import pandas as pd
 from kedro.io import AbstractDataset
 from kedro.io.core import get_protocol_and_path
 
+from churn_pipeline.datasets.files import LOCAL, replacing
 from churn_pipeline.evaluation.holdout_sample import DIGEST_TAG, HoldoutSamples, sample_content
 
 logger = logging.getLogger(__name__)
 
-# A file that a killed process left behind has a further part in front; it is never read, but expires like a sample.
-NAME = re.compile(r"(?P<left>\..*)?(?P<written>\d{4}-\d\d-\d\d)_(?P<digest>[0-9a-f]{64})\.parquet")
+# A file that a killed process left behind ends in .part; it is never read, but expires like a sample.
+NAME = re.compile(r"(?P<written>\d{4}-\d\d-\d\d)_(?P<digest>[0-9a-f]{64})\.parquet(?P<left>\.\d+\.part)?")
 LATEST = "latest.json"
-LOCAL = ("file", "local")
 
 
 class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
@@ -59,7 +58,7 @@ class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         protocol, root = get_protocol_and_path(path)
-        self._is_local = protocol in LOCAL
+        self._is_local = protocol == LOCAL
         self._files = fsspec.filesystem(protocol, **({} if self._is_local else credentials or {}))
         self._folder, self._path = folder, f"{root.rstrip('/')}/{folder}"
         self._keep = timedelta(days=keep_days)
@@ -128,11 +127,10 @@ class HoldoutSampleDataset(AbstractDataset[pd.DataFrame, HoldoutSamples]):
             self._files.pipe_file(f"{self._path}/{name}", content)  # object stores write an object whole or not at all
             return
         folder = Path(self._path)
-        temporary = folder / f".{uuid.uuid4().hex}.{name}"
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(content)
-        temporary.chmod(folder.stat().st_mode & 0o666)
-        temporary.replace(folder / name)
+        with replacing(folder / name) as part:
+            part.touch(mode=0o600)
+            part.write_bytes(content)
+            part.chmod(folder.stat().st_mode & 0o666)
 
     def _exists(self) -> bool:
         return bool(self._files.exists(f"{self._path}/{LATEST}"))

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import mlflow
-from fsspec.core import strip_protocol
-from fsspec.utils import get_protocol
 from kedro.io import AbstractDataset, DatasetError
 from optuna.distributions import BaseDistribution
 
 from churn_pipeline.contract.errors import ProjectError
+from churn_pipeline.datasets.files import StoredFile, path_on_this_machine
 from churn_pipeline.datasets.study_progress import SearchProgressLine
 from churn_pipeline.datasets.study_recorder import TrialRecorder
 from churn_pipeline.datasets.study_storage import OptunaStudy, StoredStudy, open_optuna_study
@@ -75,19 +74,15 @@ class StudyDataset(AbstractDataset[None, "CandidateStudies"]):
         active = mlflow.active_run()
         if self._url is not None:
             return PostgresStudies(self._url, self._filepath, self._table, self._candidate, active)
-        if get_protocol(self._filepath) not in ("file", "local"):
-            raise DatasetError(
-                f"Studies cannot be stored in {self._filepath}: SQLite needs a local file. Set `studies` in globals.yml "
-                "(CHURN_STUDIES in production) to a PostgreSQL database."
-            )
-        return CandidateStudies(Path(strip_protocol(self._filepath)), self._candidate, active)
+        fix = "set `studies` in globals.yml (CHURN_STUDIES in production) to a PostgreSQL database"
+        return CandidateStudies(path_on_this_machine(self._filepath, "A SQLite file", fix), self._candidate, active)
 
     def save(self, data: None) -> NoReturn:
         """Raise an error: a study stores its trials itself."""
         raise DatasetError("A node cannot save a study: it stores each trial itself. Use the dataset as an input only.")
 
     def _exists(self) -> bool:
-        return self._url is not None or Path(strip_protocol(self._filepath)).is_file()
+        return self._url is not None or StoredFile(self._filepath).exists()
 
     def _describe(self) -> dict[str, Any]:
         url = self._url and self._url.render_as_string(hide_password=True)
@@ -156,8 +151,8 @@ class PostgresStudies(CandidateStudies):
         super().__init__(Path(filepath), candidate, parent)
         self._url, self._table = url, table
         # A local folder of the same name on another machine is another place.
-        is_local = get_protocol(filepath) in ("file", "local")
-        self._place = f"{platform.node()}:{Path(strip_protocol(filepath)).resolve()}" if is_local else filepath
+        local = StoredFile(filepath).local_path
+        self._place = f"{platform.node()}:{local.resolve()}" if local else filepath
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[OptunaStudy]:

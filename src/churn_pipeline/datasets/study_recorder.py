@@ -14,6 +14,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.modelling.studies import Trial
+from churn_pipeline.tracking_server import explain
 
 
 class TrialRecorder:
@@ -51,12 +52,16 @@ class TrialRecorder:
             return
         self._queue.put(None)
         self._thread.join()
-        if self._error is not None and kind is None:
-            raise ProjectError(
-                f"Trials of {self._candidate} could not be written to MLflow",
-                f"{self._error}. They are stored in the study: repair the tracking server and run again. The next run "
-                "records them without repeating them.",
-            ) from self._error
+        if self._error is None or kind is not None:
+            return
+        if explain(self._error) is not None:
+            raise self._error  # the command shows the explanation
+        reason = str(self._error).partition("\n")[0].rstrip(".")
+        raise ProjectError(
+            f"Trials of {self._candidate} could not be written to MLflow",
+            f"{reason}. They are stored in the study: repair the tracking store and run again. "
+            "The next run records them without repeating them.",
+        ) from self._error
 
     def record(self, trial: Trial) -> None:
         """Record a trial, unless it is already recorded."""
