@@ -15,6 +15,7 @@ from kedro.pipeline.node import Node
 from churn_pipeline import progress
 from churn_pipeline.configuration import TableConfigLoader, use_configuration
 from churn_pipeline.datasets.files import StoredFile
+from churn_pipeline.installation import origin
 from churn_pipeline.progress import History, RunProgress
 
 logger = logging.getLogger(__name__)
@@ -51,10 +52,10 @@ class RecordHooks:
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self) -> None:
-        """Name and tag the run that `TrackingHook` has just started; a continued run has these tags."""
+        """Name and tag the run that `TrackingHook` has just started, and log its address; a continued run has these tags."""
         import mlflow
 
-        from churn_pipeline.tracking import name_run
+        from churn_pipeline.tracking import name_run, page_of
 
         active = mlflow.active_run()
         if active is None:
@@ -63,6 +64,9 @@ class RecordHooks:
         name_run(run, self._loader.table)
         if "git.commit" not in run.data.tags:
             mlflow.set_tags(self._tags())
+        page = page_of(run)
+        if page:
+            logger.info("MLflow shows this run at %s", page)
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
@@ -143,8 +147,26 @@ class ProgressHooks:
         self._progress.end_node()
         self._history.write(self._progress.seconds)
         if "summary" in pipeline.all_outputs():
-            print(f"\n{catalog.load('summary')}", flush=True)
-            print(f"  {self._results}   model_card.md, target_list.csv, leaderboard, metrics, plots", flush=True)
+            print(f"\n{catalog.load('summary')}\n\n{_look_next(self._results)}", flush=True)
+
+
+def _look_next(results: str) -> str:
+    """Say where to look at a training; `kedro mlflow ui` and `kedro viz` need a checkout."""
+    import mlflow
+
+    from churn_pipeline.tracking import has_pages
+    from churn_pipeline.tracking_server import without_password
+
+    store, is_checkout = mlflow.get_tracking_uri(), origin() is None
+    if has_pages(store):
+        pages = without_password(store)
+    else:
+        pages = "kedro mlflow ui" if is_checkout else f"mlflow ui --backend-store-uri {store}"
+    lines = {pages: "runs, metrics, plots and the registered model (alias challenger)"}
+    if is_checkout:
+        lines["kedro viz"] = "the graph, with tables and plots on its nodes"
+    lines[results] = "model_card.md, target_list.csv, leaderboard, metrics, plots"
+    return "\n".join(["Look next:", *(f"  {place:<27} {content}" for place, content in lines.items())])
 
 
 def _loader_of(context: KedroContext) -> TableConfigLoader:

@@ -82,7 +82,7 @@ def test_a_summary_accounts_for_rows_candidates_and_metrics() -> None:
     assert (
         "  Customers are contacted if their churn probability is at least the break-even, 36.4%." in said.splitlines()
     )
-    assert "Gate: first. There is no champion to compare with.\n  This hold-out has been used once.\n" in said
+    assert "Gate: first. There is no champion to compare with.\n  This hold-out has been used once." in said
     assert "LEAK" not in said
 
 

@@ -76,10 +76,6 @@ def summarise(report: RunReport) -> str:
         "",
         f"Gate: {results.gate['verdict']}. {' '.join(results.gate['reasons'])}",
         *[f"  {note}" for note in results.gate["notes"]],
-        "",
-        "Look next:",
-        "  kedro mlflow ui             runs, metrics, plots and the registered model (alias challenger)",
-        "  kedro viz                   the graph, with tables and plots on its nodes",
     ]
     return "\n".join(lines)
 
