@@ -79,7 +79,7 @@ class Wheel(NamedTuple):
     def install(self, folder: Path, *locks: str) -> Path:
         """Install the wheel with these locks into a new environment, and return its Python."""
         subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-        pip = (UV, "pip", "install", "--quiet", "--python", folder, "--no-deps")
+        pip: tuple[str | Path, ...] = (UV, "pip", "install", "--quiet", "--python", folder, "--no-deps")
         for lock in locks:
             subprocess.run([*pip, "--require-hashes", "--requirement", LOCKS / f"{lock}.txt"], check=True)
         subprocess.run([*pip, self.file], check=True)
@@ -93,9 +93,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
     # A copy, because setuptools leaves its own folders beside pyproject.toml.
     checkout, dist = folder / "checkout", folder / "dist"
     subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)
-    build = ("--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", dist)
+    build: tuple[str | Path, ...] = (
+        "--quiet",
+        "--wheel",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+        "--out-dir",
+        dist,
+    )
     subprocess.run([UV, "build", *build, checkout], check=True)
-    git = ["git", "-C", checkout, "rev-parse", "HEAD"]
+    git: list[str | Path] = ["git", "-C", checkout, "rev-parse", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     [file] = dist.glob("*.whl")
     return Wheel(file, commit)
@@ -202,7 +210,7 @@ def assert_serves(installed: Installed, folder: Path) -> None:
         )
     assert answer.status_code == 200, answer.text
     given = [prediction["churn_probability"] for prediction in answer.json()["predictions"]]
-    assert given == pytest.approx(sample["probabilities"])
+    assert given == pytest.approx(sample["churn_probabilities"])
 
 
 # ---- what the wheel carries, and the locks of its extras -------------------------------------------------------------
