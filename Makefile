@@ -12,7 +12,7 @@ export UV_NO_PROGRESS := 1
 export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup train test test-slow test-faults lint format lock pages docs docs-serve viz viz-site lab notebooks mlflow serve container container-test container-sbom pin-images clean \
-  dist lint-lock lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
+  wheel dist lint-lock lint-workflows benchmark-quality benchmark-rows benchmark-time benchmark-start benchmark-equivalence benchmark-million benchmark-search benchmark-serving \
   benchmark-evaluation benchmark-soak benchmark-failures abuse-serving fuzz-serving readme up-local down-local
 
 help: ## list the targets
@@ -203,14 +203,18 @@ pin-images: $(READY) ## write the digest of the base image, as its registry repo
 	@$(BIN)/python .github/scripts/pin_images.py conf/base/parameters_packaging.yml
 
 # The same commit gives the same bytes. Files from an earlier build in build/lib would enter the wheel.
-dist: $(READY) ## write the wheel with conf and locks, and the last Bento of TABLE, with bills of materials, to dist/
-	@$(HAS_BENTO); rm -rf dist build/lib build/bdist.*; \
+wheel: $(READY) ## write what an installation needs to dist/: the wheel, its bill of materials, conf and locks
+	@rm -rf dist build/lib build/bdist.*; \
 	set -e; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .; \
 	$(BIN)/python .github/scripts/wheel_sbom.py dist/*.whl > dist/wheel.cdx.json; \
 	git archive --format=tar.gz --output dist/conf-churn_pipeline.tar.gz HEAD conf; \
 	for lock in requirements/extras/*.txt; do cp $$lock dist/requirements-$$(basename $$lock); done; \
-	cp bentos/$(BENTO_NAME).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; rm -rf build/lib build/bdist.*; ls dist
+	rm -rf build/lib build/bdist.*; ls dist
+
+dist: $(READY) ## the same, with the last Bento of TABLE and its bill of materials: the files of a release
+	@$(HAS_BENTO); $(MAKE) --no-print-directory wheel >/dev/null; \
+	cp bentos/$(BENTO_NAME).bento dist; cp $(BENTO)/src/bundle/sbom.cdx.json dist/bento.cdx.json; ls dist
 
 benchmark-quality: $(READY) ## compare with other tools by nested cross-validation (half a day); SETS, TABLES, CONTENDERS and FOLDS limit it
 	@$(BIN)/python -m benchmarks.quality $(if $(SETS),--sets $(SETS)) $(if $(TABLES),--tables $(TABLES)) \

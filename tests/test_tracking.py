@@ -11,9 +11,10 @@ import mlflow
 import pytest
 from deploy.local_servers import Servers
 from deploy.local_servers.servers import PROJECT
+from mlflow.entities import Run, RunData, RunInfo
 from pydantic import BaseModel
 
-from churn_pipeline.tracking import flatten_parameter, log_parameter, run_name
+from churn_pipeline.tracking import flatten_parameter, log_parameter, page_of, run_name
 from tests.conftest import Project
 
 BEGAN = datetime(2026, 5, 4, 13, 7)
@@ -46,6 +47,17 @@ def test_each_setting_is_one_parameter_and_unset_ones_are_left_out() -> None:
     assert dict(flatten_parameter("seed", 5)) == {"seed": "5"}
     assert dict(flatten_parameter("allowed", [])) == {}
     assert dict(flatten_parameter("switch", False)) == {"switch": "False"}
+
+
+def test_the_page_of_a_run_is_on_the_server_and_shows_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = RunInfo("7f", "3", "ann", "RUNNING", 0, None, "active")
+    run = Run(info, RunData())
+    for address, page in (
+        ("https://ann:secret@mlflow.example.com/team/", "https://mlflow.example.com/team/#/experiments/3/runs/7f"),
+        ("sqlite:///mlruns/mlflow.db", None),
+    ):
+        monkeypatch.setattr(mlflow, "get_tracking_uri", lambda address=address: address)
+        assert page_of(run) == page
 
 
 def test_a_run_has_its_settings_as_parameters_and_no_path_of_this_machine(project: Project) -> None:

@@ -12,6 +12,7 @@ _UPSTREAM_WARNINGS = (
     "Add type hints to the `predict` method",
     "register_new_resolver() is deprecated",
     "IProgress not found",
+    "Failed to resolve installed pip version",  # in an environment that uv made; nobody installs a model from conda.yaml
 )
 
 
@@ -51,13 +52,16 @@ def prepare() -> None:
     # MLflow's messages go to the project's log.
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow would ask the server for each trial and print its address. RecordHooks logs the address of the run.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # A lost tracking server ends a command after 1 minute instead of 4, and one that hangs after 7 instead of 20.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     # Waiting threads sleep: spinning slows boosting twentyfold on cores that other processes use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addFilter(_is_own_warning)
+    for name in ("py.warnings", "mlflow.utils.environment"):
+        logging.getLogger(name).addFilter(_is_own_warning)
 
 
 def disable_telemetry() -> None:

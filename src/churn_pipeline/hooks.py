@@ -52,10 +52,10 @@ class RecordHooks:
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self) -> None:
-        """Name and tag the run that `TrackingHook` has just started; a continued run has these tags."""
+        """Name and tag the run that `TrackingHook` has just started, and log its address; a continued run has these tags."""
         import mlflow
 
-        from churn_pipeline.tracking import name_run
+        from churn_pipeline.tracking import name_run, page_of
 
         active = mlflow.active_run()
         if active is None:
@@ -64,6 +64,9 @@ class RecordHooks:
         name_run(run, self._loader.table)
         if "git.commit" not in run.data.tags:
             mlflow.set_tags(self._tags())
+        page = page_of(run)
+        if page:
+            logger.info("MLflow shows this run at %s", page)
 
     @hook_impl(tryfirst=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.datasets.raw_table_dataset import causes
-from churn_pipeline.tracking_server import check_servers, is_unreachable, single_attempt
+from churn_pipeline.tracking_server import check_servers, is_unreachable, single_attempt, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +197,19 @@ def is_tagged(run: Run) -> bool:
 def pipelines_of(run: Run) -> list[str]:
     """Return the names of the pipelines that a run records; none for the default pipeline."""
     return list(ast.literal_eval(run.data.tags.get("pipeline_names", "[]")))
+
+
+def has_pages(address: str) -> bool:
+    """Return whether a tracking address is that of a server, which a browser can open."""
+    return address.startswith(("http://", "https://"))
+
+
+def page_of(run: Run) -> str | None:
+    """Return the address of a run's page on the tracking server, without a login; None without a server."""
+    server = mlflow.get_tracking_uri()
+    if not has_pages(server):
+        return None
+    return f"{without_password(server).rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def name_run(run: Run, table: str) -> None:

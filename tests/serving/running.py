@@ -56,8 +56,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(folder: Path, environment: Mapping[str, str], *words: str, service: str = BARE) -> Iterator[Running]:
-    """Start a service, wait until it is ready, and stop it at the end."""
+def serving(
+    folder: Path, environment: Mapping[str, str], *words: str, service: str = BARE, python: Path | None = None
+) -> Iterator[Running]:
+    """Start a service, wait until it is ready, and stop it at the end; with another environment's Python, in `folder`."""
     port = free_port()
     output = folder / "output.txt"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHURN_")}
@@ -66,10 +68,15 @@ def serving(folder: Path, environment: Mapping[str, str], *words: str, service: 
         "BENTOML_HOME": str(folder / "bentoml"),
         "PROMETHEUS_MULTIPROC_DIR": str(folder / "prometheus"),
     }
-    command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port), *words]
+    program = [str(python or sys.executable), "-m", "bentoml", "serve", service]
+    command = [*program, "--host", "127.0.0.1", "--port", str(port), *words]
     with output.open("wb") as stream:
         process = subprocess.Popen(
-            command, cwd=ROOT, env={**kept, **own, **environment}, stdout=stream, stderr=subprocess.STDOUT
+            command,
+            cwd=folder if python else ROOT,
+            env={**kept, **own, **environment},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
         )
     scheme = "https" if "--ssl-certfile" in words else "http"
     running = Running(f"{scheme}://127.0.0.1:{port}", port, process, output)

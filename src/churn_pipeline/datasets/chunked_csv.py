@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from kedro.io import AbstractDataset, DatasetError
 from pyarrow import csv
 
 from churn_pipeline.datasets.files import StoredFile
+
+logger = logging.getLogger(__name__)
 
 
 class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -64,6 +67,7 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._load_args = load_args or {}
         self._header: list[str] | None = None  # of the part being written
+        self._rows = 0  # of the part
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
@@ -91,7 +95,7 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         first = self._header is None
         if first:
             self._part.parent.mkdir(parents=True, exist_ok=True)
-            self._header = list(data.columns)
+            self._header, self._rows = list(data.columns), 0
         if list(data.columns) != self._header:
             raise DatasetError(
                 f"A chunk of '{self._file.address}' has the columns {list(data.columns)}, earlier ones {self._header}"
@@ -100,9 +104,10 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         table = pa.Table.from_pandas(data, preserve_index=False)
         with self._part.open("wb" if first else "ab") as file:
             csv.write_csv(table, file, options)
+        self._rows += len(data)
 
     def confirm(self) -> None:
-        """Replace the file by the part.
+        """Replace the file by the part, and log its address.
 
         Raises
         ------
@@ -116,6 +121,7 @@ class ChunkedCSVDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         else:
             self._file.write_from(self._part)
             self._part.unlink()
+        logger.info("Wrote %s rows to %s", f"{self._rows:,}", self._file.address)
         self._header = None
 
     @property

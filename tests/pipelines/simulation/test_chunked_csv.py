@@ -30,6 +30,16 @@ def test_chunks_become_one_file(dataset: ChunkedCSVDataset, tmp_path: Path) -> N
     assert "table.csv" in str(dataset)
 
 
+def test_the_log_says_how_many_rows_were_written_where(
+    dataset: ChunkedCSVDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        for rows in (1_000, 500):
+            dataset.save(pd.DataFrame({"a": range(rows)}))
+        dataset.confirm()
+    assert caplog.messages == [f"Wrote 1,500 rows to {tmp_path}/new/table.csv"]
+
+
 def test_a_second_run_replaces_the_first(dataset: ChunkedCSVDataset) -> None:
     for value in (1, 2):
         dataset.save(pd.DataFrame({"a": [value]}))
