@@ -20,12 +20,11 @@ def local_store(project: Project) -> str:
 
 
 def final_state(store: str, experiment: str = MODEL) -> dict[str, Any]:
-    """What the last training left: its status, model and metrics, and for each alias what its version has."""
+    """What the last finished training left: its model and metrics, and for each alias what its version has."""
     with _store(store):
         client = MlflowClient()
-        [last, *_] = trainings(client, experiment)
+        [last, *_] = [run for run in trainings(client, experiment) if run.info.status == "FINISHED"]
         return {
-            "status": last.info.status,
             "model": last.data.tags.get("model_digest"),
             "metrics": dict(last.data.metrics),
             "aliases": {alias: _version(client, alias) for alias in aliases(client)},
