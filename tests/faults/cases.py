@@ -118,9 +118,9 @@ CASES: dict[str, Case] = {
     ),
     "tracking down in the middle": Case(
         "the MLflow server stops",
-        "before the evaluation",
+        "during the search, when a trial is recorded",
         ("The MLflow tracking server", "cannot be used"),
-        "All trials of the search; no version is registered.",
+        "All trials of the search. The next run marks the lost one as `KILLED`.",
         "Start the server. " + AGAIN,
     ),
     "tracking unavailable": Case(

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,4 +98,6 @@ def random_node(nodes: dict[str, list[str]]) -> Callable[[str], str]:
 def _project(path: Path, empty_store: Path) -> Project:
     project = copy_project(path, empty_store, CANDIDATE)
     shorten(project.path, rows=ROWS)
+    for file in (path / "conf/local").glob("*.yml"):  # which `--env production` replaces
+        shutil.copy(file, path / "conf/production")
     return project

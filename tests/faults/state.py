@@ -43,7 +43,8 @@ def trainings(client: MlflowClient, experiment: str = MODEL) -> list[Run]:
 def aliases(client: MlflowClient) -> dict[str, str]:
     """The version of each alias; none without a registered model."""
     names = {model.name for model in client.search_registered_models()}
-    return dict(client.get_registered_model(MODEL).aliases) if MODEL in names else {}
+    found = client.get_registered_model(MODEL).aliases if MODEL in names else {}
+    return {alias: str(version) for alias, version in found.items()}
 
 
 def _version(client: MlflowClient, alias: str) -> dict[str, Any]:

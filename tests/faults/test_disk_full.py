@@ -28,7 +28,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a
 
 @pytest.mark.skipif(not FULL.exists(), reason=f"there is no {FULL}")
 def test_a_file_that_does_not_fit_is_named(project: Project, uninterrupted: dict[str, Any], observe: Observe) -> None:
-    ended = {}
+    ended: dict[str, Ended] = {}
     for name, path in FILES.items():
         file = project.path / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def test_a_file_that_does_not_fit_is_named(project: Project, uninterrupted: dict
 def test_a_trial_or_a_registered_model_that_does_not_fit(
     project: Project, uninterrupted: dict[str, Any], observe: Observe
 ) -> None:
-    ended = {}
+    ended: dict[str, Ended] = {}
     with ExitStack() as stack:
         for name, (path, kilobytes) in FOLDERS.items():
             grow = stack.enter_context(_small_disk(project.path / path, kilobytes))

@@ -9,7 +9,7 @@ from deploy.local_servers.programs import free_port
 from deploy.local_servers.servers import PROJECT, Servers
 from mlflow import MlflowClient
 from tests.conftest import Project
-from tests.faults.commands import TRAIN, paused, run
+from tests.faults.commands import TRAIN, Ended, paused, run
 from tests.faults.conftest import Observe
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.state import aliases, final_state, local_store
@@ -23,7 +23,7 @@ ALIAS = "call mlflow:MlflowClient.set_registered_model_alias"
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 # Where the MLflow server is lost, and how.
 LOST: dict[str, tuple[str, Mode]] = {
-    "tracking down in the middle": ("before evaluation.evaluate", "refuse"),
+    "tracking down in the middle": ("call mlflow:MlflowClient.log_batch", "refuse"),
     "tracking unavailable": ("before evaluation.evaluate", "503"),
     "tracking down at registration": (ALIAS, "refuse"),
 }
@@ -52,7 +52,8 @@ def test_a_server_that_is_lost_in_the_middle(
     project: Project, tracking: tuple[Proxy, dict[str, str]], uninterrupted: dict[str, Any], observe: Observe
 ) -> None:
     proxy, environment = tracking
-    client, ended = MlflowClient(environment["MLFLOW_TRACKING_URI"]), {}
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    ended: dict[str, Ended] = {}
     before = aliases(client)
     for name, (point, mode) in LOST.items():
         with paused(project, *PRODUCTION, at=point, environment=environment) as training:

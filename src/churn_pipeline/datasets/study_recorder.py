@@ -14,6 +14,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from churn_pipeline.contract.errors import ProjectError
 from churn_pipeline.modelling.studies import Trial
+from churn_pipeline.tracking_server import is_unreachable
 
 
 class TrialRecorder:
@@ -52,6 +53,8 @@ class TrialRecorder:
         self._queue.put(None)
         self._thread.join()
         if self._error is not None and kind is None:
+            if is_unreachable(self._error):
+                raise self._error  # the command explains it
             raise ProjectError(
                 f"Trials of {self._candidate} could not be written to MLflow",
                 f"{self._error}. They are stored in the study: repair the tracking server and run again. The next run "
