@@ -19,10 +19,14 @@ FULL = Path("/dev/full")  # writing to it fails like writing to a full disk
 FILES = {
     "disk full, table": "data/05_model_input/simulated/train_features.parquet",
     "disk full, report": "data/08_reporting/simulated/leaderboard.csv",
-    "disk full, model": "data/06_models/simulated/chosen_model.skops",
 }
-# Folders with the size of their small disk.
-FOLDERS = {"disk full, studies": ("data/06_models", 100), "disk full, runs": ("mlruns/artifacts", 400)}
+# Folders, each with the kilobytes of its disk: trials and artifacts are appended, and the model replaces its file at the end.
+DISKS = {
+    "disk full, studies": ("data/06_models", 100),
+    "disk full, model": ("data/06_models", 300),
+    "disk full, runs": ("mlruns/artifacts", 400),
+}
+LARGE = 100_000
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 
 
@@ -48,12 +52,15 @@ def test_a_trial_or_a_registered_model_that_does_not_fit(
 ) -> None:
     ended: dict[str, Ended] = {}
     with ExitStack() as stack:
-        for name, (path, kilobytes) in FOLDERS.items():
-            grow = stack.enter_context(_small_disk(project.path / path, kilobytes))
+        folders = {name: project.path / path for name, (path, _) in DISKS.items()}
+        for folder in set(folders.values()):
+            stack.enter_context(_disk(folder))
+        for name, folder in folders.items():
+            _resize(folder, DISKS[name][1])
             ended[name] = run(project, *TRAIN)
             assert ended[name].code == 1, ended[name].output
             assert aliases(MlflowClient(local_store(project))) == {}
-            grow()
+            _resize(folder, LARGE)
 
         _check_again(project, uninterrupted, ended, observe)
 
@@ -69,15 +76,17 @@ def _check_again(project: Project, uninterrupted: dict[str, Any], ended: dict[st
 
 
 @contextmanager
-def _small_disk(folder: Path, kilobytes: int) -> "Iterator[Any]":
-    """Mount a small file system in memory; calling the value makes it large."""
+def _disk(folder: Path) -> Iterator[None]:
+    """Mount a file system in memory."""
     folder.mkdir(parents=True, exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("this machine allows no mounts")
     try:
-        yield lambda: subprocess.run(["mount", "-o", "remount,size=100m", str(folder)], check=True)
+        yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def _resize(folder: Path, kilobytes: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(folder)], check=True)
