@@ -97,7 +97,7 @@ CASES: dict[str, Case] = {
     ),
     "disk full, runs": Case(
         "the disk is full",
-        "the model is logged to the project's own MLflow store",
+        "a plot or the model is logged to the project's own MLflow store",
         ("The disk is full",),
         "All trials of the search; no alias moves.",
         "Free space. " + AGAIN,

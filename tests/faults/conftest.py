@@ -30,25 +30,25 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(scope="session")
-def _seen() -> Iterator[dict[str, tuple[str, str, str]]]:
+def _seen() -> Iterator[dict[str, tuple[str, str]]]:
     """What each case showed; `make test-faults` writes it to the page."""
-    seen: dict[str, tuple[str, str, str]] = {}
+    seen: dict[str, tuple[str, str]] = {}
     yield seen
     if page := os.environ.get("FAULTS_PAGE"):
         write(ROOT / page, seen)
 
 
 @pytest.fixture
-def observe(_seen: dict[str, tuple[str, str, str]]) -> Observe:
+def observe(_seen: dict[str, tuple[str, str]]) -> Observe:
     """Check what a command said, and keep it for the page."""
 
-    def check(name: str, ended: Ended, measured: str, where: str = "") -> None:
+    def check(name: str, ended: Ended, where: str = "") -> None:
         case = CASES[name]
         assert "Traceback" not in ended.output, ended.output
         missing = [word for word in case.says if word not in ended.message]
         assert not (missing and ended.code), f"{missing} is missing from: {ended.message or ended.output}"
         message = "nothing: the shell says `Killed`" if ended.code == KILLED else ended.message or "nothing"
-        _seen[name] = (case.where + (f" ({where})" if where else ""), message, measured)
+        _seen[name] = (case.where + (f" ({where})" if where else ""), message)
 
     return check
 

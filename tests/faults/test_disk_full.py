@@ -70,9 +70,7 @@ def _check_again(project: Project, uninterrupted: dict[str, Any], ended: dict[st
     assert again.code == 0, again.output
     assert final_state(local_store(project)) == uninterrupted
     for name, full in ended.items():
-        observe(
-            name, full, f"ended after {full.seconds:.0f} s; then a run of {again.seconds:.0f} s made the same state"
-        )
+        observe(name, full)
 
 
 @contextmanager

@@ -46,10 +46,7 @@ def test_a_training_that_was_killed_in_each_pipeline_ends_like_an_uninterrupted_
     assert "2 from an earlier run" in again.output
     assert final_state(store) == uninterrupted
     for name, ended in killed.items():
-        measured = (
-            f"killed after {ended.seconds:.0f} s; after all kills, a run of {again.seconds:.0f} s made the same state"
-        )
-        observe(name, ended, measured, f"`{points[name]}`" if name in points else "")
+        observe(name, ended, f"`{points[name]}`" if name in points else "")
 
 
 @pytest.mark.faults
@@ -69,7 +66,7 @@ def test_an_alias_stays_if_the_registration_is_killed(
     assert again.code == 0, again.output
     assert aliases(MlflowClient(store)) == {"challenger": str(int(unfinished.version) + 1)}
     assert final_state(store)["aliases"] == uninterrupted["aliases"]
-    observe("kill registration", killed, f"killed after {killed.seconds:.0f} s; same model as version 3")
+    observe("kill registration", killed)
 
 
 @pytest.mark.faults
@@ -89,9 +86,4 @@ def test_a_packaging_that_was_killed_makes_the_same_bento(
 
     assert again.code == 0, again.output
     assert bento(trained_project) == before
-    observe(
-        "kill packaging",
-        killed,
-        f"killed after {killed.seconds:.0f} s; same Bento after {again.seconds:.0f} s",
-        f"`{node}`",
-    )
+    observe("kill packaging", killed, f"`{node}`")
