@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import mlflow
 
 # What differs between two runs of one kind: ids, times and who ran them.
-OWN_TAGS = ("mlflow.parentRunId", "mlflow.runName", "mlflow.log-model.history", "kedro_version")
+OWN_TAGS = ("process", "mlflow.parentRunId", "mlflow.runName", "mlflow.log-model.history", "kedro_version")
 TIMES = ("seconds", "fit_seconds")
 
 

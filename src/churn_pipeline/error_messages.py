@@ -105,8 +105,8 @@ def storage_mistake(chain: Sequence[BaseException]) -> str | None:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, PermissionError):
         return (
-            f"{place} is refused ({reason}): correct the key, which is in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or "
-            "under `storage` in credentials.yml, or ask for access"
+            f"{place} is refused ({reason}): correct the key, which is in AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY or under `storage` in credentials.yml, or correct the bucket, or ask for access"
         )
     if isinstance(error, FileNotFoundError):
         return (

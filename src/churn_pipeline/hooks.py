@@ -43,12 +43,27 @@ class RecordHooks:
     @hook_impl(specname="before_pipeline_run", tryfirst=True)
     def check_task(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         """Check that this process may continue the MLflow run in ``MLFLOW_RUN_ID``, before `TrackingHook` opens it."""
+        import mlflow
+
         from churn_pipeline.task_runs import check_task
         from churn_pipeline.tracking import continued_run
 
         run = continued_run(self._context.mlflow, run_params)  # type: ignore[attr-defined]  # kedro-mlflow sets it
+        self._starts_run = run is None and mlflow.active_run() is None
         if run is not None:
             check_task(run, self._tags(), run_params, pipeline)
+
+    @hook_impl(specname="before_pipeline_run", trylast=True)
+    def end_killed_runs(self) -> None:
+        """Tag the new run with this process, and end earlier runs whose process was killed."""
+        import mlflow
+
+        from churn_pipeline.killed_runs import end_killed_runs, tag_process
+
+        active = mlflow.active_run()
+        if active is not None and self._starts_run:
+            tag_process()
+            end_killed_runs(active.info.experiment_id)
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self) -> None:

@@ -9,6 +9,7 @@ from kedro.framework.project import pipelines
 from kedro.pipeline import Pipeline
 from mlflow.entities import Run
 
+from churn_pipeline import killed_runs
 from churn_pipeline.configuration import TableConfigLoader
 from churn_pipeline.contract.errors import Finding, ProjectError
 from churn_pipeline.record import ARTIFACT, code_state, make_record
@@ -64,6 +65,8 @@ def check_task(run: Run, tags: dict[str, str], run_params: dict[str, Any], pipel
     if findings:
         fix = "give all tasks of a run the same code and configuration, or start another run: `kedro mlflow-run start`"
         raise ProjectError(f"This task cannot continue the MLflow run {run.info.run_id}", [*findings, Finding(fix)])
+    if killed_runs.TAG in theirs:  # from now on, the run has more than one process
+        mlflow.MlflowClient().delete_tag(run.info.run_id, killed_runs.TAG)
 
 
 def pipeline_of(run: Run) -> Pipeline:

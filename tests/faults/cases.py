@@ -35,28 +35,28 @@ CASES: dict[str, Case] = {
         KILL,
         "a random node of `data_engineering`",
         (),
-        "Files of finished nodes. MLflow shows the killed run as running.",
+        "Files of finished nodes. The next run marks the killed one as `KILLED` in MLflow.",
         AGAIN,
     ),
     "kill modelling": Case(
         KILL,
         "a random node of `modelling`",
         (),
-        "Finished trials of the search. MLflow shows the killed run as running.",
+        "Finished trials of the search. The next run marks the killed one as `KILLED` in MLflow.",
         AGAIN,
     ),
     "kill search": Case(
         KILL,
         "the search, after one of its trials",
         (),
-        "Finished trials of the search. MLflow shows the killed run as running.",
+        "Finished trials of the search. The next run marks the killed one as `KILLED` in MLflow.",
         AGAIN,
     ),
     "kill evaluation": Case(
         KILL,
         "a random node of `evaluation`",
         (),
-        "All trials of the search. MLflow shows the killed run as running.",
+        "All trials of the search. The next run marks the killed one as `KILLED` in MLflow.",
         AGAIN,
     ),
     "kill registration": Case(
@@ -97,7 +97,7 @@ CASES: dict[str, Case] = {
     ),
     "disk full, runs": Case(
         "the disk is full",
-        "the model is logged to the project's own MLflow store",
+        "a plot or the model is logged to the project's own MLflow store",
         ("The disk is full",),
         "All trials of the search; no alias moves.",
         "Free space. " + AGAIN,
@@ -118,9 +118,9 @@ CASES: dict[str, Case] = {
     ),
     "tracking down in the middle": Case(
         "the MLflow server stops",
-        "before the evaluation",
+        "during the search, when a trial is recorded",
         ("The MLflow tracking server", "cannot be used"),
-        "All trials of the search; no version is registered.",
+        "All trials of the search. The next run marks the lost one as `KILLED`.",
         "Start the server. " + AGAIN,
     ),
     "tracking unavailable": Case(
@@ -154,11 +154,17 @@ CASES: dict[str, Case] = {
     "postgres restarted": Case(
         "PostgreSQL is restarted",
         "during a search",
-        ("The database of searches",),
-        "Stored trials.",
-        AGAIN,
+        (),
+        "Everything: the search connects again and continues.",
+        "Nothing.",
     ),
-    "s3 unavailable": Case("S3 answers 503", "at the start", ("S3",), "Nothing was begun.", "Repair S3. " + AGAIN),
+    "s3 unavailable": Case(
+        "S3 answers 503",
+        "before the evaluation",
+        ("cannot be used",),
+        "Files of finished nodes, and all trials of the search.",
+        "Repair S3. " + AGAIN,
+    ),
     "s3 wrong key": Case(
         "the S3 key is wrong", "at the start", ("AWS_",), "Nothing was begun.", "Correct the AWS variables."
     ),

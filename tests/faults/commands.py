@@ -20,7 +20,12 @@ KILLED = -9
 SECONDS = 900
 HINT = "(Set CHURN_TRACEBACK=1"
 # What differs between runs and machines in a message.
-VARIABLE = ((r"127\.0\.0\.1:\d+|port=\d+|port \d+", "…"), (r"\b[0-9a-f]{32}\b", "…"), (r"0x[0-9a-f]+", "…"))
+VARIABLE = (
+    (r"\btest_[0-9a-f]{12}\b", "…"),
+    (r"127\.0\.0\.1:\d+|port=\d+|port \d+", "…"),
+    (r"\b[0-9a-f]{32}\b", "…"),
+    (r"0x[0-9a-f]+", "…"),
+)
 
 
 class Ended(NamedTuple):

@@ -1,18 +1,22 @@
 """A small project, what its uninterrupted training leaves, and the record of what was tried."""
 
-import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import ROOT, Project, Share, copy_project, shorten
+from kedro.framework.startup import bootstrap_project
+from tests.conftest import ROOT, Project, copy_project, shorten
 from tests.faults.cases import CASES
 from tests.faults.commands import KILLED, TRAIN, Ended, run
 from tests.faults.page import write
 from tests.faults.state import final_state, local_store
+
+from churn_pipeline import configuration
+from churn_pipeline.pipeline_registry import register_pipelines
 
 CANDIDATE = "logistic"
 ROWS = 1_000
@@ -26,25 +30,25 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(scope="session")
-def _seen() -> Iterator[dict[str, tuple[str, str, str]]]:
+def _seen() -> Iterator[dict[str, tuple[str, str]]]:
     """What each case showed; `make test-faults` writes it to the page."""
-    seen: dict[str, tuple[str, str, str]] = {}
+    seen: dict[str, tuple[str, str]] = {}
     yield seen
     if page := os.environ.get("FAULTS_PAGE"):
         write(ROOT / page, seen)
 
 
 @pytest.fixture
-def observe(_seen: dict[str, tuple[str, str, str]]) -> Observe:
+def observe(_seen: dict[str, tuple[str, str]]) -> Observe:
     """Check what a command said, and keep it for the page."""
 
-    def check(name: str, ended: Ended, measured: str, where: str = "") -> None:
+    def check(name: str, ended: Ended, where: str = "") -> None:
         case = CASES[name]
         assert "Traceback" not in ended.output, ended.output
         missing = [word for word in case.says if word not in ended.message]
         assert not (missing and ended.code), f"{missing} is missing from: {ended.message or ended.output}"
         message = "nothing: the shell says `Killed`" if ended.code == KILLED else ended.message or "nothing"
-        _seen[name] = (case.where + (f" ({where})" if where else ""), message, measured)
+        _seen[name] = (case.where + (f" ({where})" if where else ""), message)
 
     return check
 
@@ -56,33 +60,29 @@ def project(tmp_path: Path, empty_store: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(share: Share, empty_store: Path) -> dict[str, Any]:
-    """The final state of a training without any fault."""
-
-    def make(folder: Path) -> None:
-        project = _project(folder / "project", empty_store)
-        ended = run(project, *TRAIN)
-        assert ended.code == 0, ended.output
-        (folder / "state.json").write_text(json.dumps(final_state(local_store(project))), encoding="utf-8")
-
-    state: dict[str, Any] = json.loads((share("uninterrupted", make) / "state.json").read_text(encoding="utf-8"))
-    return state
+def trained_project(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Project:
+    """A project that was trained without any fault; `uninterrupted` is what that training left."""
+    project = _project(tmp_path_factory.mktemp("uninterrupted") / "project", empty_store)
+    ended = run(project, *TRAIN)
+    assert ended.code == 0, ended.output
+    return project
 
 
 @pytest.fixture(scope="session")
-def nodes(share: Share, empty_store: Path) -> dict[str, list[str]]:
+def uninterrupted(trained_project: Project) -> dict[str, Any]:
+    """The final state of a training without any fault; a test that changes the project needs it first."""
+    return final_state(local_store(trained_project))
+
+
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> dict[str, list[str]]:
     """The nodes of each pipeline of the project."""
-
-    def make(folder: Path) -> None:
-        project, found = _project(folder / "project", empty_store), {}
-        for name in ("data_engineering", "modelling", "evaluation", "packaging"):
-            described = run(project, "registry", "describe", name)
-            found[name] = [line[2:].split(" (")[0] for line in described.output.splitlines() if line.startswith("- ")]
-            assert found[name], described.output
-        (folder / "nodes.json").write_text(json.dumps(found), encoding="utf-8")
-
-    found: dict[str, list[str]] = json.loads((share("nodes", make) / "nodes.json").read_text(encoding="utf-8"))
-    return found
+    project = _project(tmp_path_factory.mktemp("nodes") / "project", empty_store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.path)
+        patch.setattr(configuration, "current_loader", [])
+        bootstrap_project(project.path)
+        return {name: [node.name for node in pipeline.nodes] for name, pipeline in register_pipelines().items()}
 
 
 @pytest.fixture
@@ -98,4 +98,6 @@ def random_node(nodes: dict[str, list[str]]) -> Callable[[str], str]:
 def _project(path: Path, empty_store: Path) -> Project:
     project = copy_project(path, empty_store, CANDIDATE)
     shorten(project.path, rows=ROWS)
+    for file in (path / "conf/local").glob("*.yml"):  # which `--env production` replaces
+        shutil.copy(file, path / "conf/production")
     return project

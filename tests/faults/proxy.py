@@ -9,6 +9,7 @@ from typing import Any, Literal
 HOST = "127.0.0.1"
 UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 CHUNK = 2**16
+Mode = Literal["pass", "refuse", "503"]
 
 
 class Proxy:
@@ -20,13 +21,11 @@ class Proxy:
         ``pass``; ``refuse`` closes each connection at once; ``503`` answers each HTTP request with that status.
     delay
         Seconds that each packet to the server waits.
-    requests
-        Number of packets to the server so far.
     """
 
     def __init__(self, target: int) -> None:
-        self.mode: Literal["pass", "refuse", "503"] = "pass"
-        self.delay, self.requests, self._target = 0.0, 0, target
+        self.mode: Mode = "pass"
+        self.delay, self._target = 0.0, target
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -43,7 +42,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def change(self, mode: Literal["pass", "refuse", "503"]) -> None:
+    def change(self, mode: Mode) -> None:
         """Change the mode, and cut the open connections."""
         self.mode = mode
         self._run(self._cut())
@@ -75,7 +74,6 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_request: bool) -> None:
         while data := await reader.read(CHUNK):
             if is_request:
-                self.requests += 1
                 await asyncio.sleep(self.delay)
             writer.write(data)
             await writer.drain()

@@ -20,12 +20,11 @@ def local_store(project: Project) -> str:
 
 
 def final_state(store: str, experiment: str = MODEL) -> dict[str, Any]:
-    """What the last training left: its status, model and metrics, and for each alias what its version has."""
+    """What the last finished training left: its model and metrics, and for each alias what its version has."""
     with _store(store):
         client = MlflowClient()
-        [last, *_] = trainings(client, experiment)
+        [last, *_] = [run for run in trainings(client, experiment) if run.info.status == "FINISHED"]
         return {
-            "status": last.info.status,
             "model": last.data.tags.get("model_digest"),
             "metrics": dict(last.data.metrics),
             "aliases": {alias: _version(client, alias) for alias in aliases(client)},
@@ -44,7 +43,8 @@ def trainings(client: MlflowClient, experiment: str = MODEL) -> list[Run]:
 def aliases(client: MlflowClient) -> dict[str, str]:
     """The version of each alias; none without a registered model."""
     names = {model.name for model in client.search_registered_models()}
-    return dict(client.get_registered_model(MODEL).aliases) if MODEL in names else {}
+    found = client.get_registered_model(MODEL).aliases if MODEL in names else {}
+    return {alias: str(version) for alias, version in found.items()}
 
 
 def _version(client: MlflowClient, alias: str) -> dict[str, Any]:

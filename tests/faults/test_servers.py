@@ -1,18 +1,17 @@
 """Servers that are down, slow, restarted or refuse a key: one message, and then the state of an uninterrupted training."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from deploy.local_servers.programs import free_port
-from deploy.local_servers.servers import Servers
+from deploy.local_servers.servers import PROJECT, Servers
 from mlflow import MlflowClient
-from tests.conftest import ROOT, Project
-from tests.faults.commands import TRAIN, paused, run
+from tests.conftest import Project
+from tests.faults.commands import TRAIN, Ended, paused, run
 from tests.faults.conftest import Observe
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Mode, Proxy
 from tests.faults.state import aliases, final_state, local_store
 from tests.servers import Team
 
@@ -22,9 +21,12 @@ SEARCHING = "call churn_pipeline.datasets.study_recorder:TrialRecorder.record"
 ALIAS = "call mlflow:MlflowClient.set_registered_model_alias"
 # One retry instead of MLflow's seven, which take four minutes.
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-has_locations = pytest.mark.skipif(
-    not (ROOT / "conf/production/globals.yml").is_file(), reason="data and studies are on this machine only"
-)
+# Where the MLflow server is lost, and how.
+LOST: dict[str, tuple[str, Mode]] = {
+    "tracking down in the middle": ("call mlflow:MlflowClient.log_batch", "refuse"),
+    "tracking unavailable": ("before evaluation.evaluate", "503"),
+    "tracking down at registration": (ALIAS, "refuse"),
+}
 
 
 @pytest.fixture
@@ -43,167 +45,96 @@ def test_a_server_that_is_down_at_the_start(project: Project, observe: Observe) 
 
     assert ended.code == 1, ended.output
     assert not (project.path / "data/03_primary").exists()
-    observe("tracking down at start", ended, f"ended after {ended.seconds:.0f} s")
+    observe("tracking down at start", ended)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("tracking down in the middle", "refuse"), ("tracking unavailable", "503")])
 def test_a_server_that_is_lost_in_the_middle(
-    name: str,
-    mode: Any,
-    project: Project,
-    tracking: tuple[Proxy, dict[str, str]],
-    uninterrupted: dict[str, Any],
-    observe: Observe,
-) -> None:
-    proxy, environment = tracking
-    with paused(project, *PRODUCTION, at="before evaluation.evaluate", environment=environment) as training:
-        proxy.change(mode)
-        ended = training.resume()
-    assert ended.code == 1, ended.output
-    proxy.change("pass")
-
-    again = run(project, *PRODUCTION, environment=environment)
-
-    assert again.code == 0, again.output
-    _check_same(environment, uninterrupted)
-    observe(name, ended, f"ended after {ended.seconds:.0f} s; same state after {again.seconds:.0f} s")
-
-
-def test_a_server_that_is_lost_before_the_alias_moves(
     project: Project, tracking: tuple[Proxy, dict[str, str]], uninterrupted: dict[str, Any], observe: Observe
 ) -> None:
     proxy, environment = tracking
-    direct = environment["MLFLOW_TRACKING_URI"]
-    before = aliases(MlflowClient(direct))
-    with paused(project, *PRODUCTION, at=ALIAS, environment=environment) as training:
-        proxy.change("refuse")
-        ended = training.resume()
-    assert ended.code == 1, ended.output
-    proxy.change("pass")
-    assert aliases(MlflowClient(direct)) == before
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    ended: dict[str, Ended] = {}
+    before = aliases(client)
+    for name, (point, mode) in LOST.items():
+        with paused(project, *PRODUCTION, at=point, environment=environment) as training:
+            proxy.change(mode)
+            ended[name] = training.resume()
+        assert ended[name].code == 1, ended[name].output
+        proxy.change("pass")
+        assert aliases(client) == before
 
-    again = run(project, *PRODUCTION, environment=environment)
-
-    assert again.code == 0, again.output
-    _check_same(environment, uninterrupted)
-    observe("tracking down at registration", ended, f"ended after {ended.seconds:.0f} s; the alias did not move")
-
-
-def test_a_slow_server(
-    project: Project, tracking: tuple[Proxy, dict[str, str]], uninterrupted: dict[str, Any], observe: Observe
-) -> None:
-    proxy, environment = tracking
     proxy.delay = 0.1
+    slow = run(project, *PRODUCTION, environment=environment)
 
-    ended = run(project, *PRODUCTION, environment=environment)
-
-    assert ended.code == 0, ended.output
-    _check_same(environment, uninterrupted)
-    observe("tracking slow", ended, f"{proxy.requests:,} packets; ended well after {ended.seconds:.0f} s")
-
-
-@has_locations
-def test_postgres_that_is_down_at_the_start(project: Project, observe: Observe) -> None:
-    studies = f"postgresql+psycopg://churn@127.0.0.1:{free_port()}/churn"
-    environment = {"MLFLOW_TRACKING_URI": local_store(project), "CHURN_DATA_ROOT": "data", "CHURN_STUDIES": studies}
-
-    ended = run(project, *PRODUCTION, environment=environment)
-
-    assert ended.code == 1, ended.output
-    observe("postgres down at start", ended, f"ended after {ended.seconds:.0f} s")
+    assert slow.code == 0, slow.output
+    state = final_state(environment["MLFLOW_TRACKING_URI"], environment["MLFLOW_EXPERIMENT_NAME"])
+    assert state == uninterrupted
+    for name, lost in ended.items():
+        observe(name, lost)
+    observe("tracking slow", slow)
 
 
-@has_locations
-def test_postgres_that_is_restarted_during_a_search(
+def test_postgres_that_is_down_and_restarted(
     project: Project, postgres: Servers, database: str, uninterrupted: dict[str, Any], observe: Observe
 ) -> None:
-    everything = postgres.environment()
-    environment = {
-        "MLFLOW_TRACKING_URI": local_store(project),
-        "CHURN_DATA_ROOT": "data",
-        "CHURN_STUDIES": everything["CHURN_STUDIES"].removesuffix("churn") + database,
-        "PGPASSWORD": everything["PGPASSWORD"],
-    }
-    with paused(project, *PRODUCTION, at=SEARCHING, environment=environment) as training:
+    right = {"MLFLOW_TRACKING_URI": local_store(project), "CHURN_DATA_ROOT": "data", **_studies(postgres, database)}
+    wrong = right | {"CHURN_STUDIES": f"postgresql+psycopg://churn@127.0.0.1:{free_port()}/churn"}
+
+    down = run(project, *PRODUCTION, environment=wrong)
+    assert down.code == 1, down.output
+    with paused(project, *PRODUCTION, at=SEARCHING, environment=right) as training:
         postgres.postgres.stop("immediate")
         postgres.start_postgres()
-        ended = training.resume()
+        restarted = training.resume()
 
-    again = run(project, *PRODUCTION, environment=environment)
-
-    assert again.code == 0, again.output
-    assert final_state(local_store(project))["model"] == uninterrupted["model"]
-    observe("postgres restarted", ended, f"ended with code {ended.code}; same model after {again.seconds:.0f} s")
-
-
-Break = Callable[[Proxy, dict[str, str]], None]
+    assert restarted.code == 0, restarted.output
+    assert final_state(local_store(project)) == uninterrupted
+    observe("postgres down at start", down)
+    observe("postgres restarted", restarted)
 
 
-def _unavailable(proxy: Proxy, _: dict[str, str]) -> None:
-    proxy.change("503")
-
-
-def _wrong_key(_: Proxy, environment: dict[str, str]) -> None:
-    environment["AWS_SECRET_ACCESS_KEY"] = "wrong"
-
-
-def _no_bucket(_: Proxy, environment: dict[str, str]) -> None:
-    environment["CHURN_DATA_ROOT"] = "s3://missing/data"
-
-
-@has_locations
-@pytest.mark.parametrize(
-    ("name", "fault"), [("s3 unavailable", _unavailable), ("s3 wrong key", _wrong_key), ("s3 no bucket", _no_bucket)]
-)
 def test_s3_that_cannot_be_used(
-    name: str,
-    fault: Break,
-    project: Project,
-    s3: Servers,
-    tmp_path: Path,
-    uninterrupted: dict[str, Any],
-    observe: Observe,
+    project: Project, s3: Servers, postgres: Servers, database: str, uninterrupted: dict[str, Any], observe: Observe
 ) -> None:
-    _upload(s3, project, name)
+    _upload(s3, project, database)
     with Proxy(s3.s3.port) as proxy:
         right = {
             **{key: value for key, value in s3.environment().items() if key.startswith("AWS_")},
+            **_studies(postgres, database),
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}",
             "MLFLOW_TRACKING_URI": local_store(project),
-            "CHURN_DATA_ROOT": f"s3://churn/{_folder(name)}",
-            "CHURN_STUDIES": f"sqlite:///{tmp_path}/studies.db",
+            "CHURN_DATA_ROOT": f"s3://churn/{database}",
         }
-        wrong = dict(right)
-        fault(proxy, wrong)
-        ended = run(project, *PRODUCTION, environment=wrong)
-        assert ended.code == 1, ended.output
+        ended = {
+            "s3 wrong key": run(project, *PRODUCTION, environment=right | {"AWS_SECRET_ACCESS_KEY": "wrong"}),
+            "s3 no bucket": run(project, *PRODUCTION, environment=right | {"CHURN_DATA_ROOT": "s3://missing/data"}),
+        }
+        with paused(project, *PRODUCTION, at="before evaluation.evaluate", environment=right) as training:
+            proxy.change("503")
+            ended["s3 unavailable"] = training.resume()
         proxy.change("pass")
 
         again = run(project, *PRODUCTION, environment=right)
 
+    assert [one.code for one in ended.values()] == [1, 1, 1], ended
     assert again.code == 0, again.output
-    assert final_state(local_store(project))["model"] == uninterrupted["model"]
+    assert final_state(local_store(project)) == uninterrupted
     assert not (project.path / "s3:").exists()
-    observe(name, ended, f"ended after {ended.seconds:.0f} s; same model after {again.seconds:.0f} s")
+    for name, one in ended.items():
+        observe(name, one)
 
 
-def _folder(name: str) -> str:
-    return name.replace(" ", "_")
+def _studies(postgres: Servers, database: str) -> dict[str, str]:
+    everything = postgres.environment()
+    url = everything["CHURN_STUDIES"].removesuffix(PROJECT) + database
+    return {"CHURN_STUDIES": url, "PGPASSWORD": everything["PGPASSWORD"]}
 
 
-def _upload(s3: Servers, project: Project, name: str) -> None:
+def _upload(s3: Servers, project: Project, folder: str) -> None:
     """Move the project's raw tables to the bucket, so that nothing local is left to read."""
     client = s3.s3.client()
     for file in (project.path / "data/01_raw").rglob("*"):
         if file.is_file():
-            key = f"{_folder(name)}/{file.relative_to(project.path / 'data').as_posix()}"
-            client.put_object(Bucket="churn", Key=key, Body=file.read_bytes())
+            key = f"{folder}/{file.relative_to(project.path / 'data').as_posix()}"
+            client.put_object(Bucket=PROJECT, Key=key, Body=file.read_bytes())
     shutil.rmtree(project.path / "data")
-
-
-def _check_same(environment: dict[str, str], uninterrupted: dict[str, Any]) -> None:
-    state = final_state(environment["MLFLOW_TRACKING_URI"], environment["MLFLOW_EXPERIMENT_NAME"])
-    assert state["aliases"]["challenger"] == uninterrupted["aliases"]["challenger"]
-    assert {name: state[name] for name in ("status", "model")} == {
-        name: uninterrupted[name] for name in ("status", "model")
-    }

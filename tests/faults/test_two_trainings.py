@@ -22,8 +22,5 @@ def test_a_second_training_of_a_table_stops_and_the_first_ends_as_if_alone(
 
     assert ended.code == 0, ended.output
     assert sorted(statuses(local_store(project))) == ["FAILED", "FINISHED"]
-    again = run(project, *TRAIN)
-    assert again.code == 0, again.output
-    state = final_state(local_store(project))
-    assert (state["model"], state["status"]) == (uninterrupted["model"], "FINISHED")
-    observe("two trainings", second, f"the second ended after {second.seconds:.0f} s; the first ended well")
+    assert final_state(local_store(project)) == uninterrupted
+    observe("two trainings", second)
