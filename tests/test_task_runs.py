@@ -11,6 +11,8 @@ import pytest
 from mlflow.entities import Run
 
 from tests.conftest import Project
+from tests.faults.commands import KILLED
+from tests.faults.commands import run as killable
 from tests.servers import Team
 from tests.tasks import Task, contents
 
@@ -162,6 +164,29 @@ def test_an_unknown_pipeline_starts_no_run(project: Project) -> None:
 
     assert ended.code == 1
     assert "There is no pipeline 'trainning'" in ended.output
+
+
+def test_a_task_that_was_killed_continues_the_run(
+    make_project: Callable[..., Project],
+    project: Project,
+    continued: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_id = start(project, "--pipelines", "data_engineering")
+    assert continued(run_id, "--pipelines", "data_engineering", "--namespaces", "validation").code == 0
+    split = ("run", "--pipelines", "data_engineering", "--namespaces", "split")
+    killed = killable(project, *split, fault="kill: saving holdout_customers", environment={RUN_ID: run_id})
+    assert killed.code == KILLED, killed.output
+    assert client(project).get_run(run_id).info.status == "RUNNING"
+
+    assert continued(run_id, *split[1:]).code == 0
+    assert project.kedro("mlflow-run", "end", run_id).code == 0
+
+    monkeypatch.delenv(RUN_ID, raising=False)
+    whole = make_project("logistic", "gradient_boosting")
+    monkeypatch.chdir(whole.path)
+    assert whole.kedro("run", "--pipelines", "data_engineering").code == 0
+    assert contents(client(project), run_id) == contents(client(whole), only_run(whole).info.run_id)
 
 
 def training(folders: Iterator[Path], variables: dict[str, str]) -> str:
