@@ -19,6 +19,8 @@ OWN_TAGS = ("mlflow.parentRunId", "mlflow.runName", "mlflow.log-model.history", 
 TIMES = ("seconds", "fit_seconds")
 # skops writes addresses in memory and the time into the file; the tag model_digest compares the model itself.
 MODEL_FILE = "model.skops"
+# Loading a model writes this file beside it, if the model is in a folder of this machine.
+LOCAL_FILE = "registered_model_meta"
 OWN_FIELDS = ("run_id", "model_id", "model_uuid", "utc_time_created", "artifact_path", "model_size_bytes")
 
 
@@ -92,7 +94,8 @@ def _digests(folder: Path) -> dict[str, str]:
     """The digest of each file, without what differs between two runs of one process too."""
     files = {str(file.relative_to(folder)): file for file in folder.rglob("*") if file.is_file()}
     seconds = _fit_seconds(files.get("reports/leaderboard.csv"))
-    return {name: _digest(file, seconds) for name, file in sorted(files.items()) if name != "record.json"}
+    own = ("record.json", LOCAL_FILE)
+    return {name: _digest(file, seconds) for name, file in sorted(files.items()) if name not in own}
 
 
 def _digest(file: Path, seconds: set[str]) -> str:
