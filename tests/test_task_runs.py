@@ -1,5 +1,6 @@
 """One MLflow run of many processes: `kedro mlflow-run`, and tasks that continue the run in MLFLOW_RUN_ID."""
 
+import itertools
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +11,9 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from tests.conftest import Project
+from tests.conftest import Project, quick_parameters, shorten
+from tests.faults.commands import KILLED
+from tests.faults.commands import run as killable
 from tests.servers import Team
 from tests.tasks import Task, contents
 
@@ -164,51 +167,91 @@ def test_an_unknown_pipeline_starts_no_run(project: Project) -> None:
     assert "There is no pipeline 'trainning'" in ended.output
 
 
-def training(folders: Iterator[Path], variables: dict[str, str]) -> str:
-    """Train box by box, each in a process of its own in the next folder, and return the run's id."""
-    started = Task(next(folders), variables).run("mlflow-run", "start", "--pipelines", "training")
+def box_by_box(folders: Iterator[Path], variables: dict[str, str], *options: str) -> str:
+    """Run pipelines box by box, each in a process of its own in the next folder, and return the run's id."""
+    started = Task(next(folders), variables).run("mlflow-run", "start", *options)
     assert started.returncode == 0, started.stderr
     run_id = started.stdout.removesuffix("\n")  # stdout is the id and nothing else
     assert run_id.isalnum()
-    listed = Task(next(folders), variables).run("mlflow-run", "tasks", "--pipelines", "training")
+    listed = Task(next(folders), variables).run("mlflow-run", "tasks", *options)
     commands = [shlex.split(line)[1:] for line in listed.stdout.splitlines()]
-    assert {words[-1] for words in commands} == set(BOXES)
+    assert {*BOXES} <= {words[-1] for words in commands}
     for words in [*commands, ["mlflow-run", "end"]]:
         done = Task(next(folders), {**variables, RUN_ID: run_id}).run(*words)
         assert done.returncode == 0, (words, done.stderr)
     return run_id
 
 
-def in_one_process(folder: Path, variables: dict[str, str]) -> None:
-    done = Task(folder, variables).run("run", "--pipelines", "training")
-    assert done.returncode == 0, done.stderr
+def small(project: Project) -> Project:
+    """Few customers and few fits: starting the processes takes the time."""
+    shorten(project.path, 1_000)
+    parameters = quick_parameters("logistic", "gradient_boosting")
+    parameters["candidates"]["gradient_boosting"] |= {"copies": 1, "keep": 1}
+    parameters["candidates"]["gradient_boosting"]["arguments"]["n_estimators"] = 50
+    project.configure(**parameters)
+    return project
 
 
 @pytest.mark.slow
 def test_box_by_box_is_as_one_process(make_project: Callable[..., Project], project: Project) -> None:
-    def always() -> Iterator[Path]:
-        while True:
-            yield project.path
+    whole = small(make_project("logistic", "gradient_boosting"))
+    small(project)
+    one = Task(whole.path, {}).start("run", "--pipelines", "training")
 
-    whole = make_project("logistic", "gradient_boosting")
-    in_one_process(whole.path, {})
-    run_id = training(always(), {})
+    run_id = box_by_box(itertools.repeat(project.path), {}, "--pipelines", "training")
 
+    stderr = one.communicate(timeout=900)[1]
+    assert one.returncode == 0, stderr
     expected = contents(client(whole), only_run(whole).info.run_id)
     assert contents(client(project), run_id) == expected
     assert expected["tags"]["model_digest"]
+    assert [len(model) > 5 for model in expected["models"]] == [True]
     assert len(expected["trials"]) == 4
     assert client(project).get_model_version_by_alias("churn_simulated", "challenger").run_id == run_id
-    _two_tasks_at_once(project, expected)
 
 
-def _two_tasks_at_once(project: Project, expected: dict[str, Any]) -> None:
-    """Search both candidates again, at the same time."""
+def test_a_task_that_was_killed_continues_the_run(
+    make_project: Callable[..., Project],
+    project: Project,
+    continued: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_id = start(project, "--pipelines", "data_engineering")
+    assert continued(run_id, "--pipelines", "data_engineering", "--namespaces", "validation").code == 0
+    split = ("run", "--pipelines", "data_engineering", "--namespaces", "split")
+    killed = killable(project, *split, fault="kill: saving holdout_customers", environment={RUN_ID: run_id})
+    assert killed.code == KILLED, killed.output
+    assert client(project).get_run(run_id).info.status == "RUNNING"
+
+    assert continued(run_id, *split[1:]).code == 0
+    assert project.kedro("mlflow-run", "end", run_id).code == 0
+
+    monkeypatch.delenv(RUN_ID, raising=False)
+    whole = make_project("logistic", "gradient_boosting")
+    monkeypatch.chdir(whole.path)
+    assert whole.kedro("run", "--pipelines", "data_engineering").code == 0
+    assert contents(client(project), run_id) == contents(client(whole), only_run(whole).info.run_id)
+
+
+@pytest.mark.slow
+def test_searches_at_once_of_which_one_was_killed_are_as_one_after_another(project: Project) -> None:
+    small(project)
+    done = Task(project.path, {}).run("run", "--pipelines", "training")
+    assert done.returncode == 0, done.stderr
+    expected = contents(client(project), only_run(project).info.run_id)
     (project.path / "data/06_models/simulated/studies.db").unlink()
     started = Task(project.path, {}).run("mlflow-run", "start", "--pipelines", "training")
     task = Task(project.path, {RUN_ID: started.stdout.strip()})
-    searches = [task.start("run", "--pipelines", "training", "--namespaces", name) for name in BOXES[3:5]]
-    assert [(search.communicate(timeout=900)[1], search.returncode)[1] for search in searches] == [0, 0]
+    # A trial is stored before it is recorded.
+    fault = "kill: call churn_pipeline.datasets.study_recorder:TrialRecorder.record"
+    search = ("run", "--pipelines", "training", "--namespaces")
+    killed = killable(project, *search, "logistic", fault=fault, environment=task.variables)
+    assert killed.code == KILLED, killed.output
+
+    searches = [task.start(*search, name) for name in ("logistic", "gradient_boosting")]
+    for each in searches:
+        stderr = each.communicate(timeout=900)[1]
+        assert each.returncode == 0, stderr
     assert task.run("mlflow-run", "end", "--status", "KILLED").returncode == 0
 
     found = contents(client(project), task.variables[RUN_ID])
@@ -219,27 +262,52 @@ def _two_tasks_at_once(project: Project, expected: dict[str, Any]) -> None:
     assert found["status"] == "KILLED"
 
 
+def empty_machines(project: Project, team: Team, folder: Path) -> Iterator[Path]:
+    """Move the raw table to S3, and copy the project without data again and again."""
+    for file in (project.path / "conf/local").glob("parameters_*.yml"):  # Kedro does not read it with --env production
+        shutil.copy(file, project.path / "conf/production")
+    bucket, _, prefix = team.environment["CHURN_DATA_ROOT"].removeprefix("s3://").partition("/")
+    for name in ("simulated_customers.csv", "simulated_truth.csv"):
+        team.servers.s3.client().upload_file(
+            str(project.path / "data/01_raw" / name), bucket, f"{prefix}/01_raw/{name}"
+        )
+    for number in itertools.count():
+        machine = folder / f"machine_{number}"
+        shutil.copytree(project.path, machine, ignore=shutil.ignore_patterns("mlruns", "data"))
+        yield machine
+        assert not (machine / "data").exists()
+
+
+def without_environment(found: dict[str, Any]) -> dict[str, Any]:
+    """What a run contains, without the names of its environment and of the user, which a server sets by the login."""
+    own = ("env", "environment", "mlflow.user")
+    tags = {name: value for name, value in found["tags"].items() if name not in own}
+    record = {name: value for name, value in found["record"].items() if name != "environment"}
+    return {**found, "tags": tags, "record": record}
+
+
 @pytest.mark.slow
 def test_each_box_on_a_machine_of_its_own_is_as_one_process(
     make_project: Callable[..., Project], project: Project, team: Team, tmp_path: Path
 ) -> None:
-    """Machines share the tracking server and the folder data/ and nothing else."""
+    """Each box runs in a folder without data; the folders share S3, PostgreSQL and the tracking server."""
+    whole = small(make_project("logistic", "gradient_boosting"))
+    one = Task(whole.path, {}).start("run")
+    machines = empty_machines(small(project), team, tmp_path)
 
-    def machines() -> Iterator[Path]:
-        shared = tmp_path / "data"
-        shutil.move(project.path / "data", shared)
-        for number in range(100):
-            machine = tmp_path / f"machine_{number}"
-            shutil.copytree(project.path, machine, ignore=shutil.ignore_patterns("mlruns"))
-            (machine / "data").symlink_to(shared)
-            yield machine
+    many = box_by_box(machines, team.environment, "--env", "production")
 
-    whole = make_project("logistic", "gradient_boosting")
-    in_one_process(whole.path, team.environment)
+    stderr = one.communicate(timeout=900)[1]
+    assert one.returncode == 0, stderr
     server = mlflow.MlflowClient(team.environment["MLFLOW_TRACKING_URI"])
-    one = server.get_model_version_by_alias("churn_simulated", "challenger").run_id
-    many = training(machines(), team.environment)
-
-    assert one is not None
-    assert contents(server, many) == contents(server, one)
+    assert without_environment(contents(server, many)) == without_environment(
+        contents(client(whole), only_run(whole).info.run_id)
+    )
+    [packaged] = list(tmp_path.glob("*/bentos/store/bentos/churn_simulated/latest"))
     assert server.get_model_version_by_alias("churn_simulated", "challenger").run_id == many
+
+    again = next(machines)
+    done = Task(again, team.environment).run("run", "--pipelines", "packaging", "--env", "production")
+    assert done.returncode == 0, done.stderr
+    latest = again / "bentos/store/bentos/churn_simulated/latest"
+    assert latest.read_text(encoding="utf-8") == packaged.read_text(encoding="utf-8")
