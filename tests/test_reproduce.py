@@ -137,13 +137,11 @@ def test_a_rebuild_repeats_the_recorded_trials_without_a_time_budget(tmp_path: P
     assert _params(record) == "search.max_rows=5000,seed=3,table=simulated"
 
 
-def test_a_record_keeps_the_number_of_trials_of_each_candidate(tmp_path: Path) -> None:
+def test_a_record_keeps_the_number_of_trials_of_each_candidate() -> None:
     params = {"tuned.simple.trials": "7", "tuned.simple.arguments.C": "0.3", "tuned.forest.trials": "1", "seed": "1"}
     data = SimpleNamespace(tags={"table": "simulated"}, params=params, metrics={})
-    (tmp_path / "table.yml").write_text("label: {}\n", encoding="utf-8")
-
     run = SimpleNamespace(data=data, info=SimpleNamespace(run_id="run"))
-    record = make_record(run, {}, {}, tmp_path / "table.yml")  # type: ignore[arg-type]
+    record = make_record(run, {}, {}, "label: {}\n")  # type: ignore[arg-type]
 
     assert record.trials == {"simple": 7, "forest": 1}
 

@@ -161,7 +161,7 @@ def _commands(text: str) -> Iterator[str]:
     program = r"(?:\.venv/bin/)?(?:make|kedro|python) "
     blocks = "".join(re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ")
     for line in re.findall(rf"^{program}.*$", blocks, flags=re.MULTILINE):
-        yield from line.split(" # ")[0].split(" && ")
+        yield from (command.split(" > ")[0] for command in line.split(" # ")[0].split(" && "))
     yield from re.findall(rf"`({program}[^`…]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
 

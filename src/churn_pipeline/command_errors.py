@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -181,7 +182,10 @@ def _explain_system(error: OSError) -> str | None:
 
 def _explain_database(error: BaseException) -> str:
     # Only messages about the connection and the file are free of rows' values.
-    is_safe = any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
+    # SQLite's plain DatabaseError is about the file.
+    is_safe = (
+        any(kind.__name__ == "OperationalError" for kind in type(error).__mro__) or type(error) is sqlite3.DatabaseError
+    )
     reason = str(error).partition("\n")[0] if is_safe else ""
     return (
         f"A database cannot be used: {reason or type(error).__name__}. Runs are in mlruns/mlflow.db or MLFLOW_TRACKING_URI, "

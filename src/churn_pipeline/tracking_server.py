@@ -164,6 +164,12 @@ def _tls_failure(text: str) -> str:
         return "has a certificate that has expired: ask its administrator to renew it"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return f"has a certificate that this machine does not trust: {TRUST}"
+    # TLS 1.3: a server may close the connection before the client reads why, as it does without a client certificate.
+    if "EOF occurred" in text:
+        return (
+            "ends the TLS connection: if it requires a client certificate, set MLFLOW_TRACKING_CLIENT_CERT_PATH to its file "
+            "with the key; otherwise ask its administrator"
+        )
     if "WRONG_VERSION_NUMBER" in text:
         return "does not use TLS: write http:// in MLFLOW_TRACKING_URI, or the port that uses TLS"
     return f"cannot be reached by TLS: {text}"

@@ -356,7 +356,7 @@ def test_an_address_of_another_kind_is_refused_without_quoting_it(address: str) 
 
 
 def test_studies_in_a_bucket_need_postgresql() -> None:
-    with pytest.raises(DatasetError, match=r"SQLite needs a local file\. Set `studies`"):
+    with pytest.raises(DatasetError, match=r"A SQLite file cannot be used at s3://bucket/studies\.db: set `studies`"):
         StudyDataset(filepath="s3://bucket/studies.db", candidate="logistic").load()
 
 

@@ -20,6 +20,7 @@ EXACT = {"dtype_backend": "pyarrow"}
 IN_CHUNKS = {"chunksize": CHUNK_ROWS, "coerce_float": False, **EXACT}
 # A server-side cursor; without parameters, a % in the query is an ordinary character.
 STREAMED = {"stream_results": True, "no_parameters": True}
+FROM_FSSPEC = re.compile(r"[Ii]nstall ([\w-]+) to access")
 PACKAGES_OF_EXTRA = ("psycopg", "ibis", "duckdb", "s3fs", "boto3")
 
 
@@ -216,7 +217,8 @@ def _is_from_database(error: BaseException) -> bool:
 
 def _explain_import(error: ImportError) -> str:
     """A driver or file system that is not installed; fsspec names its package only in the message."""
-    missing = (error.name or "").split(".")[0]
+    named = FROM_FSSPEC.search(str(error))
+    missing = named[1] if named else (error.name or "").split(".")[0]
     if missing == "psycopg2":
         return "the project's driver for PostgreSQL is psycopg: write the address as postgresql+psycopg://"
     package = next((name for name in PACKAGES_OF_EXTRA if name in (missing or str(error))), None)
