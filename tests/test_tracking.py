@@ -84,6 +84,8 @@ def test_two_tasks_may_log_the_same_parameters_at_the_same_moment(
 ) -> None:
     """On a database that lets two clients write at once, as SQLite does not."""
     monkeypatch.setenv("PGPASSWORD", postgres.environment()["PGPASSWORD"])
+    # The experiment of an earlier test
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     with postgres_store(postgres, database) as run_id:
         together = threading.Barrier(8)
 

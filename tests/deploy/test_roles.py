@@ -123,7 +123,8 @@ def test_a_trainer_finds_no_champion_of_a_model_that_nobody_has_registered(
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", users["trainer"])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     mlflow.set_tracking_uri(servers.tracking.url)
-    mlflow.set_registry_uri(servers.tracking.url)
+    # MLflow exports both addresses; monkeypatch removes them again.
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", servers.tracking.url)
 
     assert RegisteredModelDataset("churn_nowhere", "champion", optional=True).load() is None
     assert RegisteredVersionDataset("churn_nowhere", optional=True).load() is None
