@@ -81,13 +81,6 @@ CASES: dict[str, Case] = {
         "All trials of the search.",
         "Free space. " + AGAIN,
     ),
-    "disk full, model": Case(
-        "the disk is full",
-        "the chosen model is written",
-        ("The disk is full", "'chosen_model'"),
-        "All trials of the search.",
-        "Free space. " + AGAIN,
-    ),
     "disk full, studies": Case(
         "the disk is full",
         "a trial is stored",

@@ -20,10 +20,9 @@ FILES = {
     "disk full, table": "data/05_model_input/simulated/train_features.parquet",
     "disk full, report": "data/08_reporting/simulated/leaderboard.csv",
 }
-# Folders, each with the kilobytes of its disk: trials and artifacts are appended, and the model replaces its file at the end.
+# Folders, each with the kilobytes of its disk.
 DISKS = {
     "disk full, studies": ("data/06_models", 100),
-    "disk full, model": ("data/06_models", 300),
     "disk full, runs": ("mlruns/artifacts", 400),
 }
 LARGE = 100_000
@@ -47,7 +46,7 @@ def test_a_file_that_does_not_fit_is_named(project: Project, uninterrupted: dict
 
 
 @needs_root
-def test_a_trial_or_a_registered_model_that_does_not_fit(
+def test_a_trial_or_an_artifact_that_does_not_fit(
     project: Project, uninterrupted: dict[str, Any], observe: Observe
 ) -> None:
     ended: dict[str, Ended] = {}
