@@ -49,11 +49,22 @@ def _bundle_folder(path: Path) -> Iterator[Path]:
         yield Path(folder) / IN_BENTO
 
 
+def _extract_member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    # Not `extractall(filter="data")`: Python 3.11 has it from 3.11.4 on only, and Debian 12 has 3.11.2.
+    path, content = PurePosixPath(member.name), archive.extractfile(member) if member.isfile() else None
+    if ".." in path.parts or not (member.isfile() or member.isdir()):
+        raise tarfile.TarError(f"{member.name} is outside the archive's folder, or a link")
+    if content is not None:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content.read())
+
+
 def _extract(archive: Path, folder: Path) -> None:
     try:
         with tarfile.open(archive) as opened:
             members = [member for member in opened if PurePosixPath(member.name).is_relative_to(IN_BENTO)]
-            opened.extractall(folder, members=members, filter="data")
+            for member in members:
+                _extract_member(opened, member, folder)
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error):
         raise BundleError("this is neither a folder nor a complete exported Bento") from None
     if not members:
